@@ -1,0 +1,14 @@
+"""Whole small-image data sets as one uint8 tensor each.
+
+    digits = load("digits")                 # embedded: 8x8, grey
+    images, labels = digits.split("train")  # uint8 (N, C, H, W), int64 (N,)
+
+A source is a name (`SOURCES`), a folder of class subfolders, a folder of parquet files, or
+`hf:OWNER/NAME`. Nothing heavy is imported before a source is read.
+"""
+
+from mezzotint.data.augment import Augment
+from mezzotint.data.image_set import ImageSet, find_class
+from mezzotint.data.sources import SOURCES, Source, load
+
+__all__ = ["SOURCES", "Augment", "ImageSet", "Source", "find_class", "load"]

@@ -1,0 +1,173 @@
+"""Decoded images, kept: one .npy of uint8 (N, C, H, W) per content and size, one .npz beside it.
+
+    CACHE/<digest>-<size or own>-v<VERSION>.npy    the images
+    CACHE/<digest>-<size or own>-v<VERSION>.npz    sums, squares (below) and the images' CRC-32
+
+CACHE is `MEZZOTINT_CACHE` or the user's cache directory. A key is made of the source's content,
+so a file is never out of date; it may be deleted at any time. Files appear whole or not at all
+(written under another name, then renamed), and a damaged one is written anew.
+
+With s_i the sum and q_i the sum of squares of image i's pixels, exact integers, the statistics
+of any subset of n images with P values each need no pixel:
+    mean = sum s_i / (n P),  variance = sum q_i / (n P) - mean^2.
+"""
+
+import math
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mezzotint.data.encoded import Encoded, Say
+from mezzotint.data.pixels import Layout, fill, survey
+
+__all__ = ["VERSION", "Pixels", "cache_directory", "decoded"]
+
+VERSION = 1  # of the rules in pixels.py and of the files' form: another number, another file
+PIECE = 1024  # images measured at a time
+
+DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """The images uint8 (N, C, H, W), and per image the sum and the sum of squares, int64 (N,)."""
+
+    images: Tensor
+    sums: Tensor
+    squares: Tensor
+
+    def statistics(self, indices: Tensor) -> tuple[float, float]:
+        """Mean and standard deviation of these images' pixels in [-1, 1], in float64."""
+        count = len(indices) * self.images[0].numel()
+        total, squares = int(self.sums[indices].sum()), int(self.squares[indices].sum())
+        variance = (squares * count - total * total) / (count * count)  # exact up to the quotient
+        return total / count / 127.5 - 1, variance**0.5 / 127.5
+
+
+def cache_directory() -> Path:
+    """Where decoded images are kept; it may not exist yet."""
+    import platformdirs
+
+    chosen = os.environ.get("MEZZOTINT_CACHE")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("mezzotint")
+
+
+def decoded(encoded: Encoded, size: int | None, *, say: Say, memory_budget: int) -> Pixels:
+    """The set's pixels, from the cache where it has them.
+
+    size           pixels, as in `pixels.survey`
+    memory_budget  bytes: larger images are memory-mapped, and decoded straight to disk
+    """
+    path = cache_directory() / f"{encoded.digest}-{size or 'own'}-v{VERSION}.npy"
+    found = _open(path, memory_budget)
+    if found is not None:
+        return found
+    layout = survey(encoded, size, say)
+    shape = (len(encoded.labels), *layout)
+    trouble = _trouble(path.parent, math.prod(shape))
+    if not trouble:
+        say(f"decoding {shape[0]:,} images, once: kept in {path.parent}")
+        if math.prod(shape) > memory_budget:
+            return _decoded_to_disk(path, encoded, layout)
+    images = np.empty(shape, np.uint8)
+    fill(images, encoded, layout)
+    pixels = _measured(images)
+    if not trouble:
+        try:
+            with _appearing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, images)
+            _keep_measures(path, pixels)
+        except OSError as error:
+            trouble = error.strerror
+    if trouble:
+        say(f"{path.parent} keeps no images ({trouble}): they are decoded at every start")
+    return pixels
+
+
+def _decoded_to_disk(path: Path, encoded: Encoded, layout: Layout) -> Pixels:
+    with _appearing(path) as temporary:
+        images = np.lib.format.open_memmap(
+            temporary, "w+", np.uint8, (len(encoded.labels), *layout)
+        )
+        fill(images, encoded, layout)
+        images.flush()
+        pixels = _measured(images)
+        del images
+    _keep_measures(path, pixels)
+    # Copy on write, so that nobody's change to the tensor reaches the file.
+    kept = torch.from_numpy(np.load(path, mmap_mode="c"))
+    return Pixels(kept, pixels.sums, pixels.squares)
+
+
+def _open(path: Path, memory_budget: int) -> Pixels | None:
+    """What is kept there, whole; None for nothing, or nothing that can be trusted."""
+    try:
+        with np.load(path.with_suffix(".npz")) as kept:
+            sums, squares, check = kept["sums"], kept["squares"], int(kept["check"])
+        images = np.load(path, mmap_mode="c")
+        if images.nbytes <= memory_budget:
+            images = np.array(images)
+            # Larger than memory there is no such look: it would read the whole file.
+            if zlib.crc32(images.data) != check:
+                return None
+    except DAMAGED:
+        return None
+    return Pixels(torch.from_numpy(images), torch.from_numpy(sums), torch.from_numpy(squares))
+
+
+def _measured(images: np.ndarray) -> Pixels:
+    """The images with their sums, piece by piece."""
+    sums, squares = [], []
+    for start in range(0, len(images), PIECE):
+        flat = images[start : start + PIECE].reshape(-1, math.prod(images.shape[1:]))  # (n, P)
+        sums.append(flat.sum(1, dtype=np.int64))
+        squares.append(np.square(flat, dtype=np.uint16).sum(1, dtype=np.int64))  # 255^2 < 2^16
+    return Pixels(
+        torch.from_numpy(images),
+        torch.from_numpy(np.concatenate(sums)),
+        torch.from_numpy(np.concatenate(squares)),
+    )
+
+
+def _keep_measures(path: Path, pixels: Pixels) -> None:
+    with _appearing(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            sums=pixels.sums.numpy(),
+            squares=pixels.squares.numpy(),
+            check=np.int64(zlib.crc32(pixels.images.numpy().data)),
+        )
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[Path]:
+    """A name to write under; the file appears as `path` at the end, or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _trouble(folder: Path, size: int) -> str | None:
+    """Why `size` bytes cannot be kept in this folder, made if missing; None if they can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    # Asked beforehand: a full disk under a memory map is not an error but the end of the process.
+    free = shutil.disk_usage(folder).free
+    return None if free > size else f"{size / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free"

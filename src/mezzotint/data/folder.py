@@ -1,0 +1,106 @@
+"""A folder of pictures: one subfolder per class, the subfolder's name is the class name.
+
+    FOLDER/cat/1.png, FOLDER/dog/2.jpg                one set, splits are cut from it
+    FOLDER/train/cat/1.png, FOLDER/test/dog/2.jpg     the source's own splits
+                                                      (validation, val or valid likewise)
+
+Classes and files are taken in sorted order (names that are numbers, by number), never in the
+order of the file system.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from mezzotint.data.encoded import Encoded, Picture, Say, in_threads, read
+from mezzotint.data.splits import SPLIT_NAMES
+from mezzotint.errors import InputError
+
+__all__ = ["read_folder"]
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+KINDS = "PNG, JPEG, WebP or BMP"
+
+
+def read_folder(folder: Path, say: Say) -> Encoded:
+    """The pictures below `folder`; `InputError` for an empty class or for no class at all."""
+    files: list[Path] = []
+    labels: list[int] = []
+    splits = {}
+    classes: tuple[str, ...] = ()
+    ignored = 0
+    for split, root in _roots(folder).items():
+        found = _subfolders(root)
+        classes = classes or tuple(path.name for path in found)  # train comes first
+        start = len(files)
+        for path in found:
+            if path.name not in classes:
+                raise InputError(
+                    f"{path} is a class that the train split lacks: "
+                    f"add it to {folder / 'train'} or remove it"
+                )
+            own, others = _images(path)
+            files += own
+            labels += [classes.index(path.name)] * len(own)
+            ignored += others
+        splits[split] = torch.arange(start, len(files))
+    if not files:
+        raise InputError(
+            f"{folder} has neither class subfolders nor parquet files: "
+            f"put the {KINDS} files of each class into a subfolder named after it"
+        )
+    if ignored:
+        say(f"{folder}: {ignored} files that are not {KINDS} are left out")
+    pictures = [Picture(str(file), file) for file in files]
+    return Encoded(
+        classes, torch.tensor(labels), splits, lambda: iter(pictures), _digest(pictures)
+    )
+
+
+def _roots(folder: Path) -> dict[str, Path]:
+    """The folder that holds the classes of each split, train first; alone, `folder` is train."""
+    if not any(path.name.lower() == "train" and _subfolders(path) for path in _subfolders(folder)):
+        return {"train": folder}
+    known = {
+        SPLIT_NAMES[path.name.lower()]: path
+        for path in _subfolders(folder)
+        if path.name.lower() in SPLIT_NAMES
+    }
+    return {"train": known.pop("train"), **known}
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    found = [
+        path
+        for path in folder.iterdir()
+        # Left by notebooks and archives; nobody's class.
+        if path.is_dir() and not path.name.startswith(".") and path.name != "__MACOSX"
+    ]
+    return sorted(found, key=lambda path: _natural(path.name))
+
+
+def _natural(name: str) -> tuple[bool, int, str]:
+    number = name.isascii() and name.isdigit()
+    return (not number, int(name) if number else 0, name)
+
+
+def _images(folder: Path) -> tuple[list[Path], int]:
+    """A class folder's pictures, sorted, and the number of its other visible files."""
+    files = [path for path in _visible(folder) if path.is_file()]
+    images = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+    if not images:
+        raise InputError(f"{folder} holds no {KINDS} file: fill this class or remove its folder")
+    return images, len(files) - len(images)
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _digest(pictures: list[Picture]) -> str:
+    whole = hashlib.blake2b(digest_size=20)
+    for part in in_threads(lambda picture: hashlib.blake2b(read(picture)).digest(), pictures):
+        whole.update(part)
+    return whole.hexdigest()

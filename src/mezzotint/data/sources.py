@@ -1,0 +1,196 @@
+"""Where images come from, and `load`, which makes one `ImageSet` of any of them.
+
+A source is a name below, a folder (class = subfolder, or parquet files), or `hf:OWNER/NAME`.
+A name is looked for at DATA_DIR/NAME, then at $MEZZOTINT_DATA/NAME, then fetched from the hub.
+What differs between data sets is said here, in one entry each, and nowhere else.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from mezzotint.data.augment import Augment
+from mezzotint.data.encoded import Encoded, Say, identity
+from mezzotint.data.image_set import ImageSet
+from mezzotint.data.splits import complete, limited
+from mezzotint.errors import InputError, suggest
+
+__all__ = ["SOURCES", "Source", "load"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is known of a data set before it is read.
+
+    hub         OWNER/NAME on the Hugging Face hub; None: it comes with the library
+    folder      its folder's name below a data directory
+    classes     better class names than the source's own, in its order; () keeps its own
+    augment     what may be changed in a training image
+    validation  share of the train split that is kept for validation where there is none
+    """
+
+    hub: str | None = None
+    folder: str = ""
+    classes: tuple[str, ...] = ()
+    augment: Augment = Augment()
+    validation: float = 0.1
+
+
+FASHION = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+
+SOURCES: Mapping[str, Source] = {
+    "digits": Source(),
+    "mnist": Source("ylecun/mnist", "mnist", validation=1 / 6),
+    "fashion-mnist": Source(
+        "zalando-datasets/fashion_mnist", "fashion-mnist", FASHION, validation=1 / 6
+    ),
+    "cifar10": Source("uoft-cs/cifar10", "cifar10", augment=Augment(flip=True), validation=1 / 5),
+}
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+def load(
+    source: str,
+    *,
+    size: int | None = None,
+    limit: int | None = None,
+    data_dir: Path | None = None,
+    say: Say = _silent,
+    memory_budget: int = 2 << 30,
+) -> ImageSet:
+    """The source as one `ImageSet`; what a person can do wrong is an `InputError`.
+
+    source         "mnist", "path/to/folder", "hf:OWNER/NAME"
+    size           pixels: cut every image square and resize it; None keeps the source's size
+    limit          train images to keep, balanced over the classes, with a fifth as many for
+                   validation and the whole test split; None keeps all
+    data_dir       folder of named data sets, looked at before $MEZZOTINT_DATA
+    say            takes one line for each decision made and each wait ahead
+    memory_budget  bytes: a larger set's images stay on disk, memory-mapped
+    """
+    from mezzotint.data.cache import decoded
+
+    if size is not None and size < 1:
+        raise InputError(f"size {size} is not a number of pixels: give 1 or more")
+    entry, encoded = SOURCES.get(source, Source()), _read(source, data_dir, say)
+    splits = complete(encoded.splits, encoded.labels, entry.validation)
+    if limit is not None:
+        splits = limited(splits, encoded.labels, len(encoded.classes), limit)
+    pixels = decoded(encoded, size, say=say, memory_budget=memory_budget)
+    mean, deviation = pixels.statistics(splits["train"])
+    return ImageSet(
+        name=_name(source),
+        images=pixels.images,
+        labels=encoded.labels,
+        classes=encoded.classes,
+        splits=splits,
+        mean=mean,
+        deviation=deviation,
+        augment=entry.augment,
+        fingerprint=_fingerprint(identity(encoded), pixels.images, splits),
+    )
+
+
+def _name(source: str) -> str:
+    named = source in SOURCES or source.startswith("hf:")
+    return source if named else Path(source).expanduser().resolve().name
+
+
+def _read(source: str, data_dir: Path | None, say: Say) -> Encoded:
+    if source in SOURCES:
+        return _read_named(source, data_dir, say)
+    if source.startswith("hf:"):
+        return _read_from_hub(source, say)
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return _read_folder(folder, say)
+    if folder.exists():
+        raise InputError(f"{source} is a file: give the folder of a data set")
+    raise InputError(
+        f"{source!r} is no known data set, no existing folder and not hf:OWNER/NAME: "
+        f"{suggest(source, SOURCES)}"
+    )
+
+
+def _read_named(name: str, data_dir: Path | None, say: Say) -> Encoded:
+    entry = SOURCES[name]
+    if entry.hub is None:
+        from mezzotint.data.digits import read_digits
+
+        return read_digits()
+    environment = os.environ.get("MEZZOTINT_DATA")
+    roots = [Path(data_dir)] if data_dir else []
+    roots += [Path(environment)] if environment else []
+    places = [root.expanduser() / entry.folder for root in roots]
+    for place in places:
+        if place.is_dir():
+            return _renamed(_read_folder(place, say), entry, place)
+
+    from mezzotint.data.hub import FetchError, fetch, read_hub
+
+    try:
+        return _renamed(read_hub(name, fetch(entry.hub, say), say), entry, entry.hub)
+    except FetchError as error:
+        looked = "".join(f"not at {place}, " for place in places)
+        raise InputError(
+            f"{name} was not found: {looked}not on the hub ({error}); put the parquet files of "
+            f"{entry.hub} into DIR/{entry.folder} and give --data-dir DIR or MEZZOTINT_DATA=DIR"
+        ) from error
+
+
+def _read_from_hub(source: str, say: Say) -> Encoded:
+    from mezzotint.data.hub import FetchError, fetch, read_hub
+
+    repository = source.removeprefix("hf:")
+    if len(repository.split("/")) != 2 or not all(repository.split("/")):
+        raise InputError(f"{source!r} is not hf:OWNER/NAME: write it like hf:ylecun/mnist")
+    try:
+        return read_hub(source, fetch(repository, say), say)
+    except FetchError as error:
+        raise InputError(
+            f"{source} was not fetched ({error}): check name and network, or put its parquet "
+            "files into a folder and give that"
+        ) from error
+
+
+def _read_folder(folder: Path, say: Say) -> Encoded:
+    from mezzotint.data.parquet import parquet_files, read_parquet
+
+    if files := parquet_files(folder):
+        return read_parquet(folder, files, say)
+
+    from mezzotint.data.folder import read_folder
+
+    return read_folder(folder, say)
+
+
+def _renamed(encoded: Encoded, entry: Source, where: Path | str) -> Encoded:
+    """With the entry's class names, which are in the order of the hub's labels."""
+    if not entry.classes:
+        return encoded
+    if len(entry.classes) != len(encoded.classes):
+        raise InputError(
+            f"{where} has {len(encoded.classes)} classes instead of {len(entry.classes)}: "
+            f"put the files of {entry.hub} there"
+        )
+    return replace(encoded, classes=entry.classes)
+
+
+def _fingerprint(content: str, images: Tensor, splits: Mapping[str, Tensor]) -> str:
+    """Of content and decisions: the shape says what `size` did, the splits what `limit` did."""
+    whole = hashlib.blake2b(json.dumps([content, images.shape[1:]]).encode(), digest_size=16)
+    for name in sorted(splits):
+        whole.update(name.encode())
+        whole.update(splits[name].numpy().astype("<i8").tobytes())
+    return whole.hexdigest()

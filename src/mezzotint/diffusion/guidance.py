@@ -1,0 +1,75 @@
+"""Guidance: functions from a denoiser to a callable (x, sigma) -> x0. Wrap, don't flag.
+
+Convention: scale 1 is no guidance, 0 is unconditional. (Ho & Salimans 2022, arXiv 2207.12598,
+write w = scale - 1.) With several factors, in the order of the condition, guidance is nested:
+
+    D = D_free + sum_k scale_k * (D_{factors up to k} - D_{factors up to k - 1})
+"""
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from mezzotint.diffusion.condition import Condition
+from mezzotint.diffusion.denoiser import Denoise, Denoiser
+
+__all__ = ["bind", "clip", "guide", "within"]
+
+
+def bind(denoiser: Denoiser, condition: Condition | None = None) -> Denoise:
+    """The denoiser with its condition fixed; one evaluation of the network a call."""
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        return denoiser(x, sigma, condition)
+
+    return denoise
+
+
+def guide(denoiser: Denoiser, condition: Condition, scales: Mapping[str, float]) -> Denoise:
+    """Classifier-free guidance with one scale per factor; a factor not named has scale 1.
+
+    The nested sum is a weighted sum of D at growing conditions, whose weights add up to 1; terms
+    of weight 0 are not evaluated, the others run as one batch. All scales 1: `bind`.
+    """
+    names = list(condition.factors)
+    steps = [1.0, *(scales.get(name, 1.0) for name in names), 0.0]
+    terms = [
+        (now - then, condition.null(keep=names[:depth]))
+        for depth, (now, then) in enumerate(pairwise(steps))
+        if now != then
+    ]
+    if len(terms) == 1:
+        return bind(denoiser, terms[0][1])
+    weights = torch.tensor([weight for weight, _ in terms], dtype=torch.float64)
+    first, *rest = [part for _, part in terms]
+    stacked = first.concat(*rest)
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        x0 = denoiser(x.repeat(len(weights), *(1,) * (x.ndim - 1)), sigma, stacked)
+        x0 = x0.unflatten(0, (len(weights), len(x)))  # (terms, B, C, H, W)
+        return torch.tensordot(weights.to(x0), x0, 1)
+
+    return denoise
+
+
+def within(inside: Denoise, outside: Denoise, low: float, high: float) -> Denoise:
+    """`inside` at levels low < sigma <= high, `outside` elsewhere.
+
+    The guidance interval of Kynkäänniemi et al. 2024 (arXiv 2404.07724), equation 6.
+    """
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        return (inside if low < float(sigma) <= high else outside)(x, sigma)
+
+    return denoise
+
+
+def clip(denoise: Denoise) -> Denoise:
+    """The same with x0 kept in [-1, 1], as DDPM's code does. Off unless asked for."""
+
+    def clipped(x: Tensor, sigma: Tensor) -> Tensor:
+        return denoise(x, sigma).clamp(-1, 1)
+
+    return clipped

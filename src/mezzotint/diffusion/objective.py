@@ -1,0 +1,70 @@
+"""The loss of one image: a weighted squared error of the denoiser, D(x0 + sigma eps) - x0.
+
+A weight is a function (sigma, out) -> (B,) of the level and of the precondition's `out`:
+
+    Uniform  1 / out^2: plain MSE on whatever the network predicts. For `Eps` Ho et al.'s simple
+             loss (arXiv 2006.11239, equation 14), for `V` the MSE of v.
+    MinSnr   min(SNR, gamma) with SNR = 1 / sigma^2: Hang et al. 2023 (arXiv 2303.09556, 3.4).
+    EdmLoss  (sigma^2 + data^2) / (sigma data)^2: Karras et al. 2022 (arXiv 2206.00364, table 1);
+             with the `Edm` precondition the same as Uniform.
+
+All weigh the error of x0, so none divides by an SNR that may be 0.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mezzotint.diffusion.condition import Condition
+from mezzotint.diffusion.denoiser import Denoiser
+from mezzotint.diffusion.precondition import like
+
+__all__ = ["EdmLoss", "MinSnr", "Uniform", "Weight", "loss"]
+
+Weight = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Weight 1 on what the network predicts."""
+
+    def __call__(self, sigma: Tensor, out: Tensor) -> Tensor:
+        """Weight (B,) of the squared error of x0."""
+        return out.square().reciprocal()
+
+
+@dataclass(frozen=True)
+class MinSnr:
+    """min(SNR, gamma) on x0."""
+
+    gamma: float = 5.0
+
+    def __call__(self, sigma: Tensor, out: Tensor) -> Tensor:
+        """Weight (B,) of the squared error of x0."""
+        return sigma.square().reciprocal().clamp(max=self.gamma)
+
+
+@dataclass(frozen=True)
+class EdmLoss:
+    """The effective weight of EDM on x0; `data` is the pixels' standard deviation."""
+
+    data: float = 0.5
+
+    def __call__(self, sigma: Tensor, out: Tensor) -> Tensor:
+        """Weight (B,) of the squared error of x0."""
+        return (sigma.square() + self.data**2) / (sigma * self.data).square()
+
+
+def loss(
+    denoiser: Denoiser,
+    x0: Tensor,
+    condition: Condition,
+    sigma: Tensor,
+    eps: Tensor,
+    weight: Weight,
+) -> Tensor:
+    """The loss (B,) of clean images x0 (B, C, H, W) at levels sigma (B,) with unit noise eps."""
+    error = denoiser(x0 + like(x0, sigma) * eps, sigma, condition) - x0
+    scale = weight(sigma, denoiser.precondition(sigma).out)
+    return scale * error.square().flatten(1).mean(1)

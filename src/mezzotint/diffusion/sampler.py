@@ -1,0 +1,206 @@
+"""Samplers: from noise to images, down a ladder of levels.
+
+A sampler has one generator, `walk(denoise, x, ladder, noise)`; it sees a callable and a tensor of
+descending levels, and yields a `Step` after each. Progress bar, film strip, preview and cancel are
+the caller's `for`. `steps(evaluations)` says how many steps a number of network evaluations buys.
+
+The reverse process is the ODE dx/dsigma = (x - D(x; sigma)) / sigma (Karras et al. 2022,
+arXiv 2206.00364, equations 1 and 3), with fresh noise added back by `Ancestral` when eta > 0.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from mezzotint.diffusion.denoiser import Denoise
+
+__all__ = [
+    "Ancestral",
+    "Heun",
+    "Ipndm",
+    "Multistep",
+    "Noise",
+    "Sampler",
+    "Step",
+    "begin",
+    "multistep_update",
+]
+
+Noise = Callable[[], Tensor]
+"""Fresh N(0, I) in the shape of x."""
+
+
+class Step(NamedTuple):
+    """What a progress bar, a film strip or a test sees after one step."""
+
+    sigma: Tensor  # () the level reached
+    x: Tensor  # (B, C, H, W) the state at that level
+    x0: Tensor  # (B, C, H, W) the estimate of the clean image that led there
+
+
+class Sampler(Protocol):
+    """Anything that walks down a ladder."""
+
+    def steps(self, evaluations: int) -> int:
+        """How many steps fit into this many evaluations of the network (at least 1)."""
+        ...
+
+    def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
+        """From x (B, C, H, W) at ladder[0] to ladder[-1]; ladder (steps + 1,) descends to 0."""
+        ...
+
+
+def begin(noise: Tensor, sigma: Tensor, mean: float = 0.0, deviation: float = 0.0) -> Tensor:
+    """The state at the first level: N(mean, deviation^2 + sigma^2), from unit noise (B, …).
+
+    (0, 0) is pure noise. (0, 1) is DDPM's x_t ~ N(0, I), since x = x_t * sqrt(1 + sigma^2). The
+    data's own mean and deviation match the first two moments of what the network was trained on,
+    which matters where sigma is small.
+    """
+    return mean + (deviation**2 + sigma.to(noise) ** 2).sqrt() * noise
+
+
+@dataclass(frozen=True)
+class Ancestral:
+    """eta = 1: DDPM (Ho et al. 2020, equation 7). eta = 0: DDIM (Song et al. 2021, equation 12).
+
+    arXiv 2006.11239 and 2010.02502. In between, eta scales the fresh noise of each step.
+    """
+
+    eta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"Ancestral needs 0 <= eta <= 1, got {self.eta}")
+
+    def steps(self, evaluations: int) -> int:
+        """One evaluation a step."""
+        return max(1, evaluations)
+
+    def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
+        """See `Sampler.walk`."""
+        for now, then in pairwise(ladder):
+            x0 = denoise(x, now)
+            fresh = self.eta * then * (1 - (then / now) ** 2).sqrt()
+            kept = (then**2 - fresh**2).clamp(min=0).sqrt()
+            x = x0 + kept / now * (x - x0)
+            if fresh > 0:
+                x = x + fresh * noise()
+            yield Step(then, x, x0)
+
+
+@dataclass(frozen=True)
+class Heun:
+    """Karras et al. 2022 (arXiv 2206.00364), algorithm 1: second order.
+
+    Two evaluations a step but the last: n steps cost 2 n - 1.
+    """
+
+    def steps(self, evaluations: int) -> int:
+        """(evaluations + 1) / 2, rounded down."""
+        return max(1, (evaluations + 1) // 2)
+
+    def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
+        """See `Sampler.walk`."""
+        for now, then in pairwise(ladder):
+            x0 = denoise(x, now)
+            slope = (x - x0) / now
+            if then > 0:
+                ahead = x + (then - now) * slope
+                slope = (slope + (ahead - denoise(ahead, then)) / then) / 2
+            x = x + (then - now) * slope
+            yield Step(then, x, x0)
+
+
+@dataclass(frozen=True)
+class Multistep:
+    """DPM-Solver++ 2M and 3M: Lu et al. 2022 (arXiv 2211.01095), in lambda = -log sigma.
+
+    Order 1 is DDIM. The first steps climb through the lower orders; the last, to 0, is order 1.
+    """
+
+    order: int = 2
+
+    def __post_init__(self) -> None:
+        if self.order not in (1, 2, 3):
+            raise ValueError(f"Multistep has order 1, 2 or 3, got {self.order}")
+
+    def steps(self, evaluations: int) -> int:
+        """One evaluation a step."""
+        return max(1, evaluations)
+
+    def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
+        """See `Sampler.walk`."""
+        history: list[tuple[Tensor, Tensor]] = []
+        for now, then in pairwise(ladder):
+            x0 = denoise(x, now)
+            history = [(now, x0), *history][: self.order]
+            x = multistep_update(x, then, history)
+            yield Step(then, x, x0)
+
+
+def multistep_update(x: Tensor, then: Tensor, history: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Step to x at level `then` from x at history[0][0] and 1 to 3 past (sigma, x0), newest first.
+
+    The exact solution with x0 replaced by its Taylor polynomial in lambda around now, whose
+    derivatives are divided differences (docs/theory.md). With h = log(now / then) and
+    p1 = 1 - e^-h, the weights of x0, h x0' and h^2 x0'' / 2 are p1, 1 - p1 / h and
+    1 - 2 / h + 2 p1 / h^2. Published code halves the last one, which costs it the third order.
+    """
+    (now, x0), *past = history
+    if then == 0 or not past:
+        return then / now * x + (1 - then / now) * x0
+    h = (now / then).log()
+    p1 = -torch.expm1(-h)
+    # Divided differences of x0 over lambda, in units of h.
+    h1 = (past[0][0] / now).log() / h
+    first = (x0 - past[0][1]) / h1
+    if len(past) == 1:
+        # Lu et al. take p1 / 2 for 1 - p1 / h; equal to second order, and what all others run.
+        return then / now * x + p1 * (x0 + first / 2)
+    h2 = (past[1][0] / past[0][0]).log() / h
+    second = (first - (past[0][1] - past[1][1]) / h2) / (h1 + h2)  # h^2 x0'' / 2
+    first = first + h1 * second  # h x0'
+    return then / now * x + p1 * x0 + (1 - p1 / h) * first + (1 - 2 / h + 2 * p1 / h**2) * second
+
+
+_ADAMS_BASHFORTH = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
+
+
+@dataclass(frozen=True)
+class Ipndm:
+    """Improved PNDM: Zhang & Chen 2022 (arXiv 2204.13902), section 3.3; Liu et al. 2202.09778.
+
+    Adams-Bashforth weights for equal steps, applied to the slope (x - x0) / sigma on whatever
+    grid is given; the first steps climb through the lower orders; the last, to 0, is order 1.
+    """
+
+    order: int = 4
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.order <= len(_ADAMS_BASHFORTH):
+            raise ValueError(f"Ipndm has order 1 to 4, got {self.order}")
+
+    def steps(self, evaluations: int) -> int:
+        """One evaluation a step."""
+        return max(1, evaluations)
+
+    def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
+        """See `Sampler.walk`."""
+        slopes: list[Tensor] = []
+        for now, then in pairwise(ladder):
+            x0 = denoise(x, now)
+            slopes = [(x - x0) / now, *slopes][: self.order]
+            order = len(slopes) if then > 0 else 1
+            pairs = zip(_ADAMS_BASHFORTH[order - 1], slopes, strict=False)
+            x = x + (then - now) * sum(weight * slope for weight, slope in pairs)
+            yield Step(then, x, x0)

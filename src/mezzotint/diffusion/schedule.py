@@ -1,0 +1,219 @@
+"""Noise levels: which to train on, and in which order to sample.
+
+Convention: x = x0 + sigma * eps with eps ~ N(0, I). A schedule is one primitive, a monotone map
+from a position u in [0, 1] to a noise level sigma; u = 1 is the noisiest. Everything else
+(`draw` for training, `ladder` for sampling, `terminal_snr`) is a free function of any schedule.
+
+The discrete schedules of DDPM are written here, and only here, in their own terms: beta_t,
+alpha_bar_t = prod (1 - beta_s), and then sigma_t^2 = 1 / alpha_bar_t - 1. DDPM's x_t is
+x / sqrt(1 + sigma^2). The signal-to-noise ratio is alpha_bar / (1 - alpha_bar) = 1 / sigma^2.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Generator, Tensor
+
+__all__ = [
+    "NO_SIGNAL",
+    "Cosine",
+    "Discrete",
+    "Karras",
+    "LinearBeta",
+    "LogNormal",
+    "Schedule",
+    "ZeroTerminal",
+    "draw",
+    "ladder",
+    "terminal_snr",
+]
+
+NO_SIGNAL = 1e6
+"""The sigma that stands for infinity (zero signal). x / sqrt(1 + sigma^2) then differs from eps
+by 1e-6, eight roundings of float32, while float64 still carries x0 exactly enough."""
+
+
+class Schedule(Protocol):
+    """A monotone map from a position u in [0, 1] to a noise level."""
+
+    def sigma(self, u: Tensor) -> Tensor:
+        """Map u (N,) in [0, 1] to sigma (N,) > 0, non-decreasing, in the dtype of u."""
+        ...
+
+
+@runtime_checkable
+class Discrete(Schedule, Protocol):
+    """A schedule with finitely many levels, all visited equally often."""
+
+    def levels(self) -> Tensor:
+        """Sigma of every level, ascending, float64 (T,)."""
+        ...
+
+
+def draw(schedule: Schedule, n: int, generator: Generator) -> Tensor:
+    """Noise levels (n,) float32 for one batch, one in each n-th of the schedule.
+
+    Stratified as in Kingma et al. 2021 (arXiv 2107.00630), appendix I.1: every batch spans the
+    schedule, and the loss varies less from batch to batch. Drawn on the CPU.
+    """
+    u = (torch.arange(n, dtype=torch.float64) + torch.rand(n, generator=generator)) / n
+    return schedule.sigma(u).float()
+
+
+def ladder(schedule: Schedule, steps: int) -> Tensor:
+    """The descending levels a sampler visits, float64 (steps + 1,); the last one is 0.
+
+    A discrete schedule has no more steps than levels: a level visited twice is an evaluation
+    wasted, and a multistep sampler would divide by a step of length 0.
+    """
+    most = len(schedule.levels()) if isinstance(schedule, Discrete) else math.inf
+    if not 1 <= steps <= most:
+        raise ValueError(f"a ladder of this schedule has 1 to {most} steps, got {steps}")
+    u = torch.linspace(1, 0, steps, dtype=torch.float64)
+    return torch.cat([schedule.sigma(u), torch.zeros(1, dtype=torch.float64)])
+
+
+def terminal_snr(schedule: Schedule) -> float:
+    """Signal-to-noise ratio 1 / sigma^2 at the noisiest level; 0 where no signal is left."""
+    sigma = float(schedule.sigma(torch.ones(1, dtype=torch.float64)))
+    return 0.0 if sigma >= NO_SIGNAL else sigma**-2
+
+
+@dataclass(frozen=True)
+class LinearBeta:
+    """Ho et al. 2020 (arXiv 2006.11239), section 4: beta rises linearly from first to last.
+
+    `steps` is DDPM's T. With `rescaled` the betas are multiplied by 1000 / T, so that any T ends
+    in noise; without, T = 100 stops at alpha_bar = 0.364, sigma = 1.32, which is not noise.
+    """
+
+    steps: int = 1000
+    first: float = 1e-4
+    last: float = 0.02
+    rescaled: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"LinearBeta needs at least one step, got {self.steps}")
+        if not 0 < self.first * self.factor <= self.last * self.factor < 1:
+            raise ValueError(
+                f"LinearBeta needs 0 < first <= last < 1 after rescaling by {self.factor:g}, "
+                f"got first {self.first * self.factor:g} and last {self.last * self.factor:g}"
+            )
+
+    @property
+    def factor(self) -> float:
+        """What every beta is multiplied by."""
+        return 1000 / self.steps if self.rescaled else 1.0
+
+    def levels(self) -> Tensor:
+        """Sigma of every level, ascending, float64 (T,)."""
+        beta = torch.linspace(self.first, self.last, self.steps, dtype=torch.float64) * self.factor
+        return (1 / (1 - beta).cumprod(0) - 1).sqrt()
+
+    def sigma(self, u: Tensor) -> Tensor:
+        """The level that contains u when [0, 1] is cut into T equal pieces."""
+        return _pick(self.levels(), u)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Nichol & Dhariwal 2021 (arXiv 2102.09672), equation 17, betas capped at `cap`.
+
+    Its last level is sigma = 2e4 at T = 1000: sampler state wants float64.
+    """
+
+    steps: int = 1000
+    offset: float = 0.008
+    cap: float = 0.999
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 < self.cap < 1:
+            raise ValueError(
+                f"Cosine needs steps >= 1 and 0 < cap < 1, got {self.steps} and {self.cap}"
+            )
+
+    def levels(self) -> Tensor:
+        """Sigma of every level, ascending, float64 (T,)."""
+        t = torch.linspace(0, 1, self.steps + 1, dtype=torch.float64)
+        f = ((t + self.offset) / (1 + self.offset) * math.pi / 2).cos().square()
+        beta = (1 - f[1:] / f[:-1]).clamp(max=self.cap)
+        return (1 / (1 - beta).cumprod(0) - 1).sqrt()
+
+    def sigma(self, u: Tensor) -> Tensor:
+        """The level that contains u when [0, 1] is cut into T equal pieces."""
+        return _pick(self.levels(), u)
+
+
+@dataclass(frozen=True)
+class ZeroTerminal:
+    """Lin et al. 2023 (arXiv 2305.08891), algorithm 1: shift and scale so no signal is left.
+
+    sqrt(alpha_bar) is shifted until its last value is 0 and scaled until its first is as before.
+    The infinite last sigma is represented by NO_SIGNAL. Never with `Eps`: see `refuse_pair`.
+    """
+
+    base: Discrete
+
+    def __post_init__(self) -> None:
+        if len(self.base.levels()) < 2:
+            raise ValueError("ZeroTerminal needs a schedule of at least two levels, got one")
+
+    def levels(self) -> Tensor:
+        """Sigma of every level, ascending, float64 (T,); the last is NO_SIGNAL."""
+        root = (1 + self.base.levels().square()).rsqrt()  # sqrt(alpha_bar)
+        root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+        return (root**-2 - 1).sqrt().clamp(max=NO_SIGNAL)
+
+    def sigma(self, u: Tensor) -> Tensor:
+        """The level that contains u when [0, 1] is cut into T equal pieces."""
+        return _pick(self.levels(), u)
+
+
+@dataclass(frozen=True)
+class Karras:
+    """Karras et al. 2022 (arXiv 2206.00364), equation 5: evenly spaced in sigma^(1 / rho)."""
+
+    low: float = 0.002
+    high: float = 80.0
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.low < self.high and self.rho > 0):
+            raise ValueError(
+                f"Karras needs 0 < low < high and rho > 0, got {self.low}, {self.high}, {self.rho}"
+            )
+
+    def sigma(self, u: Tensor) -> Tensor:
+        """Run from low at u = 0 to high at u = 1."""
+        low, high = self.low ** (1 / self.rho), self.high ** (1 / self.rho)
+        return (low + u * (high - low)) ** self.rho
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """Karras et al. 2022 (arXiv 2206.00364), table 1: log sigma ~ N(mean, std^2) in training.
+
+    As a map: sigma(u) = exp(mean + std * quantile(u)); the tails are cut at one in a million
+    (4.75 standard deviations), so that u = 0 and u = 1 are finite.
+    """
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def __post_init__(self) -> None:
+        if self.std <= 0:
+            raise ValueError(f"LogNormal needs std > 0, got {self.std}")
+
+    def sigma(self, u: Tensor) -> Tensor:
+        """The u-quantile of the log-normal distribution."""
+        quantile = torch.special.ndtri(u.double().clamp(1e-6, 1 - 1e-6)).to(u.dtype)
+        return (self.mean + self.std * quantile).exp()
+
+
+def _pick(levels: Tensor, u: Tensor) -> Tensor:
+    """The level (N,) of a discrete schedule that contains each position u (N,)."""
+    index = (u * len(levels)).long().clamp(0, len(levels) - 1)
+    return levels.to(u.device)[index].to(u.dtype)

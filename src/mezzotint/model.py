@@ -1,0 +1,198 @@
+"""A model ready to draw with: images in uint8, whatever it was trained on.
+
+    images = mezzotint.load("runs/fashion").sample(label="Sandal", n=10, seed=0)  # (10, 1, 28, 28)
+
+The noise of image i depends on (seed, i) alone, so an image is the same alone and in any batch,
+to within one grey level (the same chunk size gives the same bytes).
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mezzotint.config import Sampling, sampler_named
+from mezzotint.data import find_class
+from mezzotint.diffusion import (
+    Condition,
+    Denoise,
+    Denoiser,
+    Schedule,
+    Step,
+    begin,
+    bind,
+    clip,
+    guide,
+    ladder,
+    within,
+)
+from mezzotint.errors import InputError, suggest
+from mezzotint.imaging import to_uint8
+from mezzotint.randomness import generator
+from mezzotint.training import Compute
+
+__all__ = ["Drawing", "Model"]
+
+CHUNK_BYTES = 512 * 2**20
+"""Memory that the feature maps of one chunk of images may take, roughly."""
+
+MPS_LARGEST_SIGMA = 1e3
+"""Where there is no float64, larger levels would lose the image to rounding."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What to draw: one row per image."""
+
+    labels: Tensor
+    """int64 (N,)."""
+
+    keys: Sequence[tuple[int, int]]
+    """(seed, i) of every image, which decides its noise."""
+
+    @staticmethod
+    def of(labels: Tensor, seed: int = 0) -> "Drawing":
+        """Images 0 … N - 1 of one seed."""
+        return Drawing(labels, [(seed, i) for i in range(len(labels))])
+
+    def __getitem__(self, rows: slice) -> "Drawing":
+        """Some of the images."""
+        return Drawing(self.labels[rows], self.keys[rows])
+
+    def __len__(self) -> int:
+        """How many images."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A denoiser with everything it needs to draw images."""
+
+    denoiser: Denoiser
+    sampling: Sampling
+    schedule: Schedule
+    """The training schedule: the ladder where `sampling` gives none."""
+
+    shape: tuple[int, int, int]
+    """(C, H, W) of an image."""
+
+    classes: tuple[str, ...]
+    mean: float
+    """Of the training pixels in [-1, 1], as is `deviation`."""
+
+    deviation: float
+    compute: Compute = Compute()
+
+    def sample(
+        self,
+        label: str | int | None = None,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        watch: Callable[[int], None] = lambda done: None,
+        **changes: object,
+    ) -> Tensor:
+        """Draw n images, uint8 (n, C, H, W); without a label, the classes in equal shares.
+
+        `changes` are fields of `Sampling`: sampler, evaluations, guidance, interval, ….
+        `watch` is called with the number of images done.
+        """
+        return self.changed(**changes).draw(Drawing.of(self.labels(label, n), seed), watch)
+
+    def changed(self, **changes: object) -> "Model":
+        """The same model with other sampling settings; InputError for one that is not known."""
+        known = set(Sampling.model_fields)
+        for name in changes:
+            if name not in known:
+                raise InputError(f"sampling has no setting '{name}': {suggest(name, known)}")
+        given = {name: value for name, value in changes.items() if value is not None}
+        sampling = Sampling.model_validate({**dict(self.sampling), **given})
+        sampler_named(sampling.sampler)
+        return dataclasses.replace(self, sampling=sampling)
+
+    def labels(self, label: str | int | None, n: int) -> Tensor:
+        """The labels (n,) of n images: all the same, or the classes in order and equal shares."""
+        if n < 1:
+            raise InputError(f"the number of images is at least 1, got {n}")
+        if label is None:
+            return torch.arange(n) * len(self.classes) // n
+        return torch.full((n,), self.label_index(label))
+
+    def label_index(self, label: str | int) -> int:
+        """The class that a name or a number means."""
+        return find_class(self.classes, label)
+
+    def ladder(self) -> Tensor:
+        """The levels that will be visited, float64 (steps + 1,)."""
+        steps = sampler_named(self.sampling.sampler).steps(self.sampling.evaluations)
+        levels = ladder(self.sampling.ladder or self.schedule, steps)
+        return levels.clamp(max=MPS_LARGEST_SIGMA) if self._single() else levels
+
+    def chunk(self) -> int:
+        """How many images are drawn at once."""
+        widest = self.denoiser.network.spec.levels[0].width  # type: ignore[union-attr]
+        per_image = self.shape[1] * self.shape[2] * widest * 4 * 8
+        return max(1, min(512, CHUNK_BYTES // per_image))
+
+    def draw(self, drawing: Drawing, watch: Callable[[int], None] = lambda done: None) -> Tensor:
+        """Images uint8 (N, C, H, W) on the CPU, in chunks, so memory does not grow with N."""
+        images = torch.empty((len(drawing), *self.shape), dtype=torch.uint8)
+        for start in range(0, len(drawing), self.chunk()):
+            rows = slice(start, start + self.chunk())
+            for step in self.walk(drawing[rows]):
+                last = step
+            images[rows] = to_uint8(last.x.float()).cpu()
+            watch(min(len(drawing), start + self.chunk()))
+        return images
+
+    def walk(self, drawing: Drawing) -> Iterator[Step]:
+        """The reverse process of one chunk of images, step by step; starts with the noise itself.
+
+        The first `Step` is the starting point with the mean image as its estimate.
+        """
+        device = self.compute.device
+        kind = torch.float32 if self._single() else torch.float64
+        draws = [generator("image", *key) for key in drawing.keys]
+
+        def noise() -> Tensor:
+            each = [torch.randn(self.shape, generator=g) for g in draws]
+            return torch.stack(each).to(device, kind)
+
+        levels = self.ladder().to(device, kind)
+        mean, deviation = self._start()
+        x = begin(noise(), levels[0], mean, deviation)
+        denoise = self._denoise(Condition({"label": drawing.labels.to(device)}))
+        sampler = sampler_named(self.sampling.sampler)
+        self.denoiser.eval()
+        yield Step(levels[0], x, torch.full_like(x, self.mean))
+        with torch.no_grad(), self.compute.active():
+            yield from sampler.walk(denoise, x, levels, noise)
+
+    def _denoise(self, condition: Condition) -> Denoise:
+        """The denoiser as the sampler shall see it: conditioned, guided, in our precision."""
+        settings = self.sampling
+        denoise = guide(self.denoiser, condition, {"label": settings.guidance})
+        if settings.interval is not None:
+            denoise = within(denoise, bind(self.denoiser, condition), *settings.interval)
+        if settings.clip:
+            denoise = clip(denoise)
+
+        def precise(x: Tensor, sigma: Tensor) -> Tensor:
+            with self.compute.autocast():
+                return denoise(x, sigma)
+
+        return precise
+
+    def _start(self) -> tuple[float, float]:
+        """Mean and deviation of the data that the first level is drawn with."""
+        return {
+            "noise": (0.0, 0.0),
+            "standard": (0.0, 1.0),
+            "matched": (self.mean, self.deviation),
+        }[self.sampling.start]
+
+    def _single(self) -> bool:
+        """Whether the device knows no float64."""
+        return self.compute.device == "mps"

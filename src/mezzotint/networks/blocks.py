@@ -1,0 +1,161 @@
+"""The pieces of a U-Net: a convolution block told what to make, and attention.
+
+Shapes: x (B, C, H, W), embedding e (B, E). A `Block` is a frozen specification that covers the
+plain blocks of small DDPM experiments and the residual ones of EDM; `ConvBlock` builds it.
+Whatever ends a residual branch starts at zero, so that a fresh residual block is the identity.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name everybody uses
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+__all__ = ["ACTIVATIONS", "NORMS", "Attention", "Block", "ConvBlock", "zeroed"]
+
+HEAD_WIDTH = 64  # channels of one attention head
+
+_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+# On a CPU the flash kernel's backward pass takes five times as long as plain products at 49 pixels.
+
+
+@dataclass(frozen=True)
+class Block:
+    """How every convolution block of a network is made."""
+
+    norm: Literal["group", "batch", "rms", "none"] = "group"
+    """group: GroupNorm of at least 8 channels a group; rms: over the channels of each pixel
+    (Zhang & Sennrich 2019, arXiv 1910.07467); batch: sampling uses the running averages."""
+
+    activation: Literal["gelu", "silu"] = "silu"
+
+    residual: bool = True
+    """Add the block's input to its output (He et al. 2016, arXiv 1512.03385)."""
+
+    condition: Literal["add", "scale-shift"] = "scale-shift"
+    """How the embedding enters between the two convolutions: added, or as a scale and a shift
+    after the normalisation (FiLM: Perez et al. 2018, arXiv 1709.07871)."""
+
+    projection: Literal["linear", "conv"] = "linear"
+    """What brings the embedding to the block's width: Linear, or a 1x1 convolution of (E, 1, 1)."""
+
+
+class RmsNorm(nn.Module):
+    """x / rms(x) over the channels of each pixel, times a learned gain (C,)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        gain = self.gain.to(x.dtype).reshape(1, -1, 1, 1)
+        return x * (x.float().square().mean(1, keepdim=True) + 1e-6).rsqrt().to(x.dtype) * gain
+
+
+def _group_norm(width: int) -> nn.Module:
+    """GroupNorm with the most groups, at most 32, that divide the width and hold 8 channels."""
+    groups = max(g for g in range(1, 33) if width % g == 0 and (g == 1 or width // g >= 8))
+    return nn.GroupNorm(groups, width)
+
+
+NORMS = {
+    "group": _group_norm,
+    "batch": nn.BatchNorm2d,
+    "rms": RmsNorm,
+    "none": lambda width: nn.Identity(),
+}
+ACTIVATIONS = {"gelu": nn.GELU, "silu": nn.SiLU}
+
+
+def zeroed(module: nn.Module) -> nn.Module:
+    """The module with all its parameters set to zero."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+class ConvBlock(nn.Module):
+    """Two 3x3 convolutions, each with norm and activation, the embedding between them.
+
+    Residual: norm, activation, convolution (before the addition, so the sum stays unnormalised);
+    plain: convolution, norm, activation, as in the first U-Nets.
+    """
+
+    def __init__(self, given: int, width: int, embedding: int, spec: Block) -> None:
+        """`given` channels in, `width` out; `embedding` is E, 0 for a block told nothing."""
+        super().__init__()
+        self.spec = spec
+        self.norm1 = NORMS[spec.norm](given if spec.residual else width)
+        self.norm2 = NORMS[spec.norm](width)
+        self.activation = ACTIVATIONS[spec.activation]()
+        self.conv1 = nn.Conv2d(given, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.told = _Told(embedding, width, spec) if embedding else None
+        if spec.residual:
+            zeroed(self.conv2)
+            self.shortcut = nn.Identity() if given == width else nn.Conv2d(given, width, 1)
+
+    def forward(self, x: Tensor, e: Tensor | None) -> Tensor:
+        """x (B, given, H, W), e (B, E) -> (B, width, H, W)."""
+        if not self.spec.residual:
+            h = self._hear(self.norm1(self.conv1(x)), e)
+            return self.activation(self.norm2(self.conv2(self.activation(h))))
+        h = self.conv1(self.activation(self.norm1(x)))
+        if self.spec.condition == "add":  # heard before the norm, which then sees the sum
+            h = self.norm2(self._hear(h, e))
+        else:
+            h = self._hear(self.norm2(h), e)
+        return self.shortcut(x) + self.conv2(self.activation(h))
+
+    def _hear(self, h: Tensor, e: Tensor | None) -> Tensor:
+        return h if self.told is None or e is None else self.told(h, e)
+
+
+class _Told(nn.Module):
+    """A feature map told the embedding: h + W e, or h * (1 + scale) + shift."""
+
+    def __init__(self, embedding: int, width: int, spec: Block) -> None:
+        super().__init__()
+        self.scales = spec.condition == "scale-shift"
+        out = 2 * width if self.scales else width
+        self.project: nn.Module = (
+            nn.Linear(embedding, out) if spec.projection == "linear" else nn.Conv2d(embedding, out, 1)
+        )
+        if self.scales:
+            zeroed(self.project)
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        """h (B, C, H, W), e (B, E) -> (B, C, H, W)."""
+        if isinstance(self.project, nn.Linear):
+            p = self.project(e)[..., None, None]  # (B, C or 2 C, 1, 1)
+        else:
+            p = self.project(e[..., None, None])
+        if not self.scales:
+            return h + p
+        scale, shift = p.chunk(2, dim=1)
+        return torch.addcmul(h + shift, h, scale)
+
+
+class Attention(nn.Module):
+    """Self-attention over the pixels of a feature map (Vaswani et al. 2017, arXiv 1706.03762)."""
+
+    def __init__(self, width: int, spec: Block) -> None:
+        super().__init__()
+        self.heads = max(1, width // HEAD_WIDTH)
+        # Attention without any norm diverges, so "none" gets the cheap one here.
+        self.norm = NORMS["rms" if spec.norm == "none" else spec.norm](width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = zeroed(nn.Linear(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        height, width = x.shape[2:]
+        tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, H W, C)
+        q, k, v = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        with sdpa_kernel(_KERNELS if x.device.type != "cpu" else [SDPBackend.MATH]):
+            mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, H W, C / heads)
+        mixed = self.out(mixed.transpose(1, 2).flatten(2))  # (B, H W, C)
+        return x + mixed.transpose(1, 2).unflatten(2, (height, width))

@@ -1,0 +1,101 @@
+"""One vector that tells the network what to do: the noise level and every factor, together.
+
+`Embedding` is the specification, `Mapping` the module: (noise (B,), condition) -> e (B, E).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name everybody uses
+from torch import Tensor, nn
+
+from mezzotint.diffusion.condition import Condition, is_free
+from mezzotint.networks.blocks import ACTIVATIONS
+
+__all__ = ["Embedding", "Factor", "Mapping", "noise_features"]
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A discrete factor of the condition, as the network must know it."""
+
+    name: str
+    classes: int
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """How noise level and factors become one vector."""
+
+    width: int = 256
+    """E, the length of the vector."""
+
+    features: int = 64
+    """Sines and cosines that describe the noise level; even."""
+
+    factors: Literal["table", "one-hot"] = "table"
+    """table: a learned row a class; one-hot: Linear and activation on the one-hot vector. Free
+    (no class asked for) is a row of its own in a table and the zero vector in one-hot."""
+
+    join: Literal["sum", "concat"] = "sum"
+    """How the vectors of the noise level and of the factors are put together."""
+
+
+def noise_features(noise: Tensor, count: int) -> Tensor:
+    """Sines and cosines (B, count) of noise = log(sigma) / 4 (B,), wavelengths 25 to 0.2.
+
+    Vaswani et al. 2017 (arXiv 1706.03762), section 3.5, with frequencies for values in [-2, 4]
+    instead of positions: geometric from 1/4 to 32.
+    """
+    frequency = torch.logspace(-2, 5, count // 2, base=2, device=noise.device, dtype=noise.dtype)
+    angle = noise[:, None] * frequency  # (B, count / 2)
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+class Mapping(nn.Module):
+    """(noise (B,), condition) -> e (B, E)."""
+
+    def __init__(
+        self, spec: Embedding, factors: Sequence[Factor], activation: Literal["gelu", "silu"]
+    ) -> None:
+        super().__init__()
+        act = ACTIVATIONS[activation]
+        parts = 1 + len(factors) if spec.join == "concat" else 1
+        self.spec = spec
+        self.factors = tuple(factors)
+        self.noise = nn.Sequential(
+            nn.Linear(spec.features, spec.width), act(), nn.Linear(spec.width, spec.width)
+        )
+        self.tables = nn.ModuleDict({factor.name: _table(factor, spec, act) for factor in factors})
+        self.join = nn.Linear(parts * spec.width, spec.width) if parts > 1 else nn.Identity()
+        self.activation = act()
+
+    def forward(self, noise: Tensor, condition: Condition) -> Tensor:
+        """noise (B,), condition of B images; a factor it does not name is free. -> (B, E)."""
+        vectors = [self.noise(noise_features(noise, self.spec.features))]
+        for factor in self.factors:
+            values = condition.factors.get(factor.name)
+            if values is None:
+                values = torch.full((len(noise),), -1, device=noise.device)
+            vectors.append(self._embed(factor, values, noise.dtype))
+        if self.spec.join == "concat":
+            return self.activation(self.join(torch.cat(vectors, dim=1)))
+        return self.activation(torch.stack(vectors).sum(0))
+
+    def _embed(self, factor: Factor, values: Tensor, dtype: torch.dtype) -> Tensor:
+        free = is_free(values)
+        index = torch.where(free, factor.classes, values)  # the row after the classes is "free"
+        if self.spec.factors == "table":
+            return self.tables[factor.name](index)
+        one_hot = F.one_hot(index, factor.classes + 1)[:, : factor.classes]  # free: all zeros
+        return self.tables[factor.name](one_hot.to(dtype))
+
+
+def _table(factor: Factor, spec: Embedding, act: type[nn.Module]) -> nn.Module:
+    if spec.factors == "table":
+        return nn.Embedding(factor.classes + 1, spec.width)
+    return nn.Sequential(
+        nn.Linear(factor.classes, spec.width), act(), nn.Linear(spec.width, spec.width)
+    )

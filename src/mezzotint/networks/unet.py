@@ -1,0 +1,134 @@
+"""The U-Net (Ronneberger et al. 2015, arXiv 1505.04597) of all our models.
+
+F(x, noise, condition) -> the same shape as x. It knows no schedule and no data. Levels are listed
+from the image's own resolution down, each at half the size of the one before; the image is padded
+inside to a size that halves evenly and cropped back, so any size works. A fresh network outputs
+exactly 0.
+
+    28x28 ── blocks ──────────────── skip ─────────────── blocks ── out
+       └ 14x14 ── blocks ─────────── skip ──────── blocks ┘
+            └ 7x7 ── blocks, attention ─ middle ─ blocks ┘
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name everybody uses
+from torch import Tensor, nn
+
+from mezzotint.diffusion.condition import Condition
+from mezzotint.networks.blocks import ACTIVATIONS, NORMS, Attention, Block, ConvBlock, zeroed
+from mezzotint.networks.embeddings import Embedding, Factor, Mapping
+
+__all__ = ["Level", "UNet", "UNetSpec"]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution of a U-Net."""
+
+    width: int
+    """Channels."""
+
+    blocks: int = 1
+    """Convolution blocks on the way down, and as many on the way up."""
+
+    attention: bool = False
+    """Self-attention after every block of this level and in the middle, if it is the last."""
+
+
+@dataclass(frozen=True)
+class UNetSpec:
+    """Everything that decides a U-Net but the data's channels and factors."""
+
+    levels: tuple[Level, ...]
+    block: Block = Block()
+    embedding: Embedding = Embedding()
+    skips: bool = True
+    """Hand the feature maps of the way down to the way up."""
+
+    told: Literal["everywhere", "bottleneck"] = "everywhere"
+    """Which blocks hear the embedding: all, or only those in the middle."""
+
+    def __post_init__(self) -> None:
+        if not self.levels or any(level.width < 1 or level.blocks < 1 for level in self.levels):
+            raise ValueError("a U-Net needs at least one level, each with width and blocks >= 1")
+
+
+class UNet(nn.Module):
+    """See the module's text."""
+
+    def __init__(self, channels: int, factors: Sequence[Factor], spec: UNetSpec) -> None:
+        """`channels` of the images; `factors` it can be conditioned on, in order."""
+        super().__init__()
+        self.spec = spec
+        levels, block = spec.levels, spec.block
+        everywhere = spec.embedding.width if spec.told == "everywhere" else 0
+        self.mapping = Mapping(spec.embedding, factors, block.activation)
+        self.first = nn.Conv2d(channels, levels[0].width, 3, padding=1)
+        self.down = nn.ModuleList()
+        self.halve = nn.ModuleList()
+        given = levels[0].width
+        for level in levels:
+            self.down.append(_stage(given, level, block, everywhere))
+            given = level.width
+        for above, below in pairwise(levels):
+            self.halve.append(nn.Conv2d(above.width, above.width, 3, stride=2, padding=1))
+        self.middle = nn.ModuleList(
+            [
+                ConvBlock(given, given, spec.embedding.width, block),
+                Attention(given, block) if levels[-1].attention else nn.Identity(),
+                ConvBlock(given, given, spec.embedding.width, block),
+            ]
+        )
+        self.up = nn.ModuleList()
+        for level in reversed(levels):
+            skip = level.width if spec.skips else 0
+            self.up.append(_stage(given + skip, level, block, everywhere))
+            given = level.width
+        self.last = nn.Sequential(
+            NORMS[block.norm](given),
+            ACTIVATIONS[block.activation](),
+            zeroed(nn.Conv2d(given, channels, 3, padding=1)),
+        )
+
+    def forward(self, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+        """x (B, C, H, W), noise (B,), condition of B images or of none -> (B, C, H, W)."""
+        height, width = x.shape[2:]
+        e = self.mapping(noise, condition)
+        multiple = 2 ** (len(self.spec.levels) - 1)
+        x = F.pad(x, (0, -width % multiple, 0, -height % multiple))
+        h = self.first(x.contiguous(memory_format=torch.channels_last))
+        skips = []
+        for depth, stage in enumerate(self.down):
+            if depth > 0:
+                h = self.halve[depth - 1](h)
+            h = _run(stage, h, e)
+            skips.append(h)
+        h = self.middle[0](h, e)
+        h = self.middle[2](self.middle[1](h), e)
+        for stage, skip in zip(self.up, reversed(skips), strict=True):
+            if h.shape[2:] != skip.shape[2:]:
+                h = F.interpolate(h, scale_factor=2.0, mode="nearest")
+            h = _run(stage, torch.cat([h, skip], dim=1) if self.spec.skips else h, e)
+        return self.last(h)[:, :, :height, :width]
+
+
+def _stage(given: int, level: Level, spec: Block, embedding: int) -> nn.ModuleList:
+    """The blocks of one level: convolution and attention in turn."""
+    stage = nn.ModuleList()
+    for index in range(level.blocks):
+        stage.append(ConvBlock(level.width if index else given, level.width, embedding, spec))
+        if level.attention:
+            stage.append(Attention(level.width, spec))
+    return stage
+
+
+def _run(stage: nn.Module, h: Tensor, e: Tensor) -> Tensor:
+    assert isinstance(stage, nn.ModuleList)
+    for module in stage:
+        h = module(h, e) if isinstance(module, ConvBlock) else module(h)
+    return h

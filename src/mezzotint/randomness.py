@@ -1,0 +1,18 @@
+"""Randomness is an argument: a generator is a function of a key, and of nothing else.
+
+A training step draws from `generator("step", seed, images_seen)`, image i of a sampling from
+`generator("image", seed, i)`; so a resumed run is the uninterrupted one, and an image is the same
+alone and in any batch.
+"""
+
+import hashlib
+
+import torch
+
+__all__ = ["generator"]
+
+
+def generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator whose state depends on the key alone (BLAKE2b of its parts)."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)

@@ -1,0 +1,1 @@
+"""Reports: figures and the page. They read JSON and PNG, never tensors."""

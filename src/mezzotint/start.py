@@ -1,0 +1,214 @@
+"""Where a training begins: from what the user asked for to a run that can advance.
+
+`prepare` reads data and configuration, decides for this machine, measures how fast it trains where
+the budget is a time, and refuses a directory that holds something else.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mezzotint.config import (
+    Budget,
+    Config,
+    load_preset,
+    override,
+    parse_config,
+    preset_names,
+    to_table,
+    with_deviation,
+)
+from mezzotint.data import SOURCES, ImageSet, load
+from mezzotint.diffusion import terminal_snr
+from mezzotint.errors import InputError
+from mezzotint.run import DataFacts, Machine, Origin, Run, RunConfig, fresh_state
+from mezzotint.training import Compute, Stepped, choose, train
+from mezzotint.training.loop import Plan
+from mezzotint.training.machine import COMPILE_PAYS_AFTER, can_compile
+
+__all__ = ["Request", "prepare", "recommended", "warnings"]
+
+Say = Callable[[str], None]
+
+LOW_SNR = 0.01
+"""Above this terminal SNR (sigma below 10) the last level is visibly not noise."""
+
+OVERHEAD = 0.93
+"""Share of a time budget that goes into training steps; the rest validates, saves and draws."""
+
+FEW_IMAGES = 1000
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for."""
+
+    source: str
+    out: Path
+    preset: str | None = None
+    budget: str | None = None
+    limit: int | None = None
+    size: int | None = None
+    settings: tuple[str, ...] = ()
+    device: str = "auto"
+    data_dir: Path | None = None
+    dry: bool = field(default=False)
+    """Decide everything, measure and write nothing."""
+
+
+def recommended(source: str) -> str:
+    """The preset of a source that the user chose none for."""
+    return source if source in SOURCES and source in preset_names() else "folder"
+
+
+def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
+    """The run that was asked for, new or found, its config.toml written; and its data."""
+    found = _existing(request.out)
+    preset = request.preset or recommended(request.source)
+    table = override(load_preset(preset), request.settings)
+    if request.budget is not None:
+        table = override(table, [f'training.budget="{request.budget}"'])
+    parse_config(table, Config)  # bad settings are said before the data is read
+    budget = Budget.parse(parse_config(table, Config).training.budget)
+    data = load(
+        request.source,
+        size=request.size,
+        limit=request.limit,
+        data_dir=request.data_dir,
+        say=say,
+    )
+    config = parse_config(with_deviation(table, data.deviation), Config)
+    origin = Origin(source=request.source, preset=preset, size=request.size, limit=request.limit)
+    facts = DataFacts.of(data)
+    if found is not None:
+        _refuse_other(found, config, origin, facts)
+        machine = found.config.machine
+    else:
+        compute = choose(request.device)
+        machine = Machine(
+            device=compute.device,
+            precision=compute.precision,
+            threads=compute.threads,
+            compile=False,
+            images=0,
+        )
+    machine = _with_budget(machine, budget, config, data, say, new=found is None, dry=request.dry)
+    tables = {**to_table(config), "origin": origin, "data": facts, "machine": machine}
+    run = Run(request.out, RunConfig.model_validate(tables))
+    if not request.dry:
+        run.write_config()
+    return run, data
+
+
+def warnings(config: Config, facts: DataFacts | None = None) -> list[str]:
+    """What a user should know before training with a configuration."""
+    found = []
+    snr = terminal_snr(config.objective.schedule)
+    if snr > LOW_SNR:
+        found.append(
+            f"the noisiest level still shows the image: terminal SNR {snr:.3g}, sigma "
+            f"{snr**-0.5:.3g}; sampling starts from noise that the model never saw, unless "
+            "sampling.start is matched; rescaled betas mend it (docs/theory.md, schedules)"
+        )
+    if facts is not None and facts.train < FEW_IMAGES:
+        found.append(
+            f"only {facts.train} training images: the model will learn them by heart; train "
+            "briefly, or bring more"
+        )
+    return found
+
+
+def _existing(out: Path) -> Run | None:
+    """The run that lies at `out`; None where nothing lies there; InputError for something else."""
+    if out.is_file():
+        raise InputError(f"--out {out} is a file: choose a directory for the run")
+    if (out / "config.toml").is_file():
+        return Run.at(out)
+    others = [item for item in out.iterdir() if item.name != ".lock"] if out.is_dir() else []
+    if others:
+        raise InputError(
+            f"--out {out} holds something that is no run ({others[0].name}, …): nothing was "
+            "touched; choose an empty or new directory"
+        )
+    return None
+
+
+def _refuse_other(found: Run, config: Config, origin: Origin, facts: DataFacts) -> None:
+    """InputError naming the first difference between a run and what is asked of it now."""
+    theirs = _flat(to_table(found.config))
+    ours = _flat({**to_table(config), "origin": to_table(origin), "data": to_table(facts)})
+    for key in [*ours, *theirs]:
+        if key == "training.budget" or key.startswith("machine."):
+            continue
+        if theirs.get(key) != ours.get(key):
+            raise InputError(
+                f"{found.path} is a run of another configuration: {key} was "
+                f"{theirs.get(key, 'not set')}, is now {ours.get(key, 'not set')}; use the "
+                "command it was made with, or another --out"
+            )
+
+
+def _flat(table: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested tables as {"a.b": value}."""
+    if isinstance(table, dict):
+        items = (_flat(value, f"{prefix}{key}.") for key, value in table.items())
+        return {key: value for part in items for key, value in part.items()}
+    return {prefix[:-1]: table}
+
+
+def _with_budget(
+    machine: Machine,
+    budget: Budget,
+    config: Config,
+    data: ImageSet,
+    say: Say,
+    *,
+    new: bool,
+    dry: bool,
+) -> Machine:
+    """The machine's facts with the budget as a number of images; times are measured once."""
+    if budget.unit == "images":
+        return machine.model_copy(update={"images": int(budget.amount)})
+    if budget.unit == "epochs":
+        images = int(budget.amount * len(data.splits["train"]))
+        return machine.model_copy(update={"images": images})
+    if new:
+        compiles = COMPILE_PAYS_AFTER.get(machine.device, float("inf")) <= budget.amount
+        if compiles and machine.device == "cpu" and not can_compile():
+            say("no C++ compiler: the network runs uncompiled, somewhat slower")
+            compiles = False
+        machine = machine.model_copy(update={"compile": compiles})
+    speed = machine.images_per_second
+    if speed == 0 and not dry:
+        say("measuring how fast this machine trains …")
+        speed = _images_per_second(config, data, machine.compute())
+    images = max(config.training.batch, int(speed * budget.amount * OVERHEAD))
+    return machine.model_copy(update={"images_per_second": round(speed, 2), "images": images})
+
+
+def _images_per_second(
+    config: Config, data: ImageSet, compute: Compute, seconds: float = 4.0
+) -> float:
+    """Speed of real training steps on a throw-away copy, after one step to warm up."""
+    state = fresh_state(config, DataFacts.of(data), compute)
+    plan = Plan(
+        images=1 << 40,
+        batch=config.training.batch,
+        seed=config.training.seed,
+        schedule=config.objective.schedule,
+        weight=config.objective.weight,
+        learning_rate=config.training.learning_rate,
+        validate_every=1 << 40,
+    )
+    with compute.active():
+        start = time.perf_counter()
+        for record in train(state, data, plan, compute):
+            if not isinstance(record, Stepped):
+                continue
+            if record.images_seen == plan.batch:  # the first step warms up
+                start = time.perf_counter()
+            elif (spent := time.perf_counter() - start) >= seconds:
+                return (record.images_seen - plan.batch) / spent
+    raise InputError("training ended before its speed could be measured: the loss is not finite")

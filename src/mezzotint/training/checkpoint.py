@@ -1,0 +1,102 @@
+"""Checkpoints: named tensors and JSON facts in one safetensors file; never pickled code.
+
+A file is written beside its place, flushed to disk, and renamed; the one it replaces stays as
+`NAME.previous.safetensors`. Whenever the process dies, there is a whole file. A digest of the
+tensors tells a damaged file from a good one.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from mezzotint.errors import InputError
+
+__all__ = ["Checkpoint", "previous", "read", "recover", "write", "write_bytes"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds."""
+
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+    def part(self, name: str) -> dict[str, Tensor]:
+        """The tensors under `name.`, without that prefix."""
+        prefix = name + "."
+        return {key[len(prefix) :]: v for key, v in self.tensors.items() if key.startswith(prefix)}
+
+
+def previous(path: Path) -> Path:
+    """Where the backup of a checkpoint lies."""
+    return path.with_suffix(f".previous{path.suffix}")
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Save a checkpoint whole or not at all; the former one becomes the backup. OSError passes."""
+    # A copy of its own for every tensor: safetensors refuses shared memory.
+    plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    metadata = {"mezzotint": json.dumps(dict(facts)), "digest": _digest(plain)}
+    data = save(plain, metadata=metadata)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, data, keep=previous(path))
+
+
+def write_bytes(path: Path, data: bytes, *, keep: Path | None = None) -> None:
+    """Replace a file in one step; with `keep`, what was there stays under that name."""
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        with fresh.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            spare = path.with_name(f".{path.name}.old")
+            spare.unlink(missing_ok=True)
+            os.link(path, spare)  # a second name, so that `path` is whole at every moment
+            spare.replace(keep)
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> Checkpoint:
+    """Load a checkpoint; InputError names a file that is missing, cut short or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read as a checkpoint: {error}") from error
+    if "mezzotint" not in metadata or metadata.get("digest") != _digest(tensors):
+        raise InputError(f"{path} is damaged: its content does not match its digest")
+    return Checkpoint(tensors, json.loads(metadata["mezzotint"]))
+
+
+def recover(path: Path) -> tuple[Checkpoint, str | None]:
+    """Load a checkpoint, or its backup where it cannot be read; and what happened, if anything."""
+    try:
+        return read(path), None
+    except InputError as error:
+        if not previous(path).exists():
+            raise
+        return read(previous(path)), f"{error}; going on from {previous(path).name}"
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """BLAKE2b over names and bytes, in the order of the names."""
+    state = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        state.update(name.encode())
+        state.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().data)
+    return state.hexdigest()

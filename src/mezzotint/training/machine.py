@@ -1,0 +1,110 @@
+"""What this machine does best: device, precision, threads, and whether compiling pays.
+
+Decided once at the start of a run, stored with it and obeyed on resume: another precision or
+another number of threads would round differently.
+"""
+
+import contextlib
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name everybody uses
+
+from mezzotint.errors import InputError
+
+__all__ = ["COMPILE_PAYS_AFTER", "Compute", "Precision", "can_compile", "choose", "pick_device"]
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+COMPILE_PAYS_AFTER = {"cpu": 1800.0, "cuda": 600.0}
+"""Seconds of training from which torch.compile earns its minute or so of compiling (measured on
+two cores: 80 s for a gain of a fifth). Not used on MPS."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How the arithmetic is done."""
+
+    device: str = "cpu"
+    precision: Precision = "float32"
+    threads: int = 1
+    compile: bool = False
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Convolutions and products in the chosen precision; a no-op for float32."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.split(":")[0], dtype=getattr(torch, self.precision))
+
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """The gradient scaler that float16 needs; None otherwise."""
+        if self.precision != "float16":
+            return None
+        return torch.amp.GradScaler(self.device.split(":")[0], init_scale=2.0**12)
+
+    @contextlib.contextmanager
+    def active(self):  # noqa: ANN201 - a context manager
+        """This many threads, put back afterwards."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def pick_device(wish: str = "auto") -> str:
+    """cuda, else mps, else cpu for `auto`; InputError for a device that is not there."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    if wish == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if wish not in there:
+        raise InputError(f"no device is called '{wish}': choose auto, cpu, cuda or mps")
+    if not there[wish]:
+        raise InputError(f"this machine has no {wish} device; leave --device out or say cpu")
+    return wish
+
+
+def choose(wish: str = "auto") -> Compute:
+    """Device and precision for this machine; on CPUs with bf16 units after a short race."""
+    device = pick_device(wish)
+    threads = torch.get_num_threads()
+    if device == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Compute(device, "bfloat16" if native else "float16", threads)
+    if device == "cpu" and _has_bf16_units() and _bf16_race() > 1.2:
+        return Compute(device, "bfloat16", threads)
+    return Compute(device, "float32", threads)
+
+
+def can_compile() -> bool:
+    """Whether torch.compile finds the C++ compiler that it needs on a CPU."""
+    named = os.environ.get("CXX")
+    return any(shutil.which(name) for name in ([named] if named else ["c++", "g++", "clang++"]))
+
+
+def _has_bf16_units() -> bool:
+    """AMX or avx512_bf16; without them bf16 is emulated and far slower (pytorch#118499)."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def _bf16_race(seconds: float = 0.4) -> float:
+    """How many times faster bf16 runs a typical convolution, forward and backward."""
+
+    def trips(dtype: torch.dtype) -> float:
+        x = torch.randn(32, 64, 14, 14).to(dtype, memory_format=torch.channels_last)
+        w = torch.randn(64, 64, 3, 3).to(dtype, memory_format=torch.channels_last)
+        w.requires_grad_()
+        F.conv2d(x, w, padding=1).sum().backward()
+        start, count = time.perf_counter(), 0
+        while (spent := time.perf_counter() - start) < seconds:
+            F.conv2d(x, w, padding=1).sum().backward()
+            count += 1
+        return count / spent
+
+    return trips(torch.bfloat16) / trips(torch.float32)

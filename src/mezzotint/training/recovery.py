@@ -1,0 +1,22 @@
+"""What to do when memory runs out or numbers stop being finite."""
+
+import torch
+
+__all__ = ["BAD_STEPS_IN_A_ROW", "ROLL_BACKS", "is_out_of_memory"]
+
+BAD_STEPS_IN_A_ROW = 10
+"""After so many non-finite steps in a row the training goes back to its last good checkpoint."""
+
+ROLL_BACKS = 5
+"""After so many roll-backs (each halves the rate) the training gives up."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that the device's or the machine's memory is used up.
+
+    CUDA has a class of its own; the CPU allocator and MPS raise a plain RuntimeError.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -1,0 +1,102 @@
+"""Everything of a training that must survive a restart, in one object, saved by name."""
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mezzotint.diffusion.denoiser import Denoiser
+from mezzotint.training.checkpoint import Checkpoint
+
+__all__ = ["TrainState"]
+
+
+@dataclass
+class TrainState:
+    """The moving parts of a training. `images_seen` is the clock."""
+
+    denoiser: Denoiser
+    optimizer: Optimizer
+    micro_batch: int
+    """Images that go through the network at once; the rest of a batch is accumulated."""
+
+    images_seen: int = 0
+    history: list[float] = field(default_factory=list)
+    """Validation losses so far."""
+
+    skipped: int = 0
+    """Steps left out because loss or gradient was not finite, in total."""
+
+    bad_run: int = 0
+    """Such steps since the last good one."""
+
+    rate_scale: float = 1.0
+    """Halved by every roll-back."""
+
+    seconds: float = 0.0
+    """Time spent in training, restarts included."""
+
+    ema: nn.Module = field(init=False)
+    """The averaged network."""
+
+    scaler: torch.amp.GradScaler | None = None
+    """Only for float16."""
+
+    def __post_init__(self) -> None:
+        self.ema = copy.deepcopy(self.denoiser.network).eval().requires_grad_(False)
+
+    @property
+    def best(self) -> float:
+        """The lowest validation loss so far."""
+        return min(self.history, default=math.inf)
+
+    def facts(self) -> dict[str, Any]:
+        """What is not a tensor, as JSON."""
+        names = "images_seen history skipped bad_run rate_scale seconds micro_batch".split()
+        facts = {name: getattr(self, name) for name in names}
+        return {**facts, "scaler": self.scaler.state_dict() if self.scaler else None}
+
+    def weights(self) -> dict[str, Tensor]:
+        """The network and its average, what sampling needs."""
+        return {
+            **_named("network", self.denoiser.network.state_dict()),
+            **_named("ema", self.ema.state_dict()),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights and the optimiser's state."""
+        state = self.optimizer.state_dict()["state"]
+        moments = {f"{i}.{name}": value for i, row in state.items() for name, value in row.items()}
+        return {**self.weights(), **_named("optimizer", moments)}
+
+    def healthy(self) -> bool:
+        """Whether all weights are finite and no bad step is pending."""
+        return self.bad_run == 0 and all(
+            bool(p.isfinite().all()) for p in self.denoiser.network.state_dict().values()
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Become the state that was saved."""
+        self.denoiser.network.load_state_dict(checkpoint.part("network"))
+        self.ema.load_state_dict(checkpoint.part("ema"))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in checkpoint.part("optimizer").items():
+            index, name = key.split(".", 1)
+            moments.setdefault(int(index), {})[name] = value
+        saved = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({**saved, "state": moments})
+        facts = dict(checkpoint.facts)
+        scaler = facts.pop("scaler")
+        if self.scaler is not None and scaler is not None:
+            self.scaler.load_state_dict(scaler)
+        for name in self.facts().keys() & facts.keys():
+            setattr(self, name, facts[name])
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": value for name, value in tensors.items()}

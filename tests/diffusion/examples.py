@@ -1,0 +1,124 @@
+"""One example or more of every schedule, precondition, sampler and weight that is exported.
+
+A new class in mezzotint.diffusion fails `test_exactness.py` until it has a row here; with the row
+it is in every matrix. What a precondition's network is asked for is written here a second time,
+from its paper, so that the tests do not ask the code under test.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from mezzotint import diffusion
+from mezzotint.diffusion import (
+    X0,
+    Ancestral,
+    Cosine,
+    Edm,
+    EdmLoss,
+    Eps,
+    Heun,
+    Ipndm,
+    Karras,
+    LinearBeta,
+    LogNormal,
+    MinSnr,
+    Multistep,
+    Uniform,
+    V,
+    ZeroTerminal,
+)
+
+SCHEDULES: dict[type, list] = {
+    LinearBeta: [LinearBeta(1000), LinearBeta(100), LinearBeta(100, rescaled=True)],
+    Cosine: [Cosine(1000)],
+    ZeroTerminal: [ZeroTerminal(LinearBeta(1000)), ZeroTerminal(Cosine(1000))],
+    Karras: [Karras()],
+    LogNormal: [LogNormal()],
+}
+
+PRECONDITIONS: dict[type, list] = {
+    Eps: [Eps()],
+    X0: [X0()],
+    V: [V()],
+    Edm: [Edm(), Edm(data=1.3)],
+}
+
+SAMPLERS: dict[type, list] = {
+    Ancestral: [Ancestral(0.0), Ancestral(1.0)],
+    Heun: [Heun()],
+    Multistep: [Multistep(order) for order in (1, 2, 3)],
+    Ipndm: [Ipndm(order) for order in (1, 2, 3, 4)],
+}
+
+WEIGHTS: dict[type, list] = {
+    Uniform: [Uniform()],
+    MinSnr: [MinSnr(), MinSnr(gamma=1.0)],
+    EdmLoss: [EdmLoss(), EdmLoss(data=1.3)],
+}
+
+TABLES = {
+    "schedule": SCHEDULES,
+    "precondition": PRECONDITIONS,
+    "sampler": SAMPLERS,
+    "objective": WEIGHTS,
+}
+
+ORDERS: dict[type, Callable[..., int]] = {
+    Ancestral: lambda sampler: 1,
+    Heun: lambda sampler: 2,
+    Multistep: lambda sampler: sampler.order,
+    # Its weights are those of equal steps: on any other grid no order is gained beyond the second.
+    Ipndm: lambda sampler: min(sampler.order, 2),
+}
+"""The order of convergence that a sampler claims on a smooth grid that is not uniform."""
+
+
+def exported(room: str) -> set[type]:
+    """The concrete dataclasses that mezzotint.diffusion exports from one of its modules."""
+    things = (getattr(diffusion, name) for name in diffusion.__all__)
+    return {
+        thing
+        for thing in things
+        if inspect.isclass(thing)
+        and dataclasses.is_dataclass(thing)
+        and thing.__module__ == f"mezzotint.diffusion.{room}"
+    }
+
+
+def every(table: dict[type, list]) -> list:
+    """All examples of a table."""
+    return [example for examples in table.values() for example in examples]
+
+
+def names(examples: Iterable) -> list[str]:
+    """How pytest calls them."""
+    return [repr(example) for example in examples]
+
+
+def input_scale(precondition: object, sigma: Tensor) -> Tensor:
+    """What x is multiplied by before the network sees it, from the papers."""
+    variance = precondition.data**2 if isinstance(precondition, Edm) else 1.0
+    return 1 / torch.sqrt(sigma**2 + variance)
+
+
+def target(precondition: object, x0: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
+    """What the network is asked for, from the papers; all of one shape."""
+    match precondition:
+        case Eps():
+            return eps
+        case X0():
+            return x0
+        case V():
+            # Salimans & Ho 2022, section 4: v = alpha eps - s x0 with alpha^2 + s^2 = 1.
+            alpha, s = 1 / torch.sqrt(1 + sigma**2), sigma / torch.sqrt(1 + sigma**2)
+            return alpha * eps - s * x0
+        case Edm(data):
+            # Karras et al. 2022, equation 8: (y - c_skip (y + n)) / c_out.
+            skip = data**2 / (sigma**2 + data**2)
+            out = sigma * data / torch.sqrt(sigma**2 + data**2)
+            return (x0 - skip * (x0 + sigma * eps)) / out
+    raise NotImplementedError(f"write what {precondition} is asked for here")

@@ -1,0 +1,101 @@
+"""The loss against the textbook's, written in the textbook's own terms."""
+
+import pytest
+import torch
+
+from mezzotint.diffusion import (
+    NO_SIGNAL,
+    X0,
+    Condition,
+    Denoiser,
+    Edm,
+    EdmLoss,
+    Eps,
+    MinSnr,
+    Uniform,
+    V,
+    loss,
+)
+
+from .examples import PRECONDITIONS, WEIGHTS, every, names
+from .networks import Mixed
+
+N = 40
+SIGMA = torch.logspace(-2, 2.3, N, dtype=torch.float64)
+X0S, EPS = torch.randn(2, N, 2, 5, 5, generator=torch.Generator().manual_seed(3)).double()
+X0S = X0S / 2
+BAR = (1 / (1 + SIGMA**2))[:, None, None, None]  # alpha_bar
+XT = BAR.sqrt() * X0S + (1 - BAR).sqrt() * EPS  # DDPM's x_t, Ho et al. 2020, equation 4
+SNR = 1 / SIGMA**2
+NETWORK = Mixed()
+RAW = NETWORK(XT, SIGMA.log() / 4, Condition()).detach()
+VELOCITY = BAR.sqrt() * EPS - (1 - BAR).sqrt() * X0S
+
+
+def mse(a, b):
+    """Mean squared error, image by image."""
+    return ((a - b) ** 2).mean(dim=(1, 2, 3))
+
+
+def ours(precondition, weight):
+    denoiser = Denoiser(NETWORK, precondition)
+    return loss(denoiser, X0S, Condition(), SIGMA, EPS, weight).detach()
+
+
+@pytest.mark.parametrize(
+    ("precondition", "weight", "expected"),
+    [
+        (Eps(), Uniform(), mse(RAW, EPS)),
+        (V(), Uniform(), mse(RAW, VELOCITY)),
+        (X0(), Uniform(), mse(RAW, X0S)),
+        # Hang et al. 2023, section 3.4: for x0, eps and v prediction.
+        (X0(), MinSnr(5.0), SNR.clamp(max=5.0) * mse(RAW, X0S)),
+        (Eps(), MinSnr(5.0), SNR.clamp(max=5.0) / SNR * mse(RAW, EPS)),
+        (V(), MinSnr(5.0), SNR.clamp(max=5.0) / (SNR + 1) * mse(RAW, VELOCITY)),
+    ],
+    ids=["eps", "v", "x0", "min-snr x0", "min-snr eps", "min-snr v"],
+)
+def test_the_loss_is_that_of_the_paper(precondition, weight, expected):
+    torch.testing.assert_close(ours(precondition, weight), expected, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("data", [0.5, 1.3])
+def test_edm_with_uniform_weight_is_edms_weighted_loss(data):
+    # Karras et al. 2022, equations 2, 7 and 8 and table 1, with their names.
+    y, n, s = X0S, SIGMA[:, None, None, None] * EPS, SIGMA[:, None, None, None]
+    raw = NETWORK((y + n) / (s**2 + data**2).sqrt(), SIGMA.log() / 4, Condition()).detach()
+    d = data**2 / (s**2 + data**2) * (y + n) + s * data / (s**2 + data**2).sqrt() * raw
+    expected = (SIGMA**2 + data**2) / (SIGMA * data) ** 2 * mse(d, y)
+    torch.testing.assert_close(ours(Edm(data), Uniform()), expected, rtol=1e-8, atol=0)
+    torch.testing.assert_close(ours(Edm(data), EdmLoss(data)), expected, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("weight", every(WEIGHTS), ids=names(every(WEIGHTS)))
+@pytest.mark.parametrize("precondition", [V(), X0(), Edm(), Edm(1.3)], ids=repr)
+def test_the_loss_without_signal_is_that_of_guessing_from_noise(precondition, weight):
+    # In float32, as in training. The network sees eps alone (Edm: eps as well, for inp is 1e-6).
+    sigma = torch.full((4,), NO_SIGNAL)
+    x0, eps = X0S[:4].float(), EPS[:4].float()
+    network = Mixed(dtype=torch.float32)
+    got = loss(Denoiser(network, precondition), x0, Condition(), sigma, eps, weight).detach()
+    out = precondition(sigma).out
+    guess = out[:, None, None, None] * network(eps, sigma.log() / 4, Condition()).detach()
+    expected = weight(sigma, out) * mse(guess, x0)
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("precondition", every(PRECONDITIONS), ids=names(every(PRECONDITIONS)))
+@pytest.mark.parametrize("weight", every(WEIGHTS), ids=names(every(WEIGHTS)))
+def test_an_image_has_its_own_loss_whatever_else_is_in_the_batch(precondition, weight):
+    alone = [
+        loss(
+            Denoiser(NETWORK, precondition),
+            X0S[k : k + 1],
+            Condition(),
+            SIGMA[k : k + 1],
+            EPS[k : k + 1],
+            weight,
+        )
+        for k in range(N)
+    ]
+    torch.testing.assert_close(ours(precondition, weight), torch.cat(alone).detach())

@@ -1,0 +1,225 @@
+"""Schedules against textbook loops in plain Python, and the trap numbers."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mezzotint.diffusion import (
+    NO_SIGNAL,
+    Cosine,
+    Discrete,
+    Karras,
+    LinearBeta,
+    LogNormal,
+    ZeroTerminal,
+    draw,
+    ladder,
+    terminal_snr,
+)
+
+from .examples import SCHEDULES, every, names
+
+ALL = pytest.mark.parametrize("schedule", every(SCHEDULES), ids=names(every(SCHEDULES)))
+DISCRETE = [schedule for schedule in every(SCHEDULES) if isinstance(schedule, Discrete)]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def levels_of(betas: list[float]) -> list[float]:
+    """sqrt(1 / alpha_bar - 1) with alpha_bar the running product."""
+    bar, levels = 1.0, []
+    for beta in betas:
+        bar *= 1 - beta
+        levels.append(math.sqrt((1 - bar) / bar))
+    return levels
+
+
+def linear_betas(steps: int, factor: float = 1.0) -> list[float]:
+    return [factor * (1e-4 + (0.02 - 1e-4) * t / (steps - 1)) for t in range(steps)]
+
+
+def cosine_betas(steps: int) -> list[float]:
+    def bar(t: int) -> float:
+        return math.cos((t / steps + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    return [min(1 - bar(t + 1) / bar(t), 0.999) for t in range(steps)]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "betas"),
+    [
+        (LinearBeta(1000), linear_betas(1000)),
+        (LinearBeta(100), linear_betas(100)),
+        (LinearBeta(100, rescaled=True), linear_betas(100, 10.0)),
+        (LinearBeta(4000, rescaled=True), linear_betas(4000, 0.25)),
+        (Cosine(1000), cosine_betas(1000)),
+        (Cosine(50), cosine_betas(50)),
+    ],
+    ids=lambda value: repr(value) if isinstance(value, Discrete) else "textbook",
+)
+def test_discrete_levels_are_those_of_the_textbook_loop(schedule, betas):
+    expected = torch.tensor(levels_of(betas), dtype=torch.float64)
+    torch.testing.assert_close(schedule.levels(), expected, rtol=1e-9, atol=0)
+
+
+def test_linear_betas_with_100_steps_do_not_end_in_noise():
+    levels = LinearBeta(100).levels()
+    assert float(levels[-1]) == pytest.approx(1.32, abs=0.005)
+    assert float(1 / (1 + levels[-1] ** 2)) == pytest.approx(0.364, abs=0.0005)
+
+
+def test_rescaled_linear_betas_end_in_noise_but_start_higher():
+    levels = LinearBeta(100, rescaled=True).levels()
+    assert float(levels[-1]) == pytest.approx(221, abs=0.5)
+    assert float(levels[0]) == pytest.approx(0.0316, abs=5e-5)
+
+
+def test_the_cosine_schedule_has_an_enormous_last_level():
+    assert float(Cosine(1000).levels()[-1]) == pytest.approx(2e4, rel=0.05)
+
+
+def zero_terminal(betas: list[float]) -> list[float]:
+    """Lin et al. 2023, algorithm 1, in plain Python: sqrt(alpha_bar) after rescaling."""
+    bar, roots = 1.0, []
+    for beta in betas:
+        bar *= 1 - beta
+        roots.append(math.sqrt(bar))
+    first, last = roots[0], roots[-1]
+    return [(root - last) * first / (first - last) for root in roots]
+
+
+@pytest.mark.parametrize(
+    ("base", "betas"),
+    [(LinearBeta(1000), linear_betas(1000)), (Cosine(200), cosine_betas(200))],
+    ids=lambda value: repr(value) if isinstance(value, Discrete) else "textbook",
+)
+def test_zero_terminal_is_algorithm_1_of_lin_et_al(base, betas):
+    levels, roots = ZeroTerminal(base).levels(), zero_terminal(betas)
+    got = 1 / torch.sqrt(1 + levels**2)
+    torch.testing.assert_close(
+        got[:-1], torch.tensor(roots[:-1], dtype=torch.float64), rtol=1e-9, atol=1e-12
+    )
+    assert float(levels[0]) == pytest.approx(float(base.levels()[0]), rel=1e-9)
+    assert float(levels[-1]) == NO_SIGNAL
+    assert float(levels[-2]) < NO_SIGNAL
+
+
+def test_terminal_snr_is_one_over_sigma_squared_and_0_without_signal():
+    assert terminal_snr(LinearBeta(100)) == pytest.approx(0.364 / (1 - 0.364), rel=2e-3)
+    assert terminal_snr(Karras()) == pytest.approx(80.0**-2)
+    assert terminal_snr(ZeroTerminal(LinearBeta(100))) == 0
+
+
+def test_karras_runs_from_low_to_high_evenly_in_the_root():
+    schedule = Karras(low=0.01, high=50.0, rho=5.0)
+    sigma = schedule.sigma(torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64))
+    quarter = (0.75 * 0.01**0.2 + 0.25 * 50.0**0.2) ** 5
+    torch.testing.assert_close(sigma, torch.tensor([0.01, quarter, 50.0], dtype=torch.float64))
+
+
+def test_log_normal_gives_the_quantiles_of_the_log_normal_distribution():
+    u = torch.linspace(1e-5, 1 - 1e-5, 999, dtype=torch.float64)
+    normal = torch.distributions.LogNormal(*torch.tensor([-0.4, 1.7], dtype=torch.float64))
+    torch.testing.assert_close(LogNormal(-0.4, 1.7).sigma(u), normal.icdf(u), rtol=1e-8, atol=0)
+
+
+def test_log_normal_is_finite_at_the_ends():
+    low, high = LogNormal(0.0, 1.0).sigma(torch.tensor([0.0, 1.0], dtype=torch.float64)).log()
+    assert (float(low), float(high)) == pytest.approx((-4.7534, 4.7534), abs=1e-4)
+
+
+@ALL
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=50))
+def test_a_schedule_never_decreases_and_stays_positive(schedule, positions):
+    sigma = schedule.sigma(torch.tensor(sorted(positions), dtype=torch.float64))
+    assert (sigma > 0).all()
+    assert (sigma[1:] >= sigma[:-1]).all()
+    assert sigma.isfinite().all()
+
+
+@ALL
+@pytest.mark.parametrize("steps", [1, 2, 7, 100])
+def test_a_ladder_descends_from_the_noisiest_level_to_exactly_0(schedule, steps):
+    levels = ladder(schedule, steps)
+    assert levels.shape == (steps + 1,)
+    assert levels.dtype == torch.float64
+    assert levels[0] == schedule.sigma(torch.ones(1, dtype=torch.float64))
+    assert (levels[1:] < levels[:-1]).all()
+    assert levels[-1] == 0
+
+
+def test_a_ladder_of_t_steps_visits_every_discrete_level_once():
+    for steps in range(2, 1001):
+        schedule = LinearBeta(steps)
+        assert torch.equal(ladder(schedule, steps)[:-1].flip(0), schedule.levels()), steps
+
+
+@pytest.mark.parametrize("steps", [0, 11])
+def test_a_ladder_refuses_no_step_and_more_steps_than_levels(steps):
+    with pytest.raises(ValueError, match=f"1 to 10 steps, got {steps}"):
+        ladder(LinearBeta(10), steps)
+
+
+class Identity:
+    """sigma = u: shows the positions that `draw` takes."""
+
+    def sigma(self, u):
+        return u
+
+
+@pytest.mark.parametrize("n", [1, 2, 13, 128])
+def test_draw_takes_one_level_from_each_nth_of_the_schedule(n):
+    for seed in range(20):
+        u = draw(Identity(), n, seeded(seed))
+        assert torch.equal((u * n).floor(), torch.arange(n).float())
+
+
+def test_draw_is_uniform_within_each_nth():
+    u = torch.stack([draw(Identity(), 4, seeded(seed)) for seed in range(4000)])
+    within = (u * 4 - torch.arange(4)).sort(0).values
+    expected = ((torch.arange(4000) + 0.5) / 4000)[:, None].expand(-1, 4)
+    # Kolmogorov-Smirnov: 1.95 / sqrt(n) is exceeded once in a thousand times; the seeds are fixed.
+    assert float((within - expected).abs().max()) < 1.95 / math.sqrt(4000)
+
+
+@pytest.mark.parametrize("schedule", DISCRETE, ids=repr)
+def test_draw_takes_every_discrete_level_equally_often(schedule):
+    levels = schedule.levels().float()
+    values, counts = draw(schedule, 3 * len(levels), seeded()).unique(return_counts=True)
+    assert torch.equal(values, levels)
+    assert (counts == 3).all()
+
+
+@ALL
+def test_draw_depends_on_the_generator_alone(schedule):
+    first, again, other = (draw(schedule, 16, seeded(seed)) for seed in (5, 5, 6))
+    assert torch.equal(first, again)
+    assert isinstance(schedule, Discrete) or not torch.equal(first, other)
+    assert first.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: LinearBeta(0),
+        lambda: LinearBeta(first=0.0),
+        lambda: LinearBeta(first=0.03),
+        lambda: LinearBeta(last=1.0),
+        lambda: LinearBeta(20, rescaled=True),
+        lambda: Cosine(0),
+        lambda: Cosine(cap=1.0),
+        lambda: Karras(low=0.0),
+        lambda: Karras(low=2.0, high=1.0),
+        lambda: Karras(rho=0.0),
+        lambda: LogNormal(std=0.0),
+        lambda: ZeroTerminal(LinearBeta(1)),
+    ],
+)
+def test_impossible_schedules_are_refused(build):
+    with pytest.raises(ValueError, match="needs"):
+        build()
