@@ -1,0 +1,32 @@
+"""Mezzotint: the small-image diffusion studio.
+
+    import mezzotint
+
+    run = mezzotint.train("digits", out="runs/digits", budget="60s")
+    images = mezzotint.load(run).sample(label="5", n=10, seed=0)  # uint8 (10, 1, 8, 8)
+
+Images are uint8 (N, C, H, W) wherever they enter or leave. Names are imported when first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mezzotint.api import load, train
+    from mezzotint.errors import InputError
+
+__all__ = ["InputError", "__version__", "load", "train"]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "InputError": "mezzotint.errors",
+    "load": "mezzotint.api",
+    "train": "mezzotint.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mezzotint' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

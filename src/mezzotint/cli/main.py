@@ -1,0 +1,270 @@
+"""The command line: parse, call the library, show. A mistake is one line and exit code 2.
+
+Results go to standard output (with --json one JSON object), progress and notices to standard
+error. Whatever is heavy is imported inside the verb that needs it, so that --help is instant.
+"""
+
+import errno
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mezzotint.errors import InputError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="mezzotint",
+    help="The small-image diffusion studio: train a class-conditional diffusion model on the "
+    "machine you have, draw from it in a few evaluations, and look at it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+INTERRUPTED = 130
+DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EDQUOT}
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="digits, mnist, fashion-mnist, cifar10; a folder (class = subfolder, or parquet "
+        "files); or hf:OWNER/NAME."
+    ),
+]
+RunPath = Annotated[Path, typer.Argument(help="A run's directory, as train made it.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Where named sets lie, one folder each; also MEZZOTINT_DATA."),
+]
+Size = Annotated[
+    int | None, typer.Option(min=4, max=256, help="Resize images to SIZE x SIZE pixels.")
+]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Use so many training images, classes in balance.")
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="A preset's name or TOML file; default: the one recommended for SOURCE."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one setting, as in training.batch=64. May be repeated."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    if version:
+        import mezzotint
+
+        print(mezzotint.__version__)
+        raise typer.Exit
+
+
+@app.command(
+    epilog="Examples:  mezzotint data digits   |   mezzotint data ./photos --size 32 --out sheet.png"
+)
+def data(
+    source: Source,
+    out: Annotated[
+        Path | None, typer.Option(help="Write a sheet of samples, a class a row, as .png.")
+    ] = None,
+    size: Size = None,
+    limit: Limit = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a data set holds: counts, classes, size, pixel statistics, a sample sheet."""
+    from mezzotint.cli import show
+    from mezzotint.data import load
+
+    images = load(source, size=size, limit=limit, data_dir=data_dir, say=_say)
+    _print(show.data_facts(images, out), show.data_text, as_json)
+
+
+@app.command(
+    epilog="Examples:  mezzotint inspect fashion-a   |   mezzotint inspect runs/mnist --out pictures"
+)
+def inspect(
+    preset_or_run: Annotated[str, typer.Argument(help="A preset, a TOML file, or a run.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for schedule.png and forward.png."),
+    ] = None,
+    set_: Set = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Show every layer with shape, parameters and FLOPs, and the schedule with its warnings."""
+    from mezzotint.cli import show
+
+    facts = show.inspection(preset_or_run, tuple(set_ or ()), out, data_dir, _say)
+    _print(facts, show.inspection_text, as_json)
+
+
+@app.command(
+    epilog="Examples:  mezzotint train digits --out runs/digits --budget 60s   |   "
+    "mezzotint train fashion-mnist --preset fashion-a --out runs/a   |   "
+    "the same command again resumes; with a larger --budget it goes on."
+)
+def train(
+    source: Source,
+    out: Annotated[Path, typer.Option(help="The run's directory, new or to go on with.")],
+    preset: Preset = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="The run's total: 40s, 10m, 1h, 30epochs, 20000images, 5Mimages."),
+    ] = None,
+    limit: Limit = None,
+    size: Size = None,
+    set_: Set = None,
+    checkpoint_every: Annotated[
+        str, typer.Option(help="Time or images between checkpoints: 60s, 5m, 20000images.")
+    ] = "60s",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Train a model. The same command again resumes where it stopped."""
+    from mezzotint.cli import verbs
+
+    request = verbs.request(
+        source, out, preset, budget, limit, size, tuple(set_ or ()), device, data_dir, dry_run
+    )
+    result, interrupted = verbs.train(request, verbs.every(checkpoint_every), _say)
+    _print(result, verbs.train_text, as_json)
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command(
+    epilog="Examples:  mezzotint sample runs/digits --n 100 --out grid.png   |   "
+    "mezzotint sample runs/fashion --label Sandal --seeds 10 --out sandals.png   |   "
+    "mezzotint sample runs/digits --n 1000 --out images.npz"
+)
+def sample(
+    run: RunPath,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many images.")] = 100,
+    label: Annotated[
+        str | None, typer.Option(help="A class, by name or number; default: all in equal shares.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="FILE.png: a grid; FILE.npz: arrays; a folder: one PNG an image."),
+    ] = None,
+    strip: Annotated[
+        Path | None, typer.Option(help="FILE.png: the reverse process, x and x0 estimate.")
+    ] = None,
+    animate: Annotated[
+        Path | None, typer.Option(help="FILE.gif or FILE.webp: the reverse process, moving.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 0,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="The first image of so many seeds instead of N of one."),
+    ] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(min=1, help="Evaluations of the network per image (NFE).")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="ddpm, ddim, heun, dpm++2m, dpm++3m or ipndm.")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale: 1 = none, 0 = unconditional.")
+    ] = None,
+    interval: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="LOW HIGH: guide only at levels LOW < sigma <= HIGH."),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="ema (averaged) or network (the last step's).")
+    ] = "ema",
+    checkpoint: Annotated[str, typer.Option(help="last or best (validation loss).")] = "last",
+    overwrite: Annotated[bool, typer.Option(help="Replace files that are already there.")] = False,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Draw images from a run."""
+    from mezzotint.cli import verbs
+
+    outputs = verbs.Outputs(out, strip, animate, overwrite)
+    changes = {
+        "sampler": sampler,
+        "evaluations": evaluations,
+        "guidance": guidance,
+        "interval": interval,
+    }
+    picked = verbs.Picked(run, weights, checkpoint)
+    wish = verbs.Wish(n, label, seed, seeds, changes, dry_run)
+    _print(verbs.sample(picked, wish, outputs, _say), verbs.sample_text, as_json)
+
+
+@app.command(epilog="Example:  mezzotint demo --out runs/demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="The run's directory.")] = Path("runs/demo"),
+    as_json: Json = False,
+) -> None:
+    """The main job on the embedded digits, end to end, for a first look: about a minute."""
+    from mezzotint.cli import demonstration
+
+    result, interrupted = demonstration.demo(out, _say)
+    _print(result, demonstration.demo_text, as_json)
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; the process's entry point."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        code = app(arguments, standalone_mode=False)
+    except InputError as error:
+        return _complain(str(error))
+    except typer.Exit as stop:
+        return stop.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(f"cannot write {where}{error.strerror}; nothing saved before is lost")
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # a mistyped verb or option
+            raise
+        return _complain(f"{error.format_message()} See mezzotint --help")  # type: ignore[attr-defined]
+    return code if isinstance(code, int) else 0
+
+
+def _complain(message: str) -> int:
+    line = " ".join(message.split())
+    print(f"mezzotint: {line}", file=sys.stderr)
+    return 2
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print(result: dict[str, Any], text: Any, as_json: bool) -> None:
+    """The result of a verb, for a person or for a program."""
+    print(json.dumps(result) if as_json else text(result))
+
+
+if __name__ == "__main__":
+    main()

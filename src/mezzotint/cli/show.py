@@ -1,0 +1,146 @@
+"""What `data` and `inspect` find out and how they say it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mezzotint import films, imaging
+from mezzotint.config import Config, build_denoiser, load_preset, override, parse_config, to_table
+from mezzotint.data import SOURCES, ImageSet, load
+from mezzotint.diffusion import terminal_snr
+from mezzotint.errors import InputError
+from mezzotint.networks.summary import summarise
+from mezzotint.report import figures
+from mezzotint.run import Run
+from mezzotint.start import warnings
+
+__all__ = ["data_facts", "data_text", "inspection", "inspection_text"]
+
+Say = Callable[[str], None]
+SHEET_ROW = 10
+CURVE_POINTS = 400
+
+
+def data_facts(data: ImageSet, sheet: Path | None) -> dict[str, Any]:
+    """What is in a data set; writes the sample sheet."""
+    counts = {name: len(rows) for name, rows in data.splits.items()}
+    labels = data.labels[data.splits["train"]]
+    per_class = torch.bincount(labels, minlength=len(data.classes)).tolist()
+    facts = {
+        "source": data.name,
+        "splits": counts,
+        "size": [data.height, data.width],
+        "channels": data.channels,
+        "classes": dict(zip(data.classes, per_class, strict=True)),
+        "pixels": {"mean": data.mean, "deviation": data.deviation},
+        "augment": {"flip": data.augment.flip, "shift": data.augment.shift},
+        "fingerprint": data.fingerprint,
+    }
+    if sheet is None:
+        return facts
+    if sheet.suffix.lower() != ".png":
+        raise InputError(f"--out {sheet}: the sheet is a .png")
+    rows = []
+    for index, name in enumerate(data.classes):
+        own = data.splits["train"][labels == index][:SHEET_ROW]
+        rows.append((name, data.images[own]))
+    return {**facts, "sheet": str(imaging.save_png(imaging.labelled_grid(rows), sheet))}
+
+
+def data_text(facts: Mapping[str, Any]) -> str:
+    """The facts of a data set for a person."""
+    height, width = facts["size"]
+    splits = ", ".join(f"{count:,} {name}" for name, count in facts["splits"].items())
+    pixels = facts["pixels"]
+    lines = [
+        f"{facts['source']}: {splits}",
+        f"{height}x{width} pixels, {'grey' if facts['channels'] == 1 else 'RGB'}; in [-1, 1] "
+        f"mean {pixels['mean']:.3f}, standard deviation (sigma_data) {pixels['deviation']:.3f}",
+        f"augmentation: {', '.join(k for k, v in facts['augment'].items() if v) or 'none'}",
+        "training images per class:",
+        *(f"  {name:<24} {count:>8,}" for name, count in facts["classes"].items()),
+    ]
+    if "sheet" in facts:
+        lines.append(f"sheet: {facts['sheet']}")
+    return "\n".join(lines)
+
+
+def inspection(
+    name: str, settings: tuple[str, ...], out: Path | None, data_dir: Path | None, say: Say
+) -> dict[str, Any]:
+    """Layers and schedule of a preset or a run; writes pictures into `out`."""
+    config, channels, height, width, classes, source = _subject(name, settings)
+    network = build_denoiser(config, channels, classes).network
+    layers = summarise(network, (channels, height, width))  # type: ignore[arg-type]
+    schedule = config.objective.schedule
+    ends = schedule.sigma(torch.tensor([0.0, 1.0], dtype=torch.float64))
+    result: dict[str, Any] = {
+        "name": name,
+        "input": [channels, height, width],
+        "layers": [dict(vars(layer)) for layer in layers],
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "flops": sum(layer.flops for layer in layers),
+        "objective": to_table(config.objective),
+        "sigma_min": float(ends[0]),
+        "sigma_max": float(ends[1]),
+        "terminal_snr": terminal_snr(schedule),
+        "warnings": warnings(config),
+    }
+    if out is not None:
+        images = load(source, data_dir=data_dir, say=say)
+        u = torch.linspace(0, 1, CURVE_POINTS, dtype=torch.float64)
+        curve = schedule.sigma(u)
+        pictures = [
+            figures.schedule(u.tolist(), curve.tolist(), out / "schedule.png", title=name),
+            imaging.save_png(
+                films.forward_strip(images.images[:5], schedule), out / "forward.png"
+            ),
+        ]
+        result["pictures"] = [str(path) for path in pictures]
+    return result
+
+
+def _subject(
+    name: str, settings: tuple[str, ...]
+) -> tuple[Config, int, int, int, int, str]:
+    """Configuration, channels, height, width, classes and source of a run or a preset."""
+    if (Path(name) / "config.toml").is_file():
+        if settings:
+            raise InputError("--set changes a preset; a run is what it is")
+        config = Run.at(name).config
+        facts = config.data
+        return (
+            config, facts.channels, facts.height, facts.width, len(facts.classes),
+            config.origin.source,
+        )  # fmt: skip
+    config = parse_config(override(load_preset(name), settings), Config)
+    shapes = {"digits": (1, 8, 8), "cifar10": (3, 32, 32)}
+    stem = Path(name).stem
+    shape = next((s for key, s in shapes.items() if stem.startswith(key)), (1, 28, 28))
+    source = stem if stem in SOURCES else "digits"
+    return config, *shape, 10, source
+
+
+def inspection_text(result: Mapping[str, Any]) -> str:
+    """Layers and schedule for a person."""
+    channels, height, width = result["input"]
+    lines = [
+        f"{result['name']} for {channels}x{height}x{width} images",
+        f"{'layer':<44}{'kind':<14}{'output':<16}{'parameters':>12}{'MFLOP':>10}",
+    ]
+    for layer in result["layers"]:
+        shape = "x".join(map(str, layer["shape"]))
+        lines.append(
+            f"{layer['name']:<44}{layer['kind']:<14}{shape:<16}{layer['parameters']:>12,}"
+            f"{layer['flops'] / 1e6:>10.2f}"
+        )
+    lines += [
+        f"{result['parameters']:,} parameters, {result['flops'] / 1e9:.3f} GFLOP forward",
+        f"sigma from {result['sigma_min']:.4g} to {result['sigma_max']:.4g}, "
+        f"terminal SNR {result['terminal_snr']:.3g}",
+        *(f"warning: {text}" for text in result["warnings"]),
+        *(f"picture: {path}" for path in result.get("pictures", [])),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,246 @@
+"""What `train` and `sample` do, in the library's words."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mezzotint import api, films, imaging
+from mezzotint.config import Budget
+from mezzotint.errors import InputError
+from mezzotint.model import Drawing, Model
+from mezzotint.progress import follow, peak_memory
+from mezzotint.report import figures
+from mezzotint.run import Every, Run
+from mezzotint.start import Request, prepare, warnings
+
+__all__ = [
+    "Outputs",
+    "Picked",
+    "Wish",
+    "every",
+    "request",
+    "sample",
+    "sample_text",
+    "train",
+    "train_text",
+]
+
+Say = Callable[[str], None]
+STRIP_IMAGES = 10
+
+
+def request(
+    source: str,
+    out: Path,
+    preset: str | None,
+    budget: str | None,
+    limit: int | None,
+    size: int | None,
+    settings: tuple[str, ...],
+    device: str,
+    data_dir: Path | None,
+    dry: bool,
+) -> Request:
+    """What the options of `train` ask for."""
+    return Request(source, out, preset, budget, limit, size, settings, device, data_dir, dry)
+
+
+def every(text: str) -> Every:
+    """Read the time or number of images between checkpoints."""
+    budget = Budget.parse(text)
+    if budget.unit == "epochs":
+        raise InputError(f"--checkpoint-every takes a time or images, as in 60s; got '{text}'")
+    return Every(budget.amount, budget.unit)
+
+
+def train(request: Request, saves: Every, say: Say) -> tuple[dict[str, Any], bool]:
+    """Train, or say what would be trained; the result, and whether it was interrupted."""
+    run, data = prepare(request, say)
+    for warning in warnings(run.config, run.config.data):
+        say(f"warning: {warning}")
+    machine = run.config.machine
+    result: dict[str, Any] = {
+        "run": str(run.path),
+        "source": request.source,
+        "images": machine.images,
+        "device": machine.device,
+        "precision": machine.precision,
+    }
+    if request.dry:
+        return {**result, "dry_run": True, "budget": run.config.training.budget}, False
+    say(
+        f"training on {machine.device} in {machine.precision}: {machine.images:,} images "
+        f"({machine.images / len(data.splits['train']):.3g} epochs)"
+    )
+    stopped = follow(run, run.advance(data, saves))
+    interrupted = stopped is not None and stopped.reason == "interrupted"
+    if run.metrics.exists():
+        result["curves"] = str(figures.loss_curves(run.metrics, run.path / "loss.png"))
+        _, validation = figures.read_losses(run.metrics)
+        if validation.loss:
+            result["validation_loss"] = validation.loss[-1]
+            result["best_validation_loss"] = min(validation.loss)
+    result["images_seen"] = run.images_seen()
+    result["stopped"] = stopped.reason if stopped else "budget used up"
+    result["peak_memory_bytes"] = peak_memory()
+    return result, interrupted
+
+
+def train_text(result: Mapping[str, Any]) -> str:
+    """The result of `train` for a person."""
+    if result.get("dry_run"):
+        amount = f"{result['images']:,} images" if result["images"] > 0 else "as measured"
+        return (
+            f"would train {result['run']} on {result['source']}: budget {result['budget']} "
+            f"({amount}), {result['device']}, {result['precision']}; nothing was written"
+        )
+    lines = [f"{result['run']}: {result['images_seen']:,} of {result['images']:,} images seen"]
+    if "best_validation_loss" in result:
+        lines.append(
+            f"validation loss {result['validation_loss']:.4f}, "
+            f"best {result['best_validation_loss']:.4f}; curves: {result['curves']}"
+        )
+    if result["stopped"] == "interrupted":
+        lines.append("interrupted and saved; the same command goes on from here")
+    else:
+        lines.append(f"next: mezzotint sample {result['run']} --out grid.png")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Which weights to draw with."""
+
+    run: Path
+    weights: str
+    checkpoint: str
+
+    def model(self) -> Model:
+        """The model; InputError for words that mean nothing."""
+        if self.weights not in ("ema", "network"):
+            raise InputError(f"--weights is ema or network, got '{self.weights}'")
+        if self.checkpoint not in ("last", "best"):
+            raise InputError(f"--checkpoint is last or best, got '{self.checkpoint}'")
+        return api.load(Run.at(self.run), weights=self.weights, checkpoint=self.checkpoint)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to draw."""
+
+    n: int
+    label: str | None
+    seed: int
+    seeds: int | None
+    changes: Mapping[str, object]
+    dry: bool
+
+    def drawing(self, model: Model) -> Drawing:
+        """One row per image."""
+        if self.seeds is None:
+            return Drawing.of(model.labels(self.label, self.n), self.seed)
+        labels = model.labels(self.label, self.seeds)
+        return Drawing(labels, [(self.seed + k, 0) for k in range(self.seeds)])
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where pictures go."""
+
+    out: Path | None
+    strip: Path | None
+    animate: Path | None
+    overwrite: bool
+
+    def check(self) -> None:
+        """InputError before anything is drawn, for what could not be written afterwards."""
+        wanted = {"--out": self.out, "--strip": self.strip, "--animate": self.animate}
+        if not any(wanted.values()):
+            raise InputError(
+                "nothing to write: give --out FILE.png, FILE.npz or a folder, --strip FILE.png "
+                "or --animate FILE.gif"
+            )
+        allowed = {"--strip": (".png",), "--animate": (".gif", ".webp")}
+        allowed["--out"] = ("", ".png", ".npz")
+        for option, path in wanted.items():
+            if path is None:
+                continue
+            if path.suffix.lower() not in allowed[option]:
+                kinds = " or ".join(kind or "a folder" for kind in allowed[option])
+                raise InputError(f"{option} {path}: choose {kinds}")
+            if path.is_dir() and path.suffix and any(path.iterdir()):
+                raise InputError(f"{option} {path} is a folder: choose another name")
+            if path.is_file() and not (path.suffix and self.overwrite):
+                raise InputError(f"{option} {path} is already there: another name, or --overwrite")
+            if path.is_dir() and any(path.iterdir()):
+                raise InputError(
+                    f"{option} {path} holds something already and is left alone: choose an empty "
+                    "or new folder"
+                )
+
+
+def sample(picked: Picked, wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
+    """Draw images and write them where they were asked for."""
+    outputs.check()
+    model = picked.model().changed(**wish.changes)
+    drawing = wish.drawing(model)
+    settings = model.sampling
+    meta = {
+        "run": str(picked.run),
+        "weights": picked.weights,
+        "checkpoint": picked.checkpoint,
+        "sampler": settings.sampler,
+        "evaluations": settings.evaluations,
+        "guidance": settings.guidance,
+        "interval": settings.interval,
+        "seed": wish.seed,
+        "n": len(drawing),
+    }
+    if wish.dry:
+        return {**meta, "dry_run": True}
+    written: dict[str, str] = {}
+    if outputs.out is not None:
+        images = model.draw(drawing, lambda done: say(f"{done:,} of {len(drawing):,} images"))
+        written["out"] = str(_write(outputs.out, images, drawing, model, meta))
+    if outputs.strip is not None or outputs.animate is not None:
+        steps = films.walk_frames(model, drawing[:STRIP_IMAGES])
+        if outputs.strip is not None:
+            path = imaging.save_png(films.reverse_strip(steps), outputs.strip)
+            written["strip"] = str(path)
+        if outputs.animate is not None:
+            written["animate"] = str(films.animate(steps, outputs.animate, 5))
+    return {**meta, "written": written}
+
+
+def _write(
+    out: Path, images: Any, drawing: Drawing, model: Model, meta: Mapping[str, Any]
+) -> Path:
+    """Images as a grid, arrays, or a folder, by the name of the output."""
+    if out.suffix.lower() == ".npz":
+        return imaging.save_npz(out, images, drawing.labels, {**meta, "classes": model.classes})
+    if out.suffix.lower() == ".png":
+        return imaging.save_png(class_sheet(images, drawing.labels, model), out)
+    extra = [{"seed": seed, "draw": i} for seed, i in drawing.keys]
+    return imaging.save_folder(images, drawing.labels, model.classes, out, extra)
+
+
+def class_sheet(images: Any, labels: Any, model: Model) -> Any:
+    """A grid with a row per class and its name; up to 10 images a row, then more rows."""
+    rows = []
+    for index in labels.unique().tolist():
+        own = images[labels == index]
+        for part in range(0, len(own), 10):
+            rows.append((model.classes[index] if part == 0 else "", own[part : part + 10]))
+    return imaging.labelled_grid(rows)
+
+
+def sample_text(result: Mapping[str, Any]) -> str:
+    """The result of `sample` for a person."""
+    how = (
+        f"{result['n']:,} images, {result['sampler']}, {result['evaluations']} evaluations, "
+        f"guidance {result['guidance']:g}, seed {result['seed']}"
+    )
+    if result.get("dry_run"):
+        return f"would draw {how}; nothing was written"
+    return "\n".join([how, *(f"{name}: {path}" for name, path in result["written"].items())])
