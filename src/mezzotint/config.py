@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from mezzotint import diffusion
 from mezzotint.diffusion import Denoiser, Sampler
@@ -81,6 +81,9 @@ class Strict(BaseModel):
 
 def _choose(registry: Mapping[str, type], table: Any) -> Any:
     """The object that a table {kind, …} describes; an object passes through."""
+    if table is None or isinstance(table, str | int | float | list | tuple):
+        example = next(iter(registry))
+        raise InputError(f"give a table, as in {{ kind = '{example}' }}; got {table!r}")
     if not isinstance(table, Mapping):
         return table
     rest = dict(table)
@@ -92,7 +95,8 @@ def _choose(registry: Mapping[str, type], table: Any) -> Any:
     known = [f.name for f in dataclasses.fields(registry[kind])]
     for key in rest:
         if key not in known:
-            raise InputError(f"'{kind}' has no key '{key}': {suggest(key, known)}")
+            hint = suggest(key, known) if known else "it takes none"
+            raise InputError(f"'{kind}' has no key '{key}': {hint}")
     model = create_model("Choice", __config__=Strict.model_config, value=(registry[kind], ...))
     # An instance of the very class: pydantic checks the types, the class its own ranges.
     return model.model_validate({"value": rest}).value  # type: ignore[attr-defined]
@@ -174,6 +178,12 @@ class Sampling(Strict):
 
     clip: bool = False
     """Keep the estimate of x0 in [-1, 1] at every step."""
+
+    @field_validator("sampler")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        sampler_named(name)
+        return name
 
 
 class Config(Strict):
@@ -288,14 +298,19 @@ def parse_config(table: Mapping[str, Any], model: type[T]) -> T:
 
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    unknown = ("extra_forbidden", "unexpected_keyword_argument")
+    # A mistyped key is also a missing one: the mistyped one is what helps.
+    first = min(error.errors(), key=lambda each: each["type"] not in unknown)
+    where = ".".join(str(part) for part in first["loc"] if part != "value")  # see `_choose`
+    if first["type"] in unknown:
         known = _keys_beside(first["loc"], model)
         return f"no key '{where}' in a configuration: {suggest(str(first['loc'][-1]), known)}"
-    message = first["msg"].removeprefix("Value error, ")
-    given = first["input"]
+    if first["type"] == "value_error":  # our own words, which say what was given
+        return f"{where}: {first['msg'].removeprefix('Value error, ')}"
+    given, message = first["input"], first["msg"]
     shown = f"{where} = {given!r}: " if isinstance(given, str | int | float) else f"{where}: "
+    if first["type"] == "literal_error":
+        return shown + suggest(str(given), re.findall("'([^']+)'", message))
     return f"{shown}{message[0].lower()}{message[1:]}"
 
 

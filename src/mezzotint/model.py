@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mezzotint.config import Sampling, sampler_named
+from mezzotint.config import Sampling, parse_config, sampler_named
 from mezzotint.data import find_class
 from mezzotint.diffusion import (
     Condition,
@@ -108,8 +108,7 @@ class Model:
             if name not in known:
                 raise InputError(f"sampling has no setting '{name}': {suggest(name, known)}")
         given = {name: value for name, value in changes.items() if value is not None}
-        sampling = Sampling.model_validate({**dict(self.sampling), **given})
-        sampler_named(sampling.sampler)
+        sampling = parse_config({**dict(self.sampling), **given}, Sampling)
         return dataclasses.replace(self, sampling=sampling)
 
     def labels(self, label: str | int | None, n: int) -> Tensor:
@@ -127,7 +126,10 @@ class Model:
     def ladder(self) -> Tensor:
         """The levels that will be visited, float64 (steps + 1,)."""
         steps = sampler_named(self.sampling.sampler).steps(self.sampling.evaluations)
-        levels = ladder(self.sampling.ladder or self.schedule, steps)
+        try:
+            levels = ladder(self.sampling.ladder or self.schedule, steps)
+        except ValueError as error:  # more steps than a discrete schedule has levels
+            raise InputError(str(error)) from error
         return levels.clamp(max=MPS_LARGEST_SIGMA) if self._single() else levels
 
     def chunk(self) -> int:

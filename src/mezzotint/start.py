@@ -138,7 +138,8 @@ def _existing(out: Path) -> Run | None:
 def _refuse_other(found: Run, config: Config, origin: Origin, facts: DataFacts) -> None:
     """InputError naming the first difference between a run and what is asked of it now."""
     theirs = _flat(to_table(found.config))
-    ours = _flat({**to_table(config), "origin": to_table(origin), "data": to_table(facts)})
+    # The origin first: another size or limit also changes what is measured and set by it.
+    ours = _flat({"origin": to_table(origin), **to_table(config), "data": to_table(facts)})
     for key in [*ours, *theirs]:
         if key == "training.budget" or key.startswith("machine."):
             continue
@@ -170,9 +171,9 @@ def _with_budget(
 ) -> Machine:
     """The machine's facts with the budget as a number of images; times are measured once."""
     if budget.unit == "images":
-        return machine.model_copy(update={"images": int(budget.amount)})
+        return machine.model_copy(update={"images": max(1, int(budget.amount))})
     if budget.unit == "epochs":
-        images = int(budget.amount * len(data.splits["train"]))
+        images = max(1, int(budget.amount * len(data.splits["train"])))
         return machine.model_copy(update={"images": images})
     if new:
         compiles = COMPILE_PAYS_AFTER.get(machine.device, float("inf")) <= budget.amount

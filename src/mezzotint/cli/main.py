@@ -20,14 +20,17 @@ app = typer.Typer(
     name="mezzotint",
     help="The small-image diffusion studio: train a class-conditional diffusion model on the "
     "machine you have, draw from it in a few evaluations, and look at it.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 INTERRUPTED = 130
-DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EDQUOT}
+DISK_ERRORS = {
+    errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EDQUOT,
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+}  # fmt: skip
+"""What a person can mend: a full or read-only disk, a place that is not there."""
 
 Source = Annotated[
     str,
@@ -62,13 +65,15 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done;
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
     if version:
         import mezzotint
 
         print(mezzotint.__version__)
-        raise typer.Exit
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command(
@@ -243,7 +248,10 @@ def run(arguments: list[str] | None = None) -> int:
         if error.errno not in DISK_ERRORS:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        return _complain(f"cannot write {where}{error.strerror}; nothing saved before is lost")
+        return _complain(
+            f"cannot read or write {where}{error.strerror}; free space or choose another place; "
+            "nothing saved before is lost"
+        )
     except Exception as error:
         if not hasattr(error, "format_message"):  # a mistyped verb or option
             raise

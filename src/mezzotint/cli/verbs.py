@@ -1,5 +1,6 @@
 """What `train` and `sample` do, in the library's words."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,6 +179,9 @@ class Outputs:
                     f"{option} {path} holds something already and is left alone: choose an empty "
                     "or new folder"
                 )
+            there = next(parent for parent in path.absolute().parents if parent.exists())
+            if not (there.is_dir() and os.access(there, os.W_OK)):
+                raise InputError(f"{option} {path}: nothing can be written in {there}")
 
 
 def sample(picked: Picked, wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:

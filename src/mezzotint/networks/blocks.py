@@ -144,7 +144,8 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, spec: Block) -> None:
         super().__init__()
-        self.heads = max(1, width // HEAD_WIDTH)
+        most = max(1, width // HEAD_WIDTH)
+        self.heads = next(h for h in range(most, 0, -1) if width % h == 0)
         # Attention without any norm diverges, so "none" gets the cheap one here.
         self.norm = NORMS["rms" if spec.norm == "none" else spec.norm](width)
         self.qkv = nn.Linear(width, 3 * width)

@@ -42,6 +42,13 @@ class Embedding:
     join: Literal["sum", "concat"] = "sum"
     """How the vectors of the noise level and of the factors are put together."""
 
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.features < 2 or self.features % 2:
+            raise ValueError(
+                "an embedding needs width >= 1 and an even number of features >= 2, got "
+                f"{self.width} and {self.features}"
+            )
+
 
 def noise_features(noise: Tensor, count: int) -> Tensor:
     """Sines and cosines (B, count) of noise = log(sigma) / 4 (B,), wavelengths 25 to 0.2.

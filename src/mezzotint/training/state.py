@@ -85,9 +85,10 @@ class TrainState:
         self.denoiser.network.load_state_dict(checkpoint.part("network"))
         self.ema.load_state_dict(checkpoint.part("ema"))
         moments: dict[int, dict[str, Tensor]] = {}
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for key, value in checkpoint.part("optimizer").items():
             index, name = key.split(".", 1)
-            moments.setdefault(int(index), {})[name] = value
+            moments.setdefault(int(index), {})[name] = _laid_out_like(parameters[int(index)], value)
         saved = self.optimizer.state_dict()
         self.optimizer.load_state_dict({**saved, "state": moments})
         facts = dict(checkpoint.facts)
@@ -96,6 +97,17 @@ class TrainState:
             self.scaler.load_state_dict(scaler)
         for name in self.facts().keys() & facts.keys():
             setattr(self, name, facts[name])
+
+
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """The same values in the memory format of the parameter they belong to.
+
+    Files hold plain order; a channels_last parameter with moments in plain order makes the fused
+    optimisers pair the wrong numbers, silently.
+    """
+    if value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,37 @@
+# Two commands: `make demo` and `make test`. Both make the environment in .venv if it is missing or
+# the pinned versions changed, and leave it alone otherwise.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test slow lint clean
+
+demo: $(READY)
+	$(BIN)/mezzotint demo --out runs/demo
+
+test: $(READY)
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "mezzotint needs Python 3.11 or newer: install python3, or say make PYTHON=/path/to/python"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "mezzotint needs Python 3.11 or newer, $(PYTHON) is older: say make PYTHON=/path/to/python"; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "Python's venv module is missing: on Debian or Ubuntu install the package python3-venv"; exit 2; }
+	@command -v git >/dev/null || { echo "git is missing: install it"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,241 @@
+import json
+
+import pytest
+import torch
+
+import mezzotint
+from mezzotint import imaging
+from mezzotint.errors import InputError
+from mezzotint.evaluation import nearest
+from mezzotint.model import Drawing
+from mezzotint.run import Every, Notice, Previewed, Run
+from mezzotint.start import Request, prepare
+from mezzotint.training import Stepped, checkpoint
+from mezzotint.training.recovery import ROLL_BACKS
+
+TINY = (
+    "network.levels=[{width=8}, {width=8, attention=true}]",
+    "network.embedding.width=8",
+    "training.batch=16",
+    "training.preview_every=64",
+    "training.validate_every=64",
+    "training.log_every=16",
+)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    return mezzotint.train("digits", out=out, budget="160images", settings=TINY)
+
+
+@pytest.fixture
+def model(trained):
+    """With weights that do something: a fresh network's output is zero whatever the label."""
+    model = mezzotint.load(trained)
+    torch.manual_seed(0)
+    for parameter in model.denoiser.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def test_a_run_holds_what_it_promises(trained):
+    assert sorted(p.name for p in trained.path.iterdir()) == [
+        ".lock", "checkpoints", "config.toml", "metrics.jsonl", "samples",
+    ]  # fmt: skip
+    assert Run.at(trained.path).config == trained.config
+    assert trained.images_seen() == 160
+    lines = [json.loads(line) for line in trained.metrics.read_text().splitlines()]
+    seen = [line["images_seen"] for line in lines if line["kind"] == "step"]
+    assert seen == list(range(16, 161, 16))
+    assert [line["images_seen"] for line in lines if line["kind"] == "validation"] == [64, 128, 160]
+    previews = sorted((trained.path / "samples").iterdir())
+    assert [p.name for p in previews] == ["000000064.png", "000000128.png"]
+
+
+def test_the_same_command_again_trains_nothing_and_a_larger_budget_goes_on(tmp_path):
+    out = tmp_path / "run"
+    for budget, images in (("64images", 64), ("64images", 64), ("128images", 128)):
+        run = mezzotint.train("digits", out=out, budget=budget, settings=TINY)
+        assert run.images_seen() == images
+
+
+def test_a_larger_budget_ends_where_one_run_of_it_would_with_a_constant_rate(tmp_path):
+    settings = (*TINY, 'training.rate={kind="constant"}')
+    for out, budgets in (("once", ["128images"]), ("twice", ["64images", "128images"])):
+        for budget in budgets:
+            mezzotint.train("digits", out=tmp_path / out, budget=budget, settings=settings)
+    once, twice = (
+        checkpoint.read(tmp_path / name / "checkpoints/last.safetensors") for name in ("once", "twice")
+    )
+    assert all(torch.equal(once.tensors[k], twice.tensors[k]) for k in once.tensors)
+
+
+def test_a_time_is_turned_into_images_once(tmp_path):
+    request = Request("digits", tmp_path / "run", budget="2s", settings=TINY)
+    run, _ = prepare(request, lambda line: None)
+    assert run.config.machine.images_per_second > 0
+    again, _ = prepare(request, lambda line: None)
+    assert again.config == run.config
+    longer = Request("digits", tmp_path / "run", budget="4s", settings=TINY)
+    run2, _ = prepare(longer, lambda line: None)
+    assert run2.config.machine.images_per_second == run.config.machine.images_per_second
+    assert run2.config.machine.images == pytest.approx(2 * run.config.machine.images, abs=16)
+
+
+def test_a_checkpoint_cut_in_half_falls_back_and_says_so(tmp_path):
+    request = Request("digits", tmp_path / "run", budget="96images", settings=TINY)
+    run, data = prepare(request, lambda line: None)
+    list(run.advance(data, Every(32, "images")))
+    content = run.last.read_bytes()
+    run.last.write_bytes(content[: len(content) // 2])
+    whole = checkpoint.read(checkpoint.previous(run.last)).facts["images_seen"]
+    notices = [r.text for r in run.advance(data) if isinstance(r, Notice)]
+    assert "last.previous.safetensors" in notices[0]
+    assert notices[1] == f"resumed at {whole} images"
+    assert run.images_seen() == 96
+
+
+def test_divergence_rolls_back_with_half_the_rate_and_gives_up_in_the_end(tmp_path):
+    settings = (*TINY, "training.learning_rate=1e30", "training.rate={kind='constant'}")
+    request = Request("digits", tmp_path / "run", budget="1600images", settings=settings)
+    run, data = prepare(request, lambda line: None)
+    records = []
+    with pytest.raises(InputError, match="choose a lower training.learning_rate"):
+        for record in run.advance(data):
+            records.append(record)
+    told = [r.text for r in records if isinstance(r, Notice) and "rolled back" in r.text]
+    assert len(told) == ROLL_BACKS
+    rates = [float(text.rsplit(" ", 1)[1]) for text in told]
+    assert rates == pytest.approx([1e30 / 2**k for k in range(1, ROLL_BACKS + 1)], rel=0.01)
+    assert all(v.isfinite().all() for v in checkpoint.read(run.last).part("network").values())
+
+
+def test_a_full_disk_in_the_middle_keeps_the_training_going(tmp_path, monkeypatch):
+    request = Request("digits", tmp_path / "run", budget="96images", settings=TINY)
+    run, data = prepare(request, lambda line: None)
+    real, calls = checkpoint.write, []
+
+    def full_for_a_while(path, tensors, facts):
+        calls.append(facts["images_seen"])
+        if 0 < facts["images_seen"] < 90:
+            raise OSError(28, "No space left on device")
+        real(path, tensors, facts)
+
+    monkeypatch.setattr("mezzotint.training.checkpoint.write", full_for_a_while)
+    records = list(run.advance(data, Every(16, "images")))
+    notices = [r.text for r in records if isinstance(r, Notice)]
+    assert any("No space left on device" in text for text in notices)
+    assert [r.images_seen for r in records if isinstance(r, Stepped)][-1] == 96
+    assert run.images_seen() == 96
+    steps = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert [s["images_seen"] for s in steps if s["kind"] == "step"] == list(range(16, 97, 16))
+
+
+def test_two_processes_do_not_train_in_one_directory(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    request = Request("digits", tmp_path / "run", budget="32images", settings=TINY)
+    run, data = prepare(request, lambda line: None)
+    with (run.path / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another process"):
+            list(run.advance(data))
+
+
+def test_previews_are_grids_of_every_class(trained):
+    from PIL import Image
+
+    size = Image.open(trained.path / "samples" / "000000064.png").size
+    grid = imaging.grid(torch.zeros(80, 1, 8, 8, dtype=torch.uint8), 8, scale=2)
+    assert size == (grid.shape[2], grid.shape[1])
+    assert Previewed(trained.path).path == trained.path
+
+
+def test_an_image_is_the_same_alone_and_in_any_batch(model):
+    together = model.sample(n=20, seed=3).int()
+    labels = model.labels(None, 20)
+    for i in (0, 7, 19):
+        alone = model.draw(Drawing(labels[i : i + 1], [(3, i)])).int()
+        assert (alone - together[i]).abs().max() <= 1
+    assert torch.equal(model.sample(n=20, seed=3).int(), together)
+    assert not torch.equal(model.sample(n=20, seed=4).int(), together)
+
+
+def test_chunks_change_at_most_one_grey_level(model, monkeypatch):
+    whole = model.sample(n=30).int()
+    monkeypatch.setattr("mezzotint.model.CHUNK_BYTES", 8 * 8 * 8 * 32 * 7)
+    assert model.chunk() == 7
+    assert (model.sample(n=30).int() - whole).abs().max() <= 1
+
+
+def test_guidance_one_is_none_and_zero_is_unconditional(model):
+    plain = model.sample(n=10)
+    assert torch.equal(model.sample(n=10, guidance=1.0), plain)
+    free = model.sample(n=10, guidance=0.0)
+    other = model.sample(label=3, n=10, guidance=0.0)
+    assert torch.equal(free, other)
+    assert not torch.equal(free, plain)
+
+
+def test_without_a_label_the_classes_come_in_equal_shares(model):
+    assert model.labels(None, 100).bincount().tolist() == [10] * 10
+    assert model.labels("5", 3).tolist() == [5, 5, 5]
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "heun", "dpm++2m", "dpm++3m", "ipndm"])
+def test_every_sampler_draws_within_its_evaluations(model, sampler):
+    calls = []
+    model.denoiser.network.register_forward_hook(lambda *a: calls.append(1))
+    images = model.sample(n=2, sampler=sampler, evaluations=7)
+    assert images.shape == (2, 1, 8, 8)
+    assert images.dtype == torch.uint8
+    assert len(calls) == 7
+
+
+def test_unknown_settings_name_the_closest(model):
+    with pytest.raises(InputError, match="evaluations"):
+        model.sample(n=1, evalutions=3)
+    with pytest.raises(InputError, match="heun"):
+        model.sample(n=1, sampler="huen")
+
+
+def test_raw_and_averaged_weights_differ(trained):
+    ema, raw = mezzotint.load(trained), mezzotint.load(trained, weights="network")
+    pairs = zip(ema.denoiser.parameters(), raw.denoiser.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
+
+
+def test_nearest_is_the_brute_force_distance():
+    g = torch.Generator().manual_seed(0)
+    ours = torch.randint(0, 256, (5, 1, 4, 4), generator=g, dtype=torch.uint8)
+    theirs = torch.randint(0, 256, (9, 1, 4, 4), generator=g, dtype=torch.uint8)
+    theirs[4] = ours[2]
+    expected = [
+        min(((a.double() - b.double()) ** 2).mean().sqrt().item() for b in theirs) for a in ours
+    ]
+    got = nearest(ours, theirs)
+    assert got.tolist() == pytest.approx(expected, abs=1e-4)
+    assert got[2] == 0
+    within = nearest(theirs, theirs, self_excluded=True)
+    assert (within > 0).all()
+
+
+@pytest.mark.slow
+def test_digits_trained_for_half_a_minute_are_recognised(tmp_path):
+    """A classifier of another make, trained on real digits, reads most of what we draw."""
+    from sklearn.svm import SVC
+
+    from mezzotint.data import load
+
+    run = mezzotint.train("digits", out=tmp_path / "run", budget="30000images")
+    data = load("digits")
+    images, labels = data.split("train")
+    reader = SVC(gamma=0.001 / 256).fit(images.flatten(1).numpy() * 1.0, labels.numpy())
+    held, truth = data.split("test")
+    assert reader.score(held.flatten(1).numpy() * 1.0, truth.numpy()) > 0.95
+    model = mezzotint.load(run)
+    drawn = model.sample(n=300)
+    accuracy = reader.score(drawn.flatten(1).numpy() * 1.0, model.labels(None, 300).numpy())
+    assert accuracy > 0.6
+    assert len(drawn.flatten(1).unique(dim=0)) == 300
+    assert nearest(drawn, images).min() > 0

@@ -1,0 +1,87 @@
+import pytest
+import torch
+
+from mezzotint.errors import InputError
+from mezzotint.training.checkpoint import previous, read, recover, write
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "checkpoints" / "last.safetensors"
+
+
+def tensors(value):
+    return {
+        "network.a": torch.full((3, 2), value),
+        "network.count": torch.tensor(7),
+        "ema.a": torch.arange(4, dtype=torch.bfloat16),
+    }
+
+
+def test_what_was_written_is_read_back(file):
+    write(file, tensors(1.5), {"images_seen": 3, "history": [0.1, 1e-17]})
+    got = read(file)
+    assert got.facts == {"images_seen": 3, "history": [0.1, 1e-17]}
+    for name, value in tensors(1.5).items():
+        assert torch.equal(got.tensors[name], value)
+        assert got.tensors[name].dtype == value.dtype
+    assert set(got.part("network")) == {"a", "count"}
+
+
+def test_the_former_one_stays_as_backup(file):
+    for value in (1.0, 2.0, 3.0):
+        write(file, tensors(value), {"images_seen": value})
+    assert read(file).facts["images_seen"] == 3
+    assert read(previous(file)).facts["images_seen"] == 2
+    assert sorted(p.name for p in file.parent.iterdir()) == [
+        "last.previous.safetensors",
+        "last.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("damage", ["half", "empty", "flipped byte", "gone"])
+def test_a_damaged_file_falls_back_to_the_backup_and_says_so(file, damage):
+    write(file, tensors(1.0), {"images_seen": 1})
+    write(file, tensors(2.0), {"images_seen": 2})
+    content = bytearray(file.read_bytes())
+    if damage == "gone":
+        file.unlink()
+    elif damage == "flipped byte":
+        content[-3] ^= 1
+        file.write_bytes(content)
+    else:
+        file.write_bytes(content[: len(content) // 2] if damage == "half" else b"")
+    with pytest.raises(InputError, match="last.safetensors"):
+        read(file)
+    found, notice = recover(file)
+    assert found.facts["images_seen"] == 1
+    assert "last.previous.safetensors" in notice
+    assert "\n" not in notice
+
+
+def test_without_a_good_backup_the_error_names_the_file(file):
+    write(file, tensors(1.0), {})
+    file.write_bytes(b"nonsense")
+    with pytest.raises(InputError, match="last.safetensors"):
+        recover(file)
+
+
+def test_a_failed_write_leaves_the_former_file(file, monkeypatch):
+    write(file, tensors(1.0), {"images_seen": 1})
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write(file, tensors(2.0), {"images_seen": 2})
+    assert read(file).facts["images_seen"] == 1
+    assert [p.name for p in file.parent.iterdir()] == ["last.safetensors"]
+
+
+def test_a_foreign_safetensors_file_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(2)}, tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match="damaged"):
+        read(tmp_path / "x.safetensors")

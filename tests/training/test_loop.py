@@ -1,0 +1,208 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from mezzotint.diffusion import Condition, loss
+from mezzotint.errors import InputError
+from mezzotint.imaging import to_float
+from mezzotint.randomness import generator
+from mezzotint.training import Diverged, Shrunk, Skipped, Stepped, Stopped, Validated, train
+from mezzotint.training import loop as loops
+from mezzotint.training.checkpoint import read, write
+from mezzotint.training.recovery import BAD_STEPS_IN_A_ROW
+
+
+def weights(state):
+    return {k: v.clone() for k, v in state.denoiser.network.state_dict().items()}
+
+
+def assert_equal(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+def test_every_epoch_visits_every_training_image_once(data, new_plan):
+    plan = new_plan(batch=7)
+    n = len(data.splits["train"])
+    seen = torch.cat([loops._rows(data, plan, start) for start in range(0, 7 * n, 7)])
+    for epoch in range(7):
+        chunk = seen[epoch * n : (epoch + 1) * n]
+        assert torch.equal(chunk.sort().values, data.splits["train"])
+    assert not torch.equal(seen[:n], seen[n : 2 * n])
+
+
+def test_records_come_in_order_and_validation_where_due(data, new_state, new_plan, compute):
+    records = list(train(new_state(), data, new_plan(), compute))
+    steps = [r.images_seen for r in records if isinstance(r, Stepped)]
+    assert steps == list(range(8, 81, 8))
+    validated = [r.images_seen for r in records if isinstance(r, Validated)]
+    assert validated == [24, 48, 72, 80]
+    at = [i for i, r in enumerate(records) if isinstance(r, Validated)]
+    assert all(isinstance(records[i + 1], Stepped) for i in at)
+
+
+def test_validation_loss_is_the_mean_over_held_out_images_at_fixed_noise(
+    data, new_state, new_plan, compute
+):
+    state, plan = new_state(), new_plan()
+    list(train(state, data, plan, compute))
+    rows = data.splits["validation"]
+    x0 = to_float(data.images[rows])
+    eps = torch.randn(x0.shape, generator=generator("validation noise", 0))
+    u = (torch.arange(5).double() + torch.rand(5, generator=generator("validation levels"))) / 5
+    state.denoiser.network = state.ema
+    with torch.no_grad():
+        each = loss(
+            state.denoiser,
+            x0,
+            Condition({"label": data.labels[rows]}),
+            plan.schedule.sigma(u).float(),
+            eps,
+            plan.weight,
+        )
+    assert state.history[-1] == pytest.approx(float(each.mean()), rel=1e-6)
+
+
+def test_stopping_after_any_step_and_going_on_changes_nothing(
+    data, new_state, new_plan, compute, tmp_path
+):
+    for norm in ("group", "batch"):
+        whole = new_state(norm)
+        expected = [r for r in train(whole, data, new_plan(), compute) if isinstance(r, Stepped)]
+        file = tmp_path / f"{norm}.safetensors"
+        got, images = [], 0
+        while images < 80:
+            state = new_state(norm)
+            if images:
+                state.restore(read(file))
+            for record in train(state, data, new_plan(), compute):
+                if isinstance(record, Stepped):
+                    got.append(record)
+                    break
+            write(file, state.tensors(), state.facts())
+            images = state.images_seen
+        assert got == expected
+        assert_equal(state.tensors(), whole.tensors())
+        assert state.history == whole.history
+
+
+def test_micro_batches_give_the_gradient_of_the_whole_batch(data, new_state, new_plan, compute):
+    whole, parts = new_state(), new_state(micro_batch=3)
+    for state in (whole, parts):
+        list(train(state, data, new_plan(images=8), compute))
+        state.denoiser.double()
+    for ours, theirs in zip(
+        whole.denoiser.parameters(), parts.denoiser.parameters(), strict=True
+    ):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory: 8 GB")],
+)
+def test_out_of_memory_halves_the_micro_batch_and_keeps_the_mathematics(
+    data, new_state, new_plan, compute, error
+):
+    def small_memory(module, given):
+        if len(given[0]) > 2:
+            raise error
+
+    plan = new_plan(images=40, validate_every=1000, validation_images=2)
+    plain, short = new_state(), new_state()
+    short.denoiser.network.register_forward_pre_hook(small_memory)
+    short.ema.register_forward_pre_hook(lambda module, given: None)
+    list(train(plain, data, plan, compute))
+    records = list(train(short, data, plan, compute))
+    assert [r.micro_batch for r in records if isinstance(r, Shrunk)] == [2]
+    assert short.images_seen == 40
+    for ours, theirs in zip(
+        plain.denoiser.parameters(), short.denoiser.parameters(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=2e-4)
+
+
+def test_out_of_memory_with_one_image_says_what_to_do(data, new_state, new_plan, compute):
+    def no_memory(module, given):
+        raise torch.OutOfMemoryError("out of memory")
+
+    state = new_state()
+    state.denoiser.network.register_forward_pre_hook(no_memory)
+    with pytest.raises(InputError, match="smaller network"):
+        list(train(state, data, new_plan(), compute))
+
+
+def test_other_runtime_errors_are_not_taken_for_lack_of_memory(data, new_state, new_plan, compute):
+    def broken(module, given):
+        raise RuntimeError("shapes do not match")
+
+    state = new_state()
+    state.denoiser.network.register_forward_pre_hook(broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        list(train(state, data, new_plan(), compute))
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(data, new_state, new_plan, compute):
+    state, calls = new_state(), []
+
+    def poison(module, given, output):
+        calls.append(1)
+        return output * float("nan") if len(calls) == 2 else None
+
+    state.denoiser.network.register_forward_hook(poison)
+    steps = train(state, data, new_plan(validate_every=1000, images=80), compute)
+    next(steps)
+    before = weights(state)
+    record = next(steps)
+    assert record == Skipped(16, 1)
+    assert_equal(weights(state), before)
+    next(steps)
+    after = next(steps)
+    assert isinstance(after, Stepped)
+    assert math.isfinite(after.loss)
+    assert state.skipped == 1
+    assert state.bad_run == 0
+
+
+def test_a_run_of_such_steps_ends_the_loop(data, new_state, new_plan, compute):
+    state = new_state()
+    state.denoiser.network.register_forward_hook(lambda m, g, output: output * float("nan"))
+    *_, last = train(state, data, new_plan(images=8000), compute)
+    assert last == Diverged(8 * BAD_STEPS_IN_A_ROW)
+    assert not state.healthy()
+
+
+def test_early_stopping_and_target(data, new_state, new_plan, compute):
+    state = new_state()
+    *_, last = train(state, data, new_plan(images=8000, target=100.0), compute)
+    assert isinstance(last, Stopped)
+    assert state.images_seen == 24
+    state = new_state()
+    state.history = [0.1, 0.2, 0.3, 0.4]
+    *_, last = train(state, data, new_plan(images=8000, patience=3), compute)
+    assert (last.images_seen, last.reason) == (0, "no improvement in 3 validations")
+    state.history = [0.1, 0.2, 0.3]
+    assert not isinstance(next(train(state, data, new_plan(patience=3), compute)), Stopped)
+
+
+def test_the_label_is_dropped_at_its_rate(data, new_plan):
+    plan = new_plan(batch=4000, drop={"label": 0.25})
+    batch = loops._batch(data, plan, 0, "cpu")
+    share = float((batch.condition.factors["label"] < 0).float().mean())
+    assert share == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 4000) ** 0.5)
+
+
+def test_training_learns_what_pixels_have_in_common(data, new_state, new_plan, compute):
+    """All pixels of an image are equal here; independent ones would leave the loss at 1.
+
+    EDM's target is scaled so that predicting 0, the best for independent Gaussian pixels, costs 1.
+    """
+    flat = data.images[:, :, :1, :1].expand(-1, 1, 4, 4).contiguous()
+    plan = new_plan(images=6000, validate_every=6000)
+    steps = train(new_state(), dataclasses.replace(data, images=flat), plan, compute)
+    losses = [r.loss for r in steps if isinstance(r, Stepped)]
+    assert sum(losses[:3]) / 3 == pytest.approx(1, abs=0.4)
+    assert sum(losses[-50:]) / 50 < 0.7

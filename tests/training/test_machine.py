@@ -1,0 +1,37 @@
+import pytest
+import torch
+
+from mezzotint.errors import InputError
+from mezzotint.training.machine import Compute, choose, pick_device
+
+
+def test_an_absent_or_unknown_device_is_refused_in_one_line():
+    with pytest.raises(InputError, match="choose auto"):
+        pick_device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="no cuda"):
+            pick_device("cuda")
+
+
+def test_bf16_is_chosen_only_where_its_race_is_won(monkeypatch):
+    monkeypatch.setattr("mezzotint.training.machine._has_bf16_units", lambda: True)
+    for gain, expected in ((0.9, "float32"), (2.0, "bfloat16")):
+        monkeypatch.setattr("mezzotint.training.machine._bf16_race", lambda gain=gain: gain)
+        assert choose("cpu").precision == expected
+    monkeypatch.setattr("mezzotint.training.machine._has_bf16_units", lambda: False)
+    assert choose("cpu").precision == "float32"
+
+
+def test_threads_are_put_back():
+    before = torch.get_num_threads()
+    with Compute(threads=1).active():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+
+
+def test_autocast_does_products_in_the_chosen_precision():
+    x = torch.randn(4, 4)
+    with Compute(precision="bfloat16").autocast():
+        assert (x @ x).dtype == torch.bfloat16
+    with Compute(precision="float32").autocast():
+        assert (x @ x).dtype == torch.float32
