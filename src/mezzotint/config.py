@@ -14,7 +14,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+)
 
 from mezzotint import diffusion
 from mezzotint.diffusion import Denoiser, Sampler
@@ -374,7 +382,7 @@ def build_denoiser(config: Config, channels: int, classes: int) -> Denoiser:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         network = UNet(channels, [Factor("label", classes)], config.network)
-    network = network.to(memory_format=torch.channels_last)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Denoiser(network, config.objective.precondition)
 
 
@@ -383,5 +391,3 @@ def sampler_named(name: str) -> Sampler:
     if name not in SAMPLERS:
         raise InputError(f"no sampler '{name}': {suggest(name, SAMPLERS)}")
     return SAMPLERS[name]
-
-

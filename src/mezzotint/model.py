@@ -30,6 +30,7 @@ from mezzotint.diffusion import (
 )
 from mezzotint.errors import InputError, suggest
 from mezzotint.imaging import to_uint8
+from mezzotint.networks import UNet
 from mezzotint.randomness import generator
 from mezzotint.training import Compute
 
@@ -134,7 +135,9 @@ class Model:
 
     def chunk(self) -> int:
         """How many images are drawn at once."""
-        widest = self.denoiser.network.spec.levels[0].width  # type: ignore[union-attr]
+        network = self.denoiser.network
+        assert isinstance(network, UNet)
+        widest = network.spec.levels[0].width
         per_image = self.shape[1] * self.shape[2] * widest * 4 * 8
         return max(1, min(512, CHUNK_BYTES // per_image))
 

@@ -24,7 +24,11 @@ def follow(run: Run, records: Iterable[Record | Notice | Previewed]) -> Stopped 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     total = run.config.machine.images
     meter = _Meter(total)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}%"),
+    )
     live = console.is_terminal or console.is_jupyter
     stopped = None
     with Progress(*columns, console=console, disable=not live, transient=True) as bar:

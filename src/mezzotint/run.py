@@ -2,7 +2,7 @@
 
     config.toml              resolved configuration, facts of the data, choices for the machine
     metrics.jsonl            one JSON object a line: kind step | validation | event
-    checkpoints/last…        everything to go on from; best…: weights to draw with; both with backup
+    checkpoints/last…        everything to go on from; best…: weights to draw with; with backups
     samples/                 grids over time
 
 `open_run` makes or finds one, `Run.advance` trains it (a generator of records; the caller shows
@@ -208,7 +208,9 @@ class Run:
             return 0
         return int(checkpoints.recover(self.last)[0].facts["images_seen"])
 
-    def advance(self, data: ImageSet, every: Every = Every()) -> Iterator[Record | Notice | Previewed]:  # noqa: B008 - frozen
+    def advance(
+        self, data: ImageSet, every: Every = Every()
+    ) -> Iterator[Record | Notice | Previewed]:  # noqa: B008 - frozen
         """Train to the end of the budget, saving, logging and drawing; see `_Session`."""
         compute = self.config.machine.compute()
         with compute.active(), Interrupt() as interrupt:

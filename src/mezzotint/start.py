@@ -182,7 +182,9 @@ def _with_budget(
             compiles = False
         machine = machine.model_copy(update={"compile": compiles})
     speed = machine.images_per_second
-    if speed == 0 and not dry:
+    if speed == 0 and dry:
+        return machine.model_copy(update={"images": 0})  # not known before it is measured
+    if speed == 0:
         say("measuring how fast this machine trains …")
         speed = _images_per_second(config, data, machine.compute())
     images = max(config.training.batch, int(speed * budget.amount * OVERHEAD))

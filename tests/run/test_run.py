@@ -48,7 +48,11 @@ def test_a_run_holds_what_it_promises(trained):
     lines = [json.loads(line) for line in trained.metrics.read_text().splitlines()]
     seen = [line["images_seen"] for line in lines if line["kind"] == "step"]
     assert seen == list(range(16, 161, 16))
-    assert [line["images_seen"] for line in lines if line["kind"] == "validation"] == [64, 128, 160]
+    assert [line["images_seen"] for line in lines if line["kind"] == "validation"] == [
+        64,
+        128,
+        160,
+    ]
     previews = sorted((trained.path / "samples").iterdir())
     assert [p.name for p in previews] == ["000000064.png", "000000128.png"]
 
@@ -66,7 +70,8 @@ def test_a_larger_budget_ends_where_one_run_of_it_would_with_a_constant_rate(tmp
         for budget in budgets:
             mezzotint.train("digits", out=tmp_path / out, budget=budget, settings=settings)
     once, twice = (
-        checkpoint.read(tmp_path / name / "checkpoints/last.safetensors") for name in ("once", "twice")
+        checkpoint.read(tmp_path / name / "checkpoints/last.safetensors")
+        for name in ("once", "twice")
     )
     assert all(torch.equal(once.tensors[k], twice.tensors[k]) for k in once.tensors)
 
@@ -96,14 +101,18 @@ def test_a_checkpoint_cut_in_half_falls_back_and_says_so(tmp_path):
     assert run.images_seen() == 96
 
 
+def collect(source, into):
+    for record in source:
+        into.append(record)
+
+
 def test_divergence_rolls_back_with_half_the_rate_and_gives_up_in_the_end(tmp_path):
     settings = (*TINY, "training.learning_rate=1e30", "training.rate={kind='constant'}")
     request = Request("digits", tmp_path / "run", budget="1600images", settings=settings)
     run, data = prepare(request, lambda line: None)
     records = []
     with pytest.raises(InputError, match="choose a lower training.learning_rate"):
-        for record in run.advance(data):
-            records.append(record)
+        collect(run.advance(data), records)
     told = [r.text for r in records if isinstance(r, Notice) and "rolled back" in r.text]
     assert len(told) == ROLL_BACKS
     rates = [float(text.rsplit(" ", 1)[1]) for text in told]

@@ -18,7 +18,11 @@ def make_data(n=40):
         images=images,
         labels=rows % 2,
         classes=("even", "odd"),
-        splits={"train": rows[: n - 10], "validation": rows[n - 10 : n - 5], "test": rows[n - 5 :]},
+        splits={
+            "train": rows[: n - 10],
+            "validation": rows[n - 10 : n - 5],
+            "test": rows[n - 5 :],
+        },
         mean=0.0,
         deviation=0.58,
         augment=Augment(),

@@ -94,9 +94,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(data, new_state, new
     for state in (whole, parts):
         list(train(state, data, new_plan(images=8), compute))
         state.denoiser.double()
-    for ours, theirs in zip(
-        whole.denoiser.parameters(), parts.denoiser.parameters(), strict=True
-    ):
+    for ours, theirs in zip(whole.denoiser.parameters(), parts.denoiser.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-6)
 
 
@@ -119,9 +117,7 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_mathematics(
     records = list(train(short, data, plan, compute))
     assert [r.micro_batch for r in records if isinstance(r, Shrunk)] == [2]
     assert short.images_seen == 40
-    for ours, theirs in zip(
-        plain.denoiser.parameters(), short.denoiser.parameters(), strict=True
-    ):
+    for ours, theirs in zip(plain.denoiser.parameters(), short.denoiser.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=2e-4)
 
 

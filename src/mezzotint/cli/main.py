@@ -77,7 +77,7 @@ def _root(
 
 
 @app.command(
-    epilog="Examples:  mezzotint data digits   |   mezzotint data ./photos --size 32 --out sheet.png"
+    epilog="Examples:  mezzotint data digits   |   mezzotint data ./photos --size 32 --out s.png"
 )
 def data(
     source: Source,
@@ -98,7 +98,7 @@ def data(
 
 
 @app.command(
-    epilog="Examples:  mezzotint inspect fashion-a   |   mezzotint inspect runs/mnist --out pictures"
+    epilog="Examples:  mezzotint inspect fashion-a   |   mezzotint inspect runs/mnist --out pics"
 )
 def inspect(
     preset_or_run: Annotated[str, typer.Argument(help="A preset, a TOML file, or a run.")],
@@ -255,7 +255,7 @@ def run(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):  # a mistyped verb or option
             raise
-        return _complain(f"{error.format_message()} See mezzotint --help")  # type: ignore[attr-defined]
+        return _complain(f"{error.format_message()} See mezzotint --help")
     return code if isinstance(code, int) else 0
 
 

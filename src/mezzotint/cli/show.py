@@ -8,7 +8,7 @@ import torch
 
 from mezzotint import films, imaging
 from mezzotint.config import Config, build_denoiser, load_preset, override, parse_config, to_table
-from mezzotint.data import SOURCES, ImageSet, load
+from mezzotint.data import ImageSet, load
 from mezzotint.diffusion import terminal_snr
 from mezzotint.errors import InputError
 from mezzotint.networks.summary import summarise
@@ -20,6 +20,14 @@ __all__ = ["data_facts", "data_text", "inspection", "inspection_text"]
 
 Say = Callable[[str], None]
 SHEET_ROW = 10
+SHAPES = {
+    "digits": (1, 8, 8),
+    "mnist": (1, 28, 28),
+    "fashion-mnist": (1, 28, 28),
+    "cifar10": (3, 32, 32),
+}
+"""What a preset named after a source is shown for."""
+
 CURVE_POINTS = 400
 
 
@@ -102,25 +110,21 @@ def inspection(
     return result
 
 
-def _subject(
-    name: str, settings: tuple[str, ...]
-) -> tuple[Config, int, int, int, int, str]:
+def _subject(name: str, settings: tuple[str, ...]) -> tuple[Config, int, int, int, int, str]:
     """Configuration, channels, height, width, classes and source of a run or a preset."""
     if (Path(name) / "config.toml").is_file():
         if settings:
             raise InputError("--set changes a preset; a run is what it is")
-        config = Run.at(name).config
-        facts = config.data
+        found = Run.at(name).config
+        facts = found.data
         return (
-            config, facts.channels, facts.height, facts.width, len(facts.classes),
-            config.origin.source,
+            found, facts.channels, facts.height, facts.width, len(facts.classes),
+            found.origin.source,
         )  # fmt: skip
     config = parse_config(override(load_preset(name), settings), Config)
-    shapes = {"digits": (1, 8, 8), "cifar10": (3, 32, 32)}
     stem = Path(name).stem
-    shape = next((s for key, s in shapes.items() if stem.startswith(key)), (1, 28, 28))
-    source = stem if stem in SOURCES else "digits"
-    return config, *shape, 10, source
+    source = next((key for key in SHAPES if stem.startswith(key.split("-")[0])), "mnist")
+    return config, *SHAPES[source], 10, source
 
 
 def inspection_text(result: Mapping[str, Any]) -> str:

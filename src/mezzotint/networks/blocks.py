@@ -5,6 +5,7 @@ plain blocks of small DDPM experiments and the residual ones of EDM; `ConvBlock`
 Whatever ends a residual branch starts at zero, so that a fresh residual block is the identity.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +19,7 @@ __all__ = ["ACTIVATIONS", "NORMS", "Attention", "Block", "ConvBlock", "zeroed"]
 HEAD_WIDTH = 64  # channels of one attention head
 
 _KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-# On a CPU the flash kernel's backward pass takes five times as long as plain products at 49 pixels.
+# On a CPU the flash kernel's backward pass takes five times as long as products at 49 pixels.
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Block:
 
     norm: Literal["group", "batch", "rms", "none"] = "group"
     """group: GroupNorm of at least 8 channels a group; rms: over the channels of each pixel
-    (Zhang & Sennrich 2019, arXiv 1910.07467); batch: sampling uses the running averages."""
+    (Zhang & Sennrich 2019, arXiv 1910.07467); batch: sampling uses running averages."""
 
     activation: Literal["gelu", "silu"] = "silu"
 
@@ -39,7 +40,7 @@ class Block:
     after the normalisation (FiLM: Perez et al. 2018, arXiv 1709.07871)."""
 
     projection: Literal["linear", "conv"] = "linear"
-    """What brings the embedding to the block's width: Linear, or a 1x1 convolution of (E, 1, 1)."""
+    """What brings the embedding to the block's width: Linear, or a 1x1 convolution."""
 
 
 class RmsNorm(nn.Module):
@@ -61,13 +62,13 @@ def _group_norm(width: int) -> nn.Module:
     return nn.GroupNorm(groups, width)
 
 
-NORMS = {
+NORMS: dict[str, Callable[[int], nn.Module]] = {
     "group": _group_norm,
     "batch": nn.BatchNorm2d,
     "rms": RmsNorm,
     "none": lambda width: nn.Identity(),
 }
-ACTIVATIONS = {"gelu": nn.GELU, "silu": nn.SiLU}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "silu": nn.SiLU}
 
 
 def zeroed(module: nn.Module) -> nn.Module:
@@ -122,7 +123,9 @@ class _Told(nn.Module):
         self.scales = spec.condition == "scale-shift"
         out = 2 * width if self.scales else width
         self.project: nn.Module = (
-            nn.Linear(embedding, out) if spec.projection == "linear" else nn.Conv2d(embedding, out, 1)
+            nn.Linear(embedding, out)
+            if spec.projection == "linear"
+            else nn.Conv2d(embedding, out, 1)
         )
         if self.scales:
             zeroed(self.project)

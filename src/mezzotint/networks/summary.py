@@ -1,5 +1,6 @@
 """What a network is made of: every layer with its output shape, parameters and FLOPs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +47,9 @@ def summarise(network: UNet, shape: tuple[int, int, int]) -> list[Layer]:
         network.train(was_training)
         for hook in hooks:
             hook.remove()
-    counts = {k.removeprefix("UNet."): sum(v.values()) for k, v in counter.get_flop_counts().items()}
+    counts = {
+        k.removeprefix("UNet."): sum(v.values()) for k, v in counter.get_flop_counts().items()
+    }
     layers = []
     for name, output in shapes.items():
         module = kinds[name]
@@ -63,7 +66,9 @@ def _shown(module: nn.Module) -> bool:
     return leaf or type(module).__name__ == "Attention"
 
 
-def _recorder(name: str, shapes: dict[str, tuple[int, ...]]):  # noqa: ANN202 - a hook
+def _recorder(
+    name: str, shapes: dict[str, tuple[int, ...]]
+) -> Callable[[nn.Module, object, Tensor], None]:
     def record(module: nn.Module, given: object, output: Tensor) -> None:
         shapes[name] = tuple(output.shape[1:])
 

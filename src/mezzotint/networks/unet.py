@@ -12,7 +12,6 @@ exactly 0.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -75,7 +74,7 @@ class UNet(nn.Module):
         for level in levels:
             self.down.append(_stage(given, level, block, everywhere))
             given = level.width
-        for above, below in pairwise(levels):
+        for above in levels[:-1]:
             self.halve.append(nn.Conv2d(above.width, above.width, 3, stride=2, padding=1))
         self.middle = nn.ModuleList(
             [

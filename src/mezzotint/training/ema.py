@@ -7,7 +7,7 @@ relative standard deviation `width`: width = sqrt(gamma + 1) / ((gamma + 2) sqrt
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["follow", "gamma"]
 
@@ -31,7 +31,8 @@ def follow(ema: nn.Module, network: nn.Module, width: float, batch: int, images_
     images_seen counts this step's images. Buffers (running averages of BatchNorm) are copied.
     """
     keep = (1 - batch / images_seen) ** (gamma(width) + 1) if width > 0 else 0.0
-    ours, theirs = list(ema.parameters()), list(network.parameters())
+    ours: list[Tensor] = list(ema.parameters())
+    theirs: list[Tensor] = list(network.parameters())
     torch._foreach_lerp_(ours, theirs, 1 - keep)
     for mine, yours in zip(ema.buffers(), network.buffers(), strict=True):
         mine.copy_(yours)

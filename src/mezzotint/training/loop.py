@@ -242,7 +242,9 @@ def _gradients(
             if not is_out_of_memory(error):
                 raise
         if state.micro_batch == 1:
-            raise InputError("memory runs out even with one image at a time: use a smaller network")
+            raise InputError(
+                "memory runs out even with one image at a time: use a smaller network"
+            )
         state.micro_batch = max(1, min(state.micro_batch, plan.batch) // 2)
         shrunk = True
         if compute.device.startswith("cuda"):

@@ -8,6 +8,7 @@ import contextlib
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,7 +48,7 @@ class Compute:
         return torch.amp.GradScaler(self.device.split(":")[0], init_scale=2.0**12)
 
     @contextlib.contextmanager
-    def active(self):  # noqa: ANN201 - a context manager
+    def active(self) -> Iterator[None]:
         """This many threads, put back afterwards."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
@@ -59,7 +60,11 @@ class Compute:
 
 def pick_device(wish: str = "auto") -> str:
     """cuda, else mps, else cpu for `auto`; InputError for a device that is not there."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if wish == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
     if wish not in there:
@@ -89,7 +94,7 @@ def can_compile() -> bool:
 
 def _has_bf16_units() -> bool:
     """AMX or avx512_bf16; without them bf16 is emulated and far slower (pytorch#118499)."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 

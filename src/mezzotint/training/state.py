@@ -57,7 +57,9 @@ class TrainState:
 
     def facts(self) -> dict[str, Any]:
         """What is not a tensor, as JSON."""
-        names = "images_seen history skipped bad_run rate_scale seconds micro_batch".split()
+        names = (
+            "images_seen", "history", "skipped", "bad_run", "rate_scale", "seconds", "micro_batch"
+        )  # fmt: skip
         facts = {name: getattr(self, name) for name in names}
         return {**facts, "scaler": self.scaler.state_dict() if self.scaler else None}
 
@@ -88,7 +90,9 @@ class TrainState:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for key, value in checkpoint.part("optimizer").items():
             index, name = key.split(".", 1)
-            moments.setdefault(int(index), {})[name] = _laid_out_like(parameters[int(index)], value)
+            moments.setdefault(int(index), {})[name] = _laid_out_like(
+                parameters[int(index)], value
+            )
         saved = self.optimizer.state_dict()
         self.optimizer.load_state_dict({**saved, "state": moments})
         facts = dict(checkpoint.facts)
