@@ -374,7 +374,7 @@ def test_npz_has_exactly_the_agreed_keys_and_types(tmp_path):
     names = ["thickness", "slant"]
     path = imaging.save_npz(tmp_path / "s.npz", images, labels, meta, styles, names)
     with zipfile.ZipFile(path) as archive:
-        assert set(archive.namelist()) == {f"{key}.npy" for key in imaging.NPZ_KEYS}
+        assert set(archive.namelist()) == {f"{key}.npy" for key in imaging.files.NPZ_KEYS}
     with np.load(path, allow_pickle=False) as file:
         assert (file["images"].dtype, file["images"].shape) == (np.uint8, (3, 3, 5, 4))
         assert (file["labels"].dtype, file["labels"].tolist()) == (np.int64, [1, 0, 1])

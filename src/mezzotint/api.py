@@ -6,7 +6,8 @@ from pathlib import Path
 
 from mezzotint.model import Model
 from mezzotint.progress import follow
-from mezzotint.run import Every, Run
+from mezzotint.run import Run
+from mezzotint.session import Every, advance
 from mezzotint.start import Request, prepare, warnings
 
 __all__ = ["load", "train"]
@@ -50,18 +51,25 @@ def train(
     run, data = prepare(request, say)
     for warning in warnings(run.config, run.config.data):
         say(f"warning: {warning}")
-    follow(run, run.advance(data, checkpoint_every))
+    follow(run, advance(run, data, checkpoint_every))
     return run
 
 
-def load(run: Run | str | Path, *, weights: str = "ema", checkpoint: str = "last") -> Model:
+def load(
+    run: Run | str | Path,
+    *,
+    weights: str = "ema",
+    checkpoint: str = "last",
+    device: str = "auto",
+) -> Model:
     """The model of a run, ready to draw.
 
     weights: "ema", the averaged weights, or "network", those of the last step.
     checkpoint: "last", or "best" by validation loss.
+    device: "auto" (the run's own where this machine has it), "cpu", "cuda" or "mps".
     """
     found = run if isinstance(run, Run) else Run.at(run)
-    model, notices = found.model(weights=weights, which=checkpoint)
+    model, notices = found.model(weights=weights, which=checkpoint, device=device)
     for notice in notices:
         say(notice)
     return model

@@ -136,7 +136,7 @@ class Training(Strict):
 
     batch: int = Field(128, ge=1)
     optimizer: Literal["adamw", "adam"] = "adamw"
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
     rate: RateField = rates.WarmupCosine()
     """What the learning rate is multiplied by, over the run."""
 
@@ -186,6 +186,13 @@ class Sampling(Strict):
 
     clip: bool = False
     """Keep the estimate of x0 in [-1, 1] at every step."""
+
+    @field_validator("interval")
+    @classmethod
+    def _rises(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 <= value[0] < value[1]:
+            raise ValueError(f"an interval needs 0 <= low < high, got {value[0]:g} {value[1]:g}")
+        return value
 
     @field_validator("sampler")
     @classmethod

@@ -85,6 +85,8 @@ class Model:
 
     deviation: float
     compute: Compute = Compute()
+    guidable: bool = True
+    """Whether labels were left out in training now and then; guidance means nothing without."""
 
     def sample(
         self,
@@ -172,12 +174,16 @@ class Model:
         sampler = sampler_named(self.sampling.sampler)
         self.denoiser.eval()
         yield Step(levels[0], x, torch.full_like(x, self.mean))
-        with torch.no_grad(), self.compute.active():
-            yield from sampler.walk(denoise, x, levels, noise)
+        yield from sampler.walk(denoise, x, levels, noise)
 
     def _denoise(self, condition: Condition) -> Denoise:
         """The denoiser as the sampler shall see it: conditioned, guided, in our precision."""
         settings = self.sampling
+        if settings.guidance != 1 and not self.guidable:
+            raise InputError(
+                f"guidance {settings.guidance:g} needs a model that was trained without labels "
+                "now and then; this one had training.drop = 0: leave --guidance at 1"
+            )
         denoise = guide(self.denoiser, condition, {"label": settings.guidance})
         if settings.interval is not None:
             denoise = within(denoise, bind(self.denoiser, condition), *settings.interval)
@@ -185,7 +191,7 @@ class Model:
             denoise = clip(denoise)
 
         def precise(x: Tensor, sigma: Tensor) -> Tensor:
-            with self.compute.autocast():
+            with torch.no_grad(), self.compute.active(), self.compute.autocast():
                 return denoise(x, sigma)
 
         return precise

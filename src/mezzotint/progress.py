@@ -1,11 +1,13 @@
 """What a training looks like while it runs: a bar in a terminal or notebook, lines elsewhere."""
 
+import math
 import sys
 import time
 from collections.abc import Iterable
 
-from mezzotint.run import Notice, Previewed, Run
-from mezzotint.training import Record, Shrunk, Skipped, Stepped, Stopped, Validated
+from mezzotint.run import Run
+from mezzotint.session import Event, Notice, Previewed
+from mezzotint.training import Shrunk, Skipped, Stepped, Stopped, Validated
 
 __all__ = ["follow", "peak_memory"]
 
@@ -16,7 +18,7 @@ SMOOTH = 0.05
 """Weight of the newest step in the loss shown."""
 
 
-def follow(run: Run, records: Iterable[Record | Notice | Previewed]) -> Stopped | None:
+def follow(run: Run, records: Iterable[Event]) -> Stopped | None:
     """Consume a training's records and show them on standard error; how it stopped, if early."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
@@ -48,7 +50,7 @@ def follow(run: Run, records: Iterable[Record | Notice | Previewed]) -> Stopped 
     return stopped
 
 
-def _words(record: Record | Notice | Previewed) -> str | None:
+def _words(record: Event) -> str | None:
     """One line for everything but a plain step."""
     match record:
         case Notice():
@@ -82,8 +84,9 @@ class _Meter:
 
     def step(self, record: Stepped) -> None:
         self.seen = record.images_seen
-        before = record.loss if self.loss is None else self.loss
-        self.loss = before + SMOOTH * (record.loss - before)
+        if math.isfinite(record.loss):
+            before = record.loss if self.loss is None else self.loss
+            self.loss = before + SMOOTH * (record.loss - before)
         self.marks = [*self.marks[-100:], (time.monotonic(), record.images_seen)]
 
     def due(self) -> bool:
@@ -96,9 +99,10 @@ class _Meter:
     def line(self) -> str:
         (start, first), (end, last) = self.marks[0], self.marks[-1]
         speed = (last - first) / (end - start) if end > start else 0.0
-        left = (self.total - self.seen) / speed if speed else 0.0
+        left = max(0, self.total - self.seen) / speed if speed else 0.0
+        shown = "not finite" if self.loss is None else f"{self.loss:.4f}"
         return (
-            f"{self.seen:,} of {self.total:,} images  loss {self.loss:.4f}  {speed:,.0f} images/s"
+            f"{self.seen:,} of {self.total:,} images  loss {shown}  {speed:,.0f} images/s"
             f"  {_clock(left)} left  {peak_memory() / 2**30:.2f} GiB"
         )
 

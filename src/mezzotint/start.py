@@ -4,15 +4,18 @@
 the budget is a time, and refuses a directory that holds something else.
 """
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from mezzotint.config import (
     Budget,
     Config,
+    build_denoiser,
     load_preset,
     override,
     parse_config,
@@ -40,6 +43,9 @@ OVERHEAD = 0.93
 
 FEW_IMAGES = 1000
 
+MEASURED_STEPS = 4
+"""At least so many steps are timed, however slow they are."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -64,7 +70,7 @@ def recommended(source: str) -> str:
 
 
 def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
-    """The run that was asked for, new or found, its config.toml written; and its data."""
+    """The run that was asked for, new or found, and its data; nothing is written yet."""
     found = _existing(request.out)
     preset = request.preset or recommended(request.source)
     table = override(load_preset(preset), request.settings)
@@ -79,12 +85,18 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
         data_dir=request.data_dir,
         say=say,
     )
+    if len(data.splits["validation"]) == 0:
+        raise InputError(
+            f"{request.source}: no class has the 3 images that it takes to hold one out; "
+            "bring more images"
+        )
     config = parse_config(with_deviation(table, data.deviation), Config)
+    build_denoiser(config, data.channels, len(data.classes))  # refuses what cannot work
     origin = Origin(source=request.source, preset=preset, size=request.size, limit=request.limit)
     facts = DataFacts.of(data)
     if found is not None:
         _refuse_other(found, config, origin, facts)
-        machine = found.config.machine
+        machine = _here(found.config.machine, request.device, say)
     else:
         compute = choose(request.device)
         machine = Machine(
@@ -97,8 +109,6 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     machine = _with_budget(machine, budget, config, data, say, new=found is None, dry=request.dry)
     tables = {**to_table(config), "origin": origin, "data": facts, "machine": machine}
     run = Run(request.out, RunConfig.model_validate(tables))
-    if not request.dry:
-        run.write_config()
     return run, data
 
 
@@ -106,11 +116,11 @@ def warnings(config: Config, facts: DataFacts | None = None) -> list[str]:
     """What a user should know before training with a configuration."""
     found = []
     snr = terminal_snr(config.objective.schedule)
-    if snr > LOW_SNR:
+    if snr > LOW_SNR and config.sampling.start != "matched":
         found.append(
             f"the noisiest level still shows the image: terminal SNR {snr:.3g}, sigma "
-            f"{snr**-0.5:.3g}; sampling starts from noise that the model never saw, unless "
-            "sampling.start is matched; rescaled betas mend it (docs/theory.md, schedules)"
+            f"{snr**-0.5:.3g}; sampling starts from noise that the model never saw; "
+            "sampling.start=matched or rescaled betas mend it (docs/theory.md, schedules)"
         )
     if facts is not None and facts.train < FEW_IMAGES:
         found.append(
@@ -138,17 +148,40 @@ def _existing(out: Path) -> Run | None:
 def _refuse_other(found: Run, config: Config, origin: Origin, facts: DataFacts) -> None:
     """InputError naming the first difference between a run and what is asked of it now."""
     theirs = _flat(to_table(found.config))
-    # The origin first: another size or limit also changes what is measured and set by it.
-    ours = _flat({"origin": to_table(origin), **to_table(config), "data": to_table(facts)})
-    for key in [*ours, *theirs]:
-        if key == "training.budget" or key.startswith("machine."):
-            continue
-        if theirs.get(key) != ours.get(key):
-            raise InputError(
-                f"{found.path} is a run of another configuration: {key} was "
-                f"{theirs.get(key, 'not set')}, is now {ours.get(key, 'not set')}; use the "
-                "command it was made with, or another --out"
-            )
+    ours = _flat({**to_table(config), "origin": to_table(origin), "data": to_table(facts)})
+    differing = [key for key in [*ours, *theirs] if theirs.get(key) != ours.get(key)]
+    # The data's fingerprint says more than how its folder was written.
+    apart = ("training.budget", "machine.", "origin.")
+    wrong = [key for key in differing if not key.startswith(apart)]
+    if "data.fingerprint" in wrong:  # what was said of the data explains what was measured of it
+        said = ("origin.source", "origin.size", "origin.limit")
+        wrong = [key for key in said if key in differing] + wrong
+    if wrong:
+        key = wrong[0]
+        raise InputError(
+            f"{found.path} is a run of another configuration: {key} was "
+            f"{theirs.get(key, 'not set')}, is now {ours.get(key, 'not set')}; use the "
+            "command it was made with, or another --out"
+        )
+
+
+def _here(machine: Machine, wish: str, say: Say) -> Machine:
+    """The choices of a run as this machine can obey them; says so where it cannot."""
+    compute = machine.here(wish)
+    if compute == machine.compute():
+        return machine
+    say(
+        f"this run was made on {machine.device} in {machine.precision} and goes on on "
+        f"{compute.device} in {compute.precision}: no longer equal bit for bit"
+    )
+    return machine.model_copy(
+        update={
+            "device": compute.device,
+            "precision": compute.precision,
+            "threads": compute.threads,
+            "compile": False,
+        }
+    )
 
 
 def _flat(table: Any, prefix: str = "") -> dict[str, Any]:
@@ -186,15 +219,18 @@ def _with_budget(
         return machine.model_copy(update={"images": 0})  # not known before it is measured
     if speed == 0:
         say("measuring how fast this machine trains …")
-        speed = _images_per_second(config, data, machine.compute())
+        speed = round(_images_per_second(config, data, machine.compute()), 2)
     images = max(config.training.batch, int(speed * budget.amount * OVERHEAD))
-    return machine.model_copy(update={"images_per_second": round(speed, 2), "images": images})
+    return machine.model_copy(update={"images_per_second": speed, "images": images})
 
 
 def _images_per_second(
     config: Config, data: ImageSet, compute: Compute, seconds: float = 4.0
 ) -> float:
-    """Speed of real training steps on a throw-away copy, after one step to warm up."""
+    """Speed of real training steps on a throw-away copy, the first left out as warm-up.
+
+    The median step, so that another program's short burst does not shrink the budget.
+    """
     state = fresh_state(config, DataFacts.of(data), compute)
     plan = Plan(
         images=1 << 40,
@@ -205,13 +241,12 @@ def _images_per_second(
         learning_rate=config.training.learning_rate,
         validate_every=1 << 40,
     )
+    marks = [time.perf_counter()]
     with compute.active():
-        start = time.perf_counter()
         for record in train(state, data, plan, compute):
-            if not isinstance(record, Stepped):
-                continue
-            if record.images_seen == plan.batch:  # the first step warms up
-                start = time.perf_counter()
-            elif (spent := time.perf_counter() - start) >= seconds:
-                return (record.images_seen - plan.batch) / spent
+            if isinstance(record, Stepped):
+                marks.append(time.perf_counter())
+            if len(marks) > MEASURED_STEPS and marks[-1] - marks[1] >= seconds:
+                steps = [after - before for before, after in pairwise(marks[1:])]
+                return plan.batch / statistics.median(steps)
     raise InputError("training ended before its speed could be measured: the loss is not finite")

@@ -8,7 +8,8 @@ from mezzotint import imaging
 from mezzotint.errors import InputError
 from mezzotint.evaluation import nearest
 from mezzotint.model import Drawing
-from mezzotint.run import Every, Notice, Previewed, Run
+from mezzotint.run import Run
+from mezzotint.session import Every, Notice, Previewed, advance
 from mezzotint.start import Request, prepare
 from mezzotint.training import Stepped, checkpoint
 from mezzotint.training.recovery import ROLL_BACKS
@@ -80,6 +81,7 @@ def test_a_time_is_turned_into_images_once(tmp_path):
     request = Request("digits", tmp_path / "run", budget="2s", settings=TINY)
     run, _ = prepare(request, lambda line: None)
     assert run.config.machine.images_per_second > 0
+    run.write_config()
     again, _ = prepare(request, lambda line: None)
     assert again.config == run.config
     longer = Request("digits", tmp_path / "run", budget="4s", settings=TINY)
@@ -91,11 +93,11 @@ def test_a_time_is_turned_into_images_once(tmp_path):
 def test_a_checkpoint_cut_in_half_falls_back_and_says_so(tmp_path):
     request = Request("digits", tmp_path / "run", budget="96images", settings=TINY)
     run, data = prepare(request, lambda line: None)
-    list(run.advance(data, Every(32, "images")))
+    list(advance(run, data, Every(32, "images")))
     content = run.last.read_bytes()
     run.last.write_bytes(content[: len(content) // 2])
     whole = checkpoint.read(checkpoint.previous(run.last)).facts["images_seen"]
-    notices = [r.text for r in run.advance(data) if isinstance(r, Notice)]
+    notices = [r.text for r in advance(run, data) if isinstance(r, Notice)]
     assert "last.previous.safetensors" in notices[0]
     assert notices[1] == f"resumed at {whole} images"
     assert run.images_seen() == 96
@@ -112,7 +114,7 @@ def test_divergence_rolls_back_with_half_the_rate_and_gives_up_in_the_end(tmp_pa
     run, data = prepare(request, lambda line: None)
     records = []
     with pytest.raises(InputError, match="choose a lower training.learning_rate"):
-        collect(run.advance(data), records)
+        collect(advance(run, data), records)
     told = [r.text for r in records if isinstance(r, Notice) and "rolled back" in r.text]
     assert len(told) == ROLL_BACKS
     rates = [float(text.rsplit(" ", 1)[1]) for text in told]
@@ -132,7 +134,7 @@ def test_a_full_disk_in_the_middle_keeps_the_training_going(tmp_path, monkeypatc
         real(path, tensors, facts)
 
     monkeypatch.setattr("mezzotint.training.checkpoint.write", full_for_a_while)
-    records = list(run.advance(data, Every(16, "images")))
+    records = list(advance(run, data, Every(16, "images")))
     notices = [r.text for r in records if isinstance(r, Notice)]
     assert any("No space left on device" in text for text in notices)
     assert [r.images_seen for r in records if isinstance(r, Stepped)][-1] == 96
@@ -148,7 +150,7 @@ def test_two_processes_do_not_train_in_one_directory(tmp_path):
     with (run.path / ".lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="another process"):
-            list(run.advance(data))
+            list(advance(run, data))
 
 
 def test_previews_are_grids_of_every_class(trained):

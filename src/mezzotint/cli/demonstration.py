@@ -11,6 +11,7 @@ from mezzotint.evaluation import nearest
 from mezzotint.model import Drawing
 from mezzotint.progress import follow
 from mezzotint.report import figures
+from mezzotint.session import advance
 from mezzotint.start import Request, prepare
 
 __all__ = ["demo", "demo_text"]
@@ -22,7 +23,7 @@ def demo(out: Path, say: Callable[[str], None]) -> tuple[dict[str, Any], bool]:
     """Train about a minute, draw every class, write pictures, compare with the training set."""
     run, data = prepare(Request("digits", out), say)
     say(f"training on {len(data.splits['train']):,} real 8x8 digits …")
-    stopped = follow(run, run.advance(data))
+    stopped = follow(run, advance(run, data))
     if stopped is not None:
         return {"run": str(out), "interrupted": True}, True
     model = load(run)

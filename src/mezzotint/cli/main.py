@@ -59,6 +59,7 @@ Set = Annotated[
     typer.Option("--set", help="Change one setting, as in training.batch=64. May be repeated."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Overwrite = Annotated[bool, typer.Option(help="Replace files that are already there.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")]
 
@@ -87,12 +88,15 @@ def data(
     size: Size = None,
     limit: Limit = None,
     data_dir: DataDir = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Show what a data set holds: counts, classes, size, pixel statistics, a sample sheet."""
-    from mezzotint.cli import show
+    from mezzotint.cli import outputs, show
     from mezzotint.data import load
 
+    if out is not None:
+        outputs.check_output("--out", out, (".png",), overwrite=overwrite)
     images = load(source, size=size, limit=limit, data_dir=data_dir, say=_say)
     _print(show.data_facts(images, out), show.data_text, as_json)
 
@@ -108,11 +112,15 @@ def inspect(
     ] = None,
     set_: Set = None,
     data_dir: DataDir = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Show every layer with shape, parameters and FLOPs, and the schedule with its warnings."""
-    from mezzotint.cli import show
+    from mezzotint.cli import outputs, show
 
+    if out is not None:
+        for name in show.PICTURES:
+            outputs.check_output("--out", out / name, (".png",), overwrite=overwrite)
     facts = show.inspection(preset_or_run, tuple(set_ or ()), out, data_dir, _say)
     _print(facts, show.inspection_text, as_json)
 
@@ -143,8 +151,9 @@ def train(
 ) -> None:
     """Train a model. The same command again resumes where it stopped."""
     from mezzotint.cli import verbs
+    from mezzotint.start import Request
 
-    request = verbs.request(
+    request = Request(
         source, out, preset, budget, limit, size, tuple(set_ or ()), device, data_dir, dry_run
     )
     result, interrupted = verbs.train(request, verbs.every(checkpoint_every), _say)
@@ -196,23 +205,24 @@ def sample(
         str, typer.Option(help="ema (averaged) or network (the last step's).")
     ] = "ema",
     checkpoint: Annotated[str, typer.Option(help="last or best (validation loss).")] = "last",
-    overwrite: Annotated[bool, typer.Option(help="Replace files that are already there.")] = False,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
     as_json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
     """Draw images from a run."""
-    from mezzotint.cli import verbs
+    from mezzotint.cli import outputs, verbs
 
-    outputs = verbs.Outputs(out, strip, animate, overwrite)
+    wanted = outputs.Outputs(out, strip, animate, overwrite)
     changes = {
         "sampler": sampler,
         "evaluations": evaluations,
         "guidance": guidance,
         "interval": interval,
     }
-    picked = verbs.Picked(run, weights, checkpoint)
+    picked = verbs.Picked(run, weights, checkpoint, device)
     wish = verbs.Wish(n, label, seed, seeds, changes, dry_run)
-    _print(verbs.sample(picked, wish, outputs, _say), verbs.sample_text, as_json)
+    _print(verbs.sample(picked, wish, wanted, _say), verbs.sample_text, as_json)
 
 
 @app.command(epilog="Example:  mezzotint demo --out runs/demo")

@@ -7,7 +7,15 @@ from typing import Any
 import torch
 
 from mezzotint import films, imaging
-from mezzotint.config import Config, build_denoiser, load_preset, override, parse_config, to_table
+from mezzotint.config import (
+    Config,
+    build_denoiser,
+    load_preset,
+    override,
+    parse_config,
+    preset_summary,
+    to_table,
+)
 from mezzotint.data import ImageSet, load
 from mezzotint.diffusion import terminal_snr
 from mezzotint.errors import InputError
@@ -16,9 +24,12 @@ from mezzotint.report import figures
 from mezzotint.run import Run
 from mezzotint.start import warnings
 
-__all__ = ["data_facts", "data_text", "inspection", "inspection_text"]
+__all__ = ["PICTURES", "data_facts", "data_text", "inspection", "inspection_text"]
 
 Say = Callable[[str], None]
+PICTURES = ("schedule.png", "forward.png")
+"""What `inspect --out` writes."""
+
 SHEET_ROW = 10
 SHAPES = {
     "digits": (1, 8, 8),
@@ -48,8 +59,6 @@ def data_facts(data: ImageSet, sheet: Path | None) -> dict[str, Any]:
     }
     if sheet is None:
         return facts
-    if sheet.suffix.lower() != ".png":
-        raise InputError(f"--out {sheet}: the sheet is a .png")
     rows = []
     for index, name in enumerate(data.classes):
         own = data.splits["train"][labels == index][:SHEET_ROW]
@@ -95,6 +104,7 @@ def inspection(
         "sigma_max": float(ends[1]),
         "terminal_snr": terminal_snr(schedule),
         "warnings": warnings(config),
+        "about": "" if (Path(name) / "config.toml").is_file() else preset_summary(name),
     }
     if out is not None:
         images = load(source, data_dir=data_dir, say=say)
@@ -132,6 +142,7 @@ def inspection_text(result: Mapping[str, Any]) -> str:
     channels, height, width = result["input"]
     lines = [
         f"{result['name']} for {channels}x{height}x{width} images",
+        *([result["about"]] if result["about"] else []),
         f"{'layer':<44}{'kind':<14}{'output':<16}{'parameters':>12}{'MFLOP':>10}",
     ]
     for layer in result["layers"]:

@@ -1,26 +1,25 @@
 """What `train` and `sample` do, in the library's words."""
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mezzotint import api, films, imaging
+from mezzotint.cli.outputs import Outputs
 from mezzotint.config import Budget
 from mezzotint.errors import InputError
 from mezzotint.model import Drawing, Model
 from mezzotint.progress import follow, peak_memory
 from mezzotint.report import figures
-from mezzotint.run import Every, Run
+from mezzotint.run import Run
+from mezzotint.session import Every, advance
 from mezzotint.start import Request, prepare, warnings
 
 __all__ = [
-    "Outputs",
     "Picked",
     "Wish",
     "every",
-    "request",
     "sample",
     "sample_text",
     "train",
@@ -29,22 +28,6 @@ __all__ = [
 
 Say = Callable[[str], None]
 STRIP_IMAGES = 10
-
-
-def request(
-    source: str,
-    out: Path,
-    preset: str | None,
-    budget: str | None,
-    limit: int | None,
-    size: int | None,
-    settings: tuple[str, ...],
-    device: str,
-    data_dir: Path | None,
-    dry: bool,
-) -> Request:
-    """What the options of `train` ask for."""
-    return Request(source, out, preset, budget, limit, size, settings, device, data_dir, dry)
 
 
 def every(text: str) -> Every:
@@ -74,7 +57,7 @@ def train(request: Request, saves: Every, say: Say) -> tuple[dict[str, Any], boo
         f"training on {machine.device} in {machine.precision}: {machine.images:,} images "
         f"({machine.images / len(data.splits['train']):.3g} epochs)"
     )
-    stopped = follow(run, run.advance(data, saves))
+    stopped = follow(run, advance(run, data, saves))
     interrupted = stopped is not None and stopped.reason == "interrupted"
     if run.metrics.exists():
         result["curves"] = str(figures.loss_curves(run.metrics, run.path / "loss.png"))
@@ -116,14 +99,16 @@ class Picked:
     run: Path
     weights: str
     checkpoint: str
+    device: str
 
     def model(self) -> Model:
-        """The model; InputError for words that mean nothing."""
-        if self.weights not in ("ema", "network"):
-            raise InputError(f"--weights is ema or network, got '{self.weights}'")
-        if self.checkpoint not in ("last", "best"):
-            raise InputError(f"--checkpoint is last or best, got '{self.checkpoint}'")
-        return api.load(Run.at(self.run), weights=self.weights, checkpoint=self.checkpoint)
+        """The model, ready to draw."""
+        return api.load(
+            Run.at(self.run),
+            weights=self.weights,
+            checkpoint=self.checkpoint,
+            device=self.device,
+        )
 
 
 @dataclass(frozen=True)
@@ -143,45 +128,6 @@ class Wish:
             return Drawing.of(model.labels(self.label, self.n), self.seed)
         labels = model.labels(self.label, self.seeds)
         return Drawing(labels, [(self.seed + k, 0) for k in range(self.seeds)])
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Where pictures go."""
-
-    out: Path | None
-    strip: Path | None
-    animate: Path | None
-    overwrite: bool
-
-    def check(self) -> None:
-        """InputError before anything is drawn, for what could not be written afterwards."""
-        wanted = {"--out": self.out, "--strip": self.strip, "--animate": self.animate}
-        if not any(wanted.values()):
-            raise InputError(
-                "nothing to write: give --out FILE.png, FILE.npz or a folder, --strip FILE.png "
-                "or --animate FILE.gif"
-            )
-        allowed = {"--strip": (".png",), "--animate": (".gif", ".webp")}
-        allowed["--out"] = ("", ".png", ".npz")
-        for option, path in wanted.items():
-            if path is None:
-                continue
-            if path.suffix.lower() not in allowed[option]:
-                kinds = " or ".join(kind or "a folder" for kind in allowed[option])
-                raise InputError(f"{option} {path}: choose {kinds}")
-            if path.is_dir() and path.suffix and any(path.iterdir()):
-                raise InputError(f"{option} {path} is a folder: choose another name")
-            if path.is_file() and not (path.suffix and self.overwrite):
-                raise InputError(f"{option} {path} is already there: another name, or --overwrite")
-            if path.is_dir() and any(path.iterdir()):
-                raise InputError(
-                    f"{option} {path} holds something already and is left alone: choose an empty "
-                    "or new folder"
-                )
-            there = next(parent for parent in path.absolute().parents if parent.exists())
-            if not (there.is_dir() and os.access(there, os.W_OK)):
-                raise InputError(f"{option} {path}: nothing can be written in {there}")
 
 
 def sample(picked: Picked, wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:

@@ -63,6 +63,8 @@ class Condition:
         is how one network learns to work with and without a condition (Ho & Salimans 2022,
         arXiv 2207.12598, algorithm 1).
         """
+        if unknown := rates.keys() - self.factors.keys():
+            raise ValueError(f"no factor {sorted(unknown)} here, only {list(self.factors)}")
         dropped = {}
         for name, values in self.factors.items():
             gone = torch.rand(len(values), generator=generator) < rates.get(name, 0.0)

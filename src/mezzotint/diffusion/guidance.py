@@ -34,6 +34,8 @@ def guide(denoiser: Denoiser, condition: Condition, scales: Mapping[str, float])
     of weight 0 are not evaluated, the others run as one batch. All scales 1: `bind`.
     """
     names = list(condition.factors)
+    if unknown := set(scales) - set(names):
+        raise ValueError(f"no factor {sorted(unknown)} to guide here, only {names}")
     steps = [1.0, *(scales.get(name, 1.0) for name in names), 0.0]
     terms = [
         (now - then, condition.null(keep=names[:depth]))

@@ -40,6 +40,10 @@ class MinSnr:
 
     gamma: float = 5.0
 
+    def __post_init__(self) -> None:
+        if self.gamma <= 0:
+            raise ValueError(f"MinSnr needs gamma > 0, got {self.gamma}")
+
     def __call__(self, sigma: Tensor, out: Tensor) -> Tensor:
         """Weight (B,) of the squared error of x0."""
         return sigma.square().reciprocal().clamp(max=self.gamma)
@@ -50,6 +54,10 @@ class EdmLoss:
     """The effective weight of EDM on x0; `data` is the pixels' standard deviation."""
 
     data: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.data <= 0:
+            raise ValueError(f"EdmLoss needs the data's standard deviation > 0, got {self.data}")
 
     def __call__(self, sigma: Tensor, out: Tensor) -> Tensor:
         """Weight (B,) of the squared error of x0."""

@@ -6,6 +6,7 @@ Within one step the records come in the order skipped/shrunk, validated, stepped
 the state is complete and may be saved.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -112,7 +113,7 @@ class Shrunk:
 
 @dataclass(frozen=True)
 class Diverged:
-    """Too many non-finite steps in a row: the caller rolls back. The loop has ended."""
+    """Too many non-finite steps in a row, or the last ones: the caller rolls back."""
 
     images_seen: int
 
@@ -157,6 +158,8 @@ def train(state: TrainState, data: ImageSet, plan: Plan, compute: Compute) -> It
             yield Validated(state.images_seen, value_held, best)
         state.seconds += time.perf_counter() - start
         yield Stepped(state.images_seen, value, norm, rate)
+    if state.bad_run:  # too late for more of them, but nothing to end on
+        yield Diverged(state.images_seen)
 
 
 @torch.no_grad()
@@ -302,7 +305,8 @@ def _enough(state: TrainState, plan: Plan) -> str | None:
     """Why to stop before the budget is used up, if at all."""
     if plan.target and state.best < plan.target:
         return f"validation loss {state.best:.4f} is below the target {plan.target:g}"
-    since_best = len(state.history) - state.history.index(state.best) if state.history else 0
-    if plan.patience and since_best > plan.patience:
+    finite = math.isfinite(state.best)
+    waited = len(state.history) - (state.history.index(state.best) + 1 if finite else 0)
+    if plan.patience and waited >= plan.patience:
         return f"no improvement in {plan.patience} validations"
     return None

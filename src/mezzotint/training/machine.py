@@ -8,7 +8,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,13 +17,29 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody uses
 
 from mezzotint.errors import InputError
 
-__all__ = ["COMPILE_PAYS_AFTER", "Compute", "Precision", "can_compile", "choose", "pick_device"]
+__all__ = [
+    "COMPILE_PAYS_AFTER",
+    "DEVICES",
+    "Compute",
+    "Precision",
+    "can_compile",
+    "choose",
+    "pick_device",
+]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
 COMPILE_PAYS_AFTER = {"cpu": 1800.0, "cuda": 600.0}
 """Seconds of training from which torch.compile earns its minute or so of compiling (measured on
 two cores: 80 s for a gain of a fifth). Not used on MPS."""
+
+
+DEVICES: Mapping[str, Callable[[], bool]] = {
+    "cuda": torch.cuda.is_available,
+    "mps": torch.backends.mps.is_available,
+    "cpu": lambda: True,
+}
+"""Best first, and whether this machine has them."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +76,11 @@ class Compute:
 
 def pick_device(wish: str = "auto") -> str:
     """cuda, else mps, else cpu for `auto`; InputError for a device that is not there."""
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
     if wish == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if there[name])
-    if wish not in there:
+        return next(name for name, is_there in DEVICES.items() if is_there())
+    if wish not in DEVICES:
         raise InputError(f"no device is called '{wish}': choose auto, cpu, cuda or mps")
-    if not there[wish]:
+    if not DEVICES[wish]():
         raise InputError(f"this machine has no {wish} device; leave --device out or say cpu")
     return wish
 

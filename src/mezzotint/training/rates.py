@@ -41,6 +41,13 @@ class WarmupCosine:
     warmup: int = 5000
     floor: float = 0.01
 
+    def __post_init__(self) -> None:
+        if not (self.warmup >= 0 and 0 <= self.floor <= 1):
+            raise ValueError(
+                f"WarmupCosine needs warmup >= 0 and 0 <= floor <= 1, got {self.warmup} and "
+                f"{self.floor}"
+            )
+
     def __call__(self, images_seen: int, total: int, history: Sequence[float]) -> float:
         """See `Rate`."""
         done = min(1.0, images_seen / max(1, total))
@@ -54,6 +61,13 @@ class Plateau:
 
     factor: float = 0.5
     patience: int = 3
+
+    def __post_init__(self) -> None:
+        if not (0 < self.factor <= 1 and self.patience >= 1):
+            raise ValueError(
+                f"Plateau needs 0 < factor <= 1 and patience >= 1, got {self.factor} and "
+                f"{self.patience}"
+            )
 
     def __call__(self, images_seen: int, total: int, history: Sequence[float]) -> float:
         """See `Rate`."""

@@ -53,7 +53,7 @@ class TrainState:
     @property
     def best(self) -> float:
         """The lowest validation loss so far."""
-        return min(self.history, default=math.inf)
+        return min(filter(math.isfinite, self.history), default=math.inf)
 
     def facts(self) -> dict[str, Any]:
         """What is not a tensor, as JSON."""

@@ -1,0 +1,37 @@
+"""Pictures: uint8 tensors to and from PNG, grids, film strips, animations, folders and .npz.
+
+Convention: a batch of images is uint8 (N, C, H, W), a finished picture uint8 (C, H, W), C = 1
+(grey) or 3 (RGB), any size.
+"""
+
+from mezzotint.imaging.files import (
+    Samples,
+    folder_names,
+    load_npz,
+    replacing,
+    save_animation,
+    save_folder,
+    save_npz,
+    save_png,
+)
+from mezzotint.imaging.pixels import from_pillow, to_float, to_pillow, to_uint8
+from mezzotint.imaging.sheets import grid, labelled_grid, scale_for, strip
+
+__all__ = [
+    "Samples",
+    "folder_names",
+    "from_pillow",
+    "grid",
+    "labelled_grid",
+    "load_npz",
+    "replacing",
+    "save_animation",
+    "save_folder",
+    "save_npz",
+    "save_png",
+    "scale_for",
+    "strip",
+    "to_float",
+    "to_pillow",
+    "to_uint8",
+]
