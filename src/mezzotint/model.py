@@ -33,6 +33,7 @@ from mezzotint.imaging import to_uint8
 from mezzotint.networks import UNet
 from mezzotint.randomness import generator
 from mezzotint.training import Compute
+from mezzotint.training.recovery import is_out_of_memory
 
 __all__ = ["Drawing", "Model"]
 
@@ -146,12 +147,20 @@ class Model:
     def draw(self, drawing: Drawing, watch: Callable[[int], None] = lambda done: None) -> Tensor:
         """Images uint8 (N, C, H, W) on the CPU, in chunks, so memory does not grow with N."""
         images = torch.empty((len(drawing), *self.shape), dtype=torch.uint8)
-        for start in range(0, len(drawing), self.chunk()):
-            rows = slice(start, start + self.chunk())
-            for step in self.walk(drawing[rows]):
-                last = step
+        start, chunk = 0, self.chunk()
+        while start < len(drawing):
+            rows = slice(start, start + chunk)
+            try:
+                for step in self.walk(drawing[rows]):
+                    last = step
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or chunk == 1:
+                    raise
+                chunk = (chunk + 1) // 2  # the same images, to within one grey level
+                continue
             images[rows] = to_uint8(last.x.float()).cpu()
-            watch(min(len(drawing), start + self.chunk()))
+            start = min(len(drawing), start + chunk)
+            watch(start)
         return images
 
     def walk(self, drawing: Drawing) -> Iterator[Step]:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -177,6 +178,31 @@ def test_chunks_change_at_most_one_grey_level(model, monkeypatch):
     monkeypatch.setattr("mezzotint.model.CHUNK_BYTES", 8 * 8 * 8 * 32 * 7)
     assert model.chunk() == 7
     assert (model.sample(n=30).int() - whole).abs().max() <= 1
+
+
+def test_out_of_memory_while_drawing_halves_the_chunk(model):
+    def small_memory(module, given):
+        if len(given[0]) > 5:
+            raise torch.OutOfMemoryError("out of memory")
+
+    whole = model.sample(n=12).int()
+    model.denoiser.network.register_forward_pre_hook(small_memory)
+    assert (model.sample(n=12).int() - whole).abs().max() <= 1
+
+
+def test_guidance_without_free_labels_in_training_is_refused(model):
+    deaf = dataclasses.replace(model, guidable=False)
+    assert torch.equal(deaf.sample(n=2), model.sample(n=2))
+    with pytest.raises(InputError, match="training.drop = 0"):
+        deaf.sample(n=2, guidance=2.0)
+
+
+def test_a_run_of_a_device_that_is_not_here_goes_on_on_another(trained, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("CUDA is here")
+    machine = trained.config.machine.model_copy(update={"device": "cuda", "precision": "float16"})
+    assert machine.here().device != "cuda"
+    assert trained.config.machine.here() == trained.config.machine.compute()
 
 
 def test_guidance_one_is_none_and_zero_is_unconditional(model):
