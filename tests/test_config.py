@@ -248,7 +248,7 @@ def test_what_is_mistyped_is_answered_with_the_closest(setting, words):
         ("training.batch=many", ["training.batch = 'many'", "integer"]),
         ("training.seed=1.5", ["training.seed = 1.5", "integer"]),
         ("training.learning_rate=0", ["training.learning_rate = 0", "greater than 0"]),
-        ("training.learning_rate=nan", ["training.learning_rate", "greater than 0"]),
+        ("training.learning_rate=nan", ["training.learning_rate = nan", "finite"]),
         ("training.ema=0.3", ["training.ema = 0.3", "0.28"]),
         ("training.drop=1.1", ["training.drop = 1.1", "less than or equal to 1"]),
         ("training.budget=30", ["training.budget = 30", "string"]),

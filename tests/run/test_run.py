@@ -148,6 +148,7 @@ def test_two_processes_do_not_train_in_one_directory(tmp_path):
     fcntl = pytest.importorskip("fcntl")
     request = Request("digits", tmp_path / "run", budget="32images", settings=TINY)
     run, data = prepare(request, lambda line: None)
+    run.path.mkdir()
     with (run.path / ".lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="another process"):
