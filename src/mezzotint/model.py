@@ -40,6 +40,9 @@ __all__ = ["Drawing", "Model"]
 CHUNK_BYTES = 512 * 2**20
 """Memory that the feature maps of one chunk of images may take, roughly."""
 
+LARGEST_CHUNK = {"cpu": 128, "cuda": 512, "mps": 256}
+"""Images drawn at once; on two CPU cores 128 go twice as fast as 512."""
+
 MPS_LARGEST_SIGMA = 1e3
 """Where there is no float64, larger levels would lose the image to rounding."""
 
@@ -142,7 +145,7 @@ class Model:
         assert isinstance(network, UNet)
         widest = network.spec.levels[0].width
         per_image = self.shape[1] * self.shape[2] * widest * 4 * 8
-        return max(1, min(512, CHUNK_BYTES // per_image))
+        return max(1, min(LARGEST_CHUNK[self.compute.device], CHUNK_BYTES // per_image))
 
     def draw(self, drawing: Drawing, watch: Callable[[int], None] = lambda done: None) -> Tensor:
         """Images uint8 (N, C, H, W) on the CPU, in chunks, so memory does not grow with N."""
