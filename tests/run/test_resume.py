@@ -72,7 +72,7 @@ def test_ten_kills_at_random_moments_change_nothing(tmp_path):
         before = last.stat().st_mtime_ns if last.exists() else 0
         process = start(broken)
         assert wait_for_new_checkpoint(process, last, before), process.communicate()[1]
-        time.sleep(moments.uniform(0, 0.4))
+        time.sleep(moments.uniform(0, 0.2))
         process.send_signal(signal.SIGKILL)
         _, said = process.communicate()
         assert process.returncode == -signal.SIGKILL, "finished before it could be killed"
