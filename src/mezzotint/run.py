@@ -185,6 +185,12 @@ class Run:
         if not file.exists() and not checkpoints.previous(file).exists():
             raise InputError(f"{self.path} has no checkpoint yet: train it first")
         saved, notice = checkpoints.recover(file)
+        if saved.facts["images_seen"] == 0:
+            why = f"{notice}; " if notice else ""
+            raise InputError(
+                f"{why}{self.path} holds weights that have seen no image yet: train it, or draw "
+                "with --checkpoint best"
+            )
         facts, compute = self.config.data, self.config.machine.here(device)
         denoiser = build_denoiser(self.config, facts.channels, len(facts.classes))
         denoiser.network.load_state_dict(saved.part(weights))

@@ -109,6 +109,16 @@ def collect(source, into):
         into.append(record)
 
 
+def test_weights_that_have_seen_nothing_are_not_drawn_from(tmp_path):
+    request = Request("digits", tmp_path / "run", budget="32images", settings=TINY)
+    run, data = prepare(request, lambda line: None)
+    list(advance(run, data, Every(1000, "images")))
+    run.last.write_bytes(b"")  # the backup is the checkpoint of the very start
+    with pytest.raises(InputError, match="seen no image yet"):
+        run.model()
+    run.model(which="best")
+
+
 def test_divergence_rolls_back_with_half_the_rate_and_gives_up_in_the_end(tmp_path):
     settings = (*TINY, "training.learning_rate=1e30", "training.rate={kind='constant'}")
     request = Request("digits", tmp_path / "run", budget="1600images", settings=settings)

@@ -30,6 +30,9 @@ class Outputs:
                 "nothing to write: give --out FILE.png, FILE.npz or a folder, --strip FILE.png "
                 "or --animate FILE.gif"
             )
+        named = [path.absolute() for path in wanted.values() if path is not None]
+        if len(set(named)) < len(named):
+            raise InputError("--out, --strip and --animate name one file twice: give each its own")
         for option, path in wanted.items():
             if path is not None:
                 check_output(option, path, KINDS[option], overwrite=self.overwrite)
