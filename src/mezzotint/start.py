@@ -76,7 +76,7 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     table = override(load_preset(preset), request.settings)
     if request.budget is not None:
         table = override(table, [f'training.budget="{request.budget}"'])
-    parse_config(table, Config)  # bad settings are said before the data is read
+    # Bad settings are said before the data is read.
     budget = Budget.parse(parse_config(table, Config).training.budget)
     data = load(
         request.source,
