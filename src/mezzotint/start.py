@@ -26,10 +26,10 @@ from mezzotint.config import (
 from mezzotint.data import SOURCES, ImageSet, load
 from mezzotint.diffusion import terminal_snr
 from mezzotint.errors import InputError
+from mezzotint.machine import COMPILE_PAYS_AFTER, Compute, can_compile, choose
 from mezzotint.run import DataFacts, Machine, Origin, Run, RunConfig, fresh_state
-from mezzotint.training import Compute, Stepped, choose, train
+from mezzotint.training import Stepped, train
 from mezzotint.training.loop import Plan
-from mezzotint.training.machine import COMPILE_PAYS_AFTER, can_compile
 
 __all__ = ["Request", "prepare", "recommended", "warnings"]
 

@@ -45,7 +45,7 @@ def alone(tmp_path, monkeypatch, warm_cache):
     """An empty working directory, no named sets, float32 on every machine."""
     monkeypatch.setenv("MEZZOTINT_CACHE", str(warm_cache))
     monkeypatch.delenv("MEZZOTINT_DATA", raising=False)
-    monkeypatch.setattr("mezzotint.training.machine._has_bf16_units", lambda: False)
+    monkeypatch.setattr("mezzotint.machine.has_bf16_units", lambda: False)
     monkeypatch.chdir(tmp_path)
 
 
@@ -82,7 +82,7 @@ def refused(cli):
 
 def trained(folder, *more):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mezzotint.training.machine._has_bf16_units", lambda: False)
+        patch.setattr("mezzotint.machine.has_bf16_units", lambda: False)
         assert run(["train", "digits", "--out", str(folder), *TINY, *more]) == 0
     return folder
 

@@ -5,8 +5,9 @@ import torch
 
 from mezzotint.data import Augment, ImageSet
 from mezzotint.diffusion import Denoiser, Edm, LogNormal, Uniform
+from mezzotint.machine import Compute
 from mezzotint.networks import Factor, Level, UNet, UNetSpec
-from mezzotint.training import Compute, Plan, TrainState
+from mezzotint.training import Plan, TrainState
 
 
 def make_data(n=40):

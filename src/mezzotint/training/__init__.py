@@ -12,11 +12,9 @@ from mezzotint.training.loop import (
     train,
     validation_loss,
 )
-from mezzotint.training.machine import Compute, choose
 from mezzotint.training.state import TrainState
 
 __all__ = [
-    "Compute",
     "Diverged",
     "Plan",
     "Record",
@@ -26,7 +24,6 @@ __all__ = [
     "Stopped",
     "TrainState",
     "Validated",
-    "choose",
     "train",
     "validation_loss",
 ]

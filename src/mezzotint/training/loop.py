@@ -19,9 +19,9 @@ from mezzotint.data import ImageSet
 from mezzotint.diffusion import Condition, Schedule, Weight, draw, loss
 from mezzotint.errors import InputError
 from mezzotint.imaging import to_float
+from mezzotint.machine import Compute
 from mezzotint.randomness import generator
 from mezzotint.training.ema import follow
-from mezzotint.training.machine import Compute
 from mezzotint.training.rates import Constant, Rate
 from mezzotint.training.recovery import BAD_STEPS_IN_A_ROW, is_out_of_memory
 from mezzotint.training.state import TrainState

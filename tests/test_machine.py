@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mezzotint.errors import InputError
-from mezzotint.training.machine import Compute, choose, pick_device
+from mezzotint.machine import Compute, choose, pick_device
 
 
 def test_an_absent_or_unknown_device_is_refused_in_one_line():
@@ -14,11 +14,11 @@ def test_an_absent_or_unknown_device_is_refused_in_one_line():
 
 
 def test_bf16_is_chosen_only_where_its_race_is_won(monkeypatch):
-    monkeypatch.setattr("mezzotint.training.machine._has_bf16_units", lambda: True)
+    monkeypatch.setattr("mezzotint.machine.has_bf16_units", lambda: True)
     for gain, expected in ((0.9, "float32"), (2.0, "bfloat16")):
-        monkeypatch.setattr("mezzotint.training.machine._bf16_race", lambda gain=gain: gain)
+        monkeypatch.setattr("mezzotint.machine._bf16_race", lambda gain=gain: gain)
         assert choose("cpu").precision == expected
-    monkeypatch.setattr("mezzotint.training.machine._has_bf16_units", lambda: False)
+    monkeypatch.setattr("mezzotint.machine.has_bf16_units", lambda: False)
     assert choose("cpu").precision == "float32"
 
 

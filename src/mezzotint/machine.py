@@ -24,6 +24,7 @@ __all__ = [
     "Precision",
     "can_compile",
     "choose",
+    "has_bf16_units",
     "pick_device",
 ]
 
@@ -92,7 +93,7 @@ def choose(wish: str = "auto") -> Compute:
     if device == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return Compute(device, "bfloat16" if native else "float16", threads)
-    if device == "cpu" and _has_bf16_units() and _bf16_race() > 1.2:
+    if device == "cpu" and has_bf16_units() and _bf16_race() > 1.2:
         return Compute(device, "bfloat16", threads)
     return Compute(device, "float32", threads)
 
@@ -103,7 +104,7 @@ def can_compile() -> bool:
     return any(shutil.which(name) for name in ([named] if named else ["c++", "g++", "clang++"]))
 
 
-def _has_bf16_units() -> bool:
+def has_bf16_units() -> bool:
     """AMX or avx512_bf16; without them bf16 is emulated and far slower (pytorch#118499)."""
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
