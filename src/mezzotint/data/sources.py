@@ -103,8 +103,10 @@ def load(
 
 
 def _name(source: str) -> str:
-    named = source in SOURCES or source.startswith("hf:")
-    return source if named else Path(source).expanduser().resolve().name
+    if source in SOURCES or source.startswith("hf:"):
+        return source
+    folder = Path(source).expanduser().resolve().name
+    return f"{folder}/" if folder in SOURCES else folder  # somebody's own "mnist" is not ours
 
 
 def _read(source: str, data_dir: Path | None, say: Say) -> Encoded:

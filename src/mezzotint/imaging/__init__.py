@@ -14,10 +14,11 @@ from mezzotint.imaging.files import (
     save_npz,
     save_png,
 )
-from mezzotint.imaging.pixels import from_pillow, to_float, to_pillow, to_uint8
+from mezzotint.imaging.pixels import check_batch, from_pillow, to_float, to_pillow, to_uint8
 from mezzotint.imaging.sheets import grid, labelled_grid, scale_for, strip
 
 __all__ = [
+    "check_batch",
     "Samples",
     "folder_names",
     "from_pillow",
