@@ -1,4 +1,4 @@
-"""Evaluation: tensors in, numbers out."""
+"""Evaluation: tensors in, numbers with their protocol out."""
 
 from mezzotint.evaluation.memorisation import nearest
 
