@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mezzotint import imaging
 from mezzotint.diffusion import Schedule, Step
+from mezzotint.evaluation.recognition import shown
 from mezzotint.model import Drawing, Model
 from mezzotint.randomness import generator
 
@@ -33,7 +34,7 @@ def forward_strip(images: Tensor, schedule: Schedule) -> Tensor:
     frames, captions = [images], ["image"]
     for share in SHARES:
         sigma = float(schedule.sigma(torch.tensor([share], dtype=torch.float64)))
-        frames.append(_shown(x0 + sigma * eps, sigma))
+        frames.append(shown(x0 + sigma * eps, sigma))
         captions.append(f"{share:.0%}\nsigma {sigma:.3g}\nSNR {sigma**-2:.2g}")
     return imaging.strip(frames, captions)
 
@@ -48,7 +49,7 @@ def reverse_strip(steps: Sequence[Step]) -> Tensor:
     count = min(COLUMNS, len(steps))
     chosen = [steps[round(i * (len(steps) - 1) / max(1, count - 1))] for i in range(count)]
     return imaging.strip(
-        [_shown(step.x, float(step.sigma)) for step in chosen],
+        [shown(step.x, float(step.sigma)) for step in chosen],
         [f"sigma\n{float(step.sigma):.3g}" for step in chosen],
         estimates=[imaging.to_uint8(step.x0.float().cpu()) for step in chosen],
     )
@@ -58,7 +59,7 @@ def animate(steps: Sequence[Step], path: Path, columns: int) -> Path:
     """The reverse process of all images as a GIF or WebP, holding the last frame a while."""
     grids = [
         imaging.grid(
-            _shown(step.x, float(step.sigma)),
+            shown(step.x, float(step.sigma)),
             columns,
             scale=imaging.scale_for(step.x.shape[-1]),
         )
@@ -66,8 +67,3 @@ def animate(steps: Sequence[Step], path: Path, columns: int) -> Path:
     ]
     frames = [*grids, *[grids[-1]] * LAST_FRAME_REPEATS]
     return imaging.save_animation(frames, path, seconds_per_frame=SECONDS_PER_FRAME)
-
-
-def _shown(x: Tensor, sigma: float) -> Tensor:
-    """A noisy state as pixels."""
-    return imaging.to_uint8((x / (1 + sigma**2) ** 0.5).float().cpu())

@@ -30,9 +30,9 @@ from mezzotint.diffusion import (
 )
 from mezzotint.errors import InputError, suggest
 from mezzotint.imaging import to_uint8
+from mezzotint.machine import Compute
 from mezzotint.networks import UNet
 from mezzotint.randomness import generator
-from mezzotint.training import Compute
 from mezzotint.training.recovery import is_out_of_memory
 
 __all__ = ["Drawing", "Model"]
@@ -199,9 +199,13 @@ class Model:
         denoise = guide(self.denoiser, condition, {"label": settings.guidance})
         if settings.interval is not None:
             denoise = within(denoise, bind(self.denoiser, condition), *settings.interval)
-        if settings.clip:
-            denoise = clip(denoise)
+        return self._precise(clip(denoise) if settings.clip else denoise)
 
+    def free(self) -> Denoise:
+        """The denoiser without a label, in our precision: what the noisy image alone tells."""
+        return self._precise(bind(self.denoiser))
+
+    def _precise(self, denoise: Denoise) -> Denoise:
         def precise(x: Tensor, sigma: Tensor) -> Tensor:
             with torch.no_grad(), self.compute.active(), self.compute.autocast():
                 return denoise(x, sigma)
