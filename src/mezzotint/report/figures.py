@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Curve",
+    "json_objects",
     "loss_curves",
     "loss_figure",
     "read_losses",
@@ -63,7 +64,7 @@ def read_losses(metrics: Path) -> tuple[Curve, Curve]:
         raise InputError(f"{metrics} does not exist; train first, or name a run's metrics.jsonl")
     losses: dict[str, dict[int, float]] = {"step": {}, "validation": {}}
     with metrics.open(encoding="utf-8", errors="replace") as lines:
-        for row in _objects(lines):
+        for row in json_objects(lines):
             if row.get("kind") in losses and {"images_seen", "loss"} <= row.keys():
                 loss = math.nan if row["loss"] is None else float(row["loss"])
                 losses[row["kind"]][int(row["images_seen"])] = loss
@@ -72,7 +73,7 @@ def read_losses(metrics: Path) -> tuple[Curve, Curve]:
     return _curve(losses["step"]), _curve(losses["validation"])
 
 
-def _objects(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
+def json_objects(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
     """The JSON objects among the lines."""
     for line in lines:
         try:
