@@ -165,6 +165,18 @@ class Training(Strict):
     log_every: int = Field(1000, ge=1)
     """Images between lines of the loss in metrics.jsonl."""
 
+    metrics_every: int = Field(0, ge=0)
+    """Images between judgements of samples (fd, kd, coverage, accuracy); 0: never."""
+
+    metrics_images: int = Field(2000, ge=10)
+    """Samples judged each time."""
+
+    metrics_share: float = Field(0.1, gt=0, le=1)
+    """Most of the training time that judging may take; a judgement that would take more waits."""
+
+    best: Literal["loss", "fd", "kd", "coverage", "accuracy"] = "loss"
+    """What decides on the best checkpoint: the validation loss, or a metric of those above."""
+
 
 class Sampling(Strict):
     """How images are drawn where the command does not say otherwise."""

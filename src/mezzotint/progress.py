@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 
 from mezzotint.run import Run
-from mezzotint.session import Event, Notice, Previewed
+from mezzotint.session import Event, Gauged, Notice, Previewed
 from mezzotint.training import Shrunk, Skipped, Stepped, Stopped, Validated
 
 __all__ = ["follow", "peak_memory"]
@@ -60,6 +60,13 @@ def _words(record: Event) -> str | None:
         case Validated():
             mark = ", the best so far" if record.best else ""
             return f"{record.images_seen:,} images: validation loss {record.loss:.4f}{mark}"
+        case Gauged():
+            numbers = ", ".join(f"{name} {value:.4g}" for name, value in record.values.items())
+            mark = ", the best so far" if record.best else ""
+            return (
+                f"{record.images_seen:,} images: {numbers} ({record.samples:,} samples, "
+                f"{record.seconds:.0f} s){mark}"
+            )
         case Skipped():
             return f"{record.images_seen:,} images: a step was not finite and was skipped"
         case Shrunk():

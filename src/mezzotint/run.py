@@ -21,10 +21,10 @@ from mezzotint.config import Config, Strict, build_denoiser, parse_config, parse
 from mezzotint.data import ImageSet
 from mezzotint.diffusion import Denoiser
 from mezzotint.errors import InputError
+from mezzotint.machine import DEVICES, Compute, Precision, choose
 from mezzotint.model import Model
-from mezzotint.training import Compute, Plan, TrainState, choose
+from mezzotint.training import Plan, TrainState
 from mezzotint.training import checkpoint as checkpoints
-from mezzotint.training.machine import DEVICES, Precision
 
 __all__ = ["DataFacts", "Machine", "Origin", "Run", "RunConfig", "fresh_state", "saying"]
 
@@ -164,11 +164,18 @@ class Run:
         """A training that has not begun."""
         return fresh_state(self.config, self.config.data, self.config.machine.compute())
 
-    def images_seen(self) -> int:
-        """Where the last checkpoint stands; 0 without one."""
-        if not self.last.exists() and not checkpoints.previous(self.last).exists():
+    def checkpoint(self, which: str = "last") -> Path:
+        """The file of the last or the best checkpoint, there or not."""
+        if which not in ("last", "best"):
+            raise InputError(f"the checkpoint is last or best, got '{which}'")
+        return self.best if which == "best" else self.last
+
+    def images_seen(self, which: str = "last") -> int:
+        """Where a checkpoint stands; 0 without one."""
+        file = self.checkpoint(which)
+        if not file.exists() and not checkpoints.previous(file).exists():
             return 0
-        return int(checkpoints.recover(self.last)[0].facts["images_seen"])
+        return int(checkpoints.recover(file)[0].facts["images_seen"])
 
     def model(
         self, *, weights: str = "ema", which: str = "last", device: str = "auto"
@@ -179,9 +186,7 @@ class Run:
         """
         if weights not in ("ema", "network"):
             raise InputError(f"weights are ema (averaged) or network (raw), got '{weights}'")
-        if which not in ("last", "best"):
-            raise InputError(f"the checkpoint is last or best, got '{which}'")
-        file = self.best if which == "best" else self.last
+        file = self.checkpoint(which)
         if not file.exists() and not checkpoints.previous(file).exists():
             raise InputError(f"{self.path} has no checkpoint yet: train it first")
         saved, notice = checkpoints.recover(file)

@@ -19,11 +19,12 @@ import torch
 from mezzotint import imaging
 from mezzotint.data import ImageSet
 from mezzotint.errors import InputError
+from mezzotint.gauge import BETTER, Gauge
 from mezzotint.interrupt import Interrupt
-from mezzotint.model import Drawing
+from mezzotint.machine import Compute
+from mezzotint.model import Drawing, Model
 from mezzotint.run import Run, saying
 from mezzotint.training import (
-    Compute,
     Diverged,
     Record,
     Shrunk,
@@ -36,7 +37,7 @@ from mezzotint.training import (
 from mezzotint.training import checkpoint as checkpoints
 from mezzotint.training.recovery import ROLL_BACKS
 
-__all__ = ["Event", "Every", "Notice", "Previewed", "advance"]
+__all__ = ["Event", "Every", "Gauged", "Notice", "Previewed", "advance"]
 
 PREVIEW_ROW = 8
 """Images per class in a preview."""
@@ -59,6 +60,17 @@ class Previewed:
 
 
 @dataclass(frozen=True)
+class Gauged:
+    """A few samples were judged."""
+
+    images_seen: int
+    values: Mapping[str, float]
+    samples: int
+    seconds: float
+    best: bool
+
+
+@dataclass(frozen=True)
 class Every:
     """How often to save a checkpoint: a number of seconds or of images."""
 
@@ -66,7 +78,7 @@ class Every:
     unit: str = "seconds"
 
 
-Event = Record | Notice | Previewed
+Event = Record | Notice | Previewed | Gauged
 
 
 def advance(run: Run, data: ImageSet, every: Every = Every()) -> Iterator[Event]:  # noqa: B008 - frozen
@@ -90,12 +102,17 @@ class _Session:
         self.saved_at = time.monotonic()
         self.saved_images = 0
         self.roll_backs = 0
+        self.gauge: Gauge | None = None  # judges samples now and then, where asked for
+        self.gauge_due = False
+        self.gauge_cost = 0.0  # seconds that the next time will take
+        self.gauged: list[Mapping[str, Any]] = []  # rows of metrics so far
 
     def records(self) -> Iterator[Event]:
         """Resume if there is something to resume, train, and leave everything saved."""
         with _locked(self.run.path):
             self.run.write_config()
             yield from self._begin()
+            yield from self._begin_gauge()
             while True:
                 again = False
                 for record in train(self.state, self.data, self.plan, self.compute):
@@ -123,7 +140,7 @@ class _Session:
             self._save(final=True)  # finds out at once whether the directory can be written
         self.saved_images = self.state.images_seen
 
-    def _handle(self, record: Record) -> Iterator[Notice | Previewed]:
+    def _handle(self, record: Record) -> Iterator[Notice | Previewed | Gauged]:
         """What each record asks for, before the caller sees it."""
         match record:
             case Stepped():
@@ -131,11 +148,12 @@ class _Session:
                     self._log("step", record, seconds=round(self.state.seconds, 3))
                 if self._crossed(self.run.config.training.preview_every):
                     yield from self._preview()
+                yield from self._gauge()
                 if self._save_due():
                     yield from self._try_save()
             case Validated():
                 self._log("validation", record, seconds=round(self.state.seconds, 3))
-                if record.best:
+                if record.best and self.run.config.training.best == "loss":
                     yield from self._try_write(self.run.best, self.state.weights())
             case Skipped() | Shrunk():
                 self._log("event", record, what=type(record).__name__.lower())
@@ -146,7 +164,7 @@ class _Session:
         seen = self.state.images_seen
         return every > 0 and seen // every > (seen - self.plan.batch) // every
 
-    def _log(self, kind: str, record: Record, **more: object) -> None:
+    def _log(self, kind: str, record: Record | Gauged, **more: object) -> None:
         self.lines.append(json.dumps({"kind": kind, **dataclasses.asdict(record), **more}))
 
     def _save_due(self) -> bool:
@@ -216,21 +234,28 @@ class _Session:
             f"learning rate now {self.plan.learning_rate * scale:.3g}"
         )
 
-    def _preview(self) -> Iterator[Notice | Previewed]:
-        """A grid of few-step samples with the averaged weights, one row per class."""
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[Model]:
+        """The model with the averaged weights, for as long as it is drawn from."""
         network = self.state.denoiser.network
         try:
             self.state.denoiser.network = self.state.ema
-            model = self.run.model_of(self.state.denoiser, self.compute)
-            model = model.changed(evaluations=min(PREVIEW_EVALUATIONS, model.sampling.evaluations))
-            rows = min(10, len(model.classes))
-            images = model.draw(Drawing.of(torch.arange(rows).repeat_interleave(PREVIEW_ROW)))
-        except InputError as error:  # pixels that are not finite
-            yield Notice(f"no preview at {self.state.images_seen} images: {error}")
-            return
+            yield self.run.model_of(self.state.denoiser, self.compute)
         finally:
             self.state.denoiser.network = network
             self.state.denoiser.train()
+
+    def _preview(self) -> Iterator[Notice | Previewed]:
+        """A grid of few-step samples with the averaged weights, one row per class."""
+        try:
+            with self._averaged() as model:
+                few = min(PREVIEW_EVALUATIONS, model.sampling.evaluations)
+                rows = min(10, len(model.classes))
+                drawing = Drawing.of(torch.arange(rows).repeat_interleave(PREVIEW_ROW))
+                images = model.changed(evaluations=few).draw(drawing)
+        except InputError as error:  # pixels that are not finite
+            yield Notice(f"no preview at {self.state.images_seen} images: {error}")
+            return
         path = self.run.path / "samples" / f"{self.state.images_seen:09d}.png"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -238,6 +263,60 @@ class _Session:
             yield Previewed(path)
         except OSError as error:
             yield Notice(f"cannot write {path}: {error.strerror or error}; training goes on")
+
+    def _begin_gauge(self) -> Iterator[Notice]:
+        """Prepare to judge samples, where the configuration asks for it; says what it costs."""
+        settings = self.run.config.training
+        if settings.metrics_every == 0:
+            return
+        notices: list[str] = []
+        self.gauge = Gauge.of(self.data, settings.metrics_images, notices.append)
+        with self._averaged() as model:
+            self.gauge_cost = self.gauge.cost(model)
+        yield from map(Notice, notices)
+        yield Notice(
+            f"metrics: judging {settings.metrics_images:,} samples takes about "
+            f"{self.gauge_cost:.0f} s, every {settings.metrics_every:,} images and never more "
+            f"than {settings.metrics_share:.0%} of the training time"
+        )
+        if self.run.metrics.exists():
+            rows = map(json.loads, self.run.metrics.read_text().splitlines())
+            self.gauged = [row for row in rows if row["kind"] == "metrics"]
+
+    def _gauge(self) -> Iterator[Notice | Gauged]:
+        """Judge samples when it is time and the share of the training time allows it."""
+        settings = self.run.config.training
+        self.gauge_due = self.gauge_due or self._crossed(settings.metrics_every)
+        spent = sum(row["seconds"] for row in self.gauged)
+        allowed = settings.metrics_share * self.state.seconds
+        if self.gauge is None or not self.gauge_due or spent + self.gauge_cost > allowed:
+            return
+        self.gauge_due = False
+        started = time.perf_counter()
+        try:
+            with self._averaged() as model:
+                values = self.gauge.measure(model)
+        except InputError as error:  # pixels that are not finite
+            yield Notice(f"no metrics at {self.state.images_seen} images: {error}")
+            return
+        self.gauge_cost = time.perf_counter() - started
+        best = self._beats(values)
+        record = Gauged(
+            self.state.images_seen, values, settings.metrics_images, self.gauge_cost, best
+        )
+        self._log("metrics", record)
+        self.gauged.append({**dataclasses.asdict(record), "kind": "metrics"})
+        if best:
+            yield from self._try_write(self.run.best, self.state.weights())
+        yield record
+
+    def _beats(self, values: Mapping[str, float]) -> bool:
+        """Whether these values are the best so far, by the metric that decides."""
+        name = self.run.config.training.best
+        if name not in values:
+            return False
+        earlier = [row["values"][name] for row in self.gauged if name in row["values"]]
+        return all(BETTER[name](values[name], value) for value in earlier)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ error. Whatever is heavy is imported inside the verb that needs it, so that --he
 
 import errno
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -223,6 +224,143 @@ def sample(
     picked = verbs.Picked(run, weights, checkpoint, device)
     wish = verbs.Wish(n, label, seed, seeds, changes, dry_run)
     _print(verbs.sample(picked, wish, wanted, _say), verbs.sample_text, as_json)
+
+
+@app.command(
+    epilog="Examples:  mezzotint evaluate runs/mnist   |   "
+    "mezzotint evaluate runs/mnist --metrics cas   |   "
+    "mezzotint evaluate samples.npz --against mnist --n 5000   |   "
+    "mezzotint evaluate runs/b --compare runs/a"
+)
+def evaluate(
+    subject: Annotated[Path, typer.Argument(help="A run, a folder of images, or an .npz.")],
+    against: Annotated[
+        str | None, typer.Option(help="The real images, a SOURCE; default: the run's own.")
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Names joined by commas: fd, kd, coverage, accuracy, score, distinct, "
+            "memorisation, recognition, difficulty, clip, cas; or all. Default: all but cas, "
+            "which takes long."
+        ),
+    ] = None,
+    n: Annotated[
+        int | None,
+        typer.Option(min=2, help="Samples to judge; default: as many as real ones, up to 10000."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Real images to hold them against.")] = "test",
+    extractor: Annotated[
+        str,
+        typer.Option(help="classifier (the data set's own), inception, dinov2, clip; NAME:WHERE."),
+    ] = "classifier",
+    seed: Annotated[int, typer.Option(help="Of samples and of random subsets.")] = 0,
+    evaluations: Annotated[
+        int | None, typer.Option(min=1, help="Evaluations of the network per image (NFE).")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="ddpm, ddim, heun, dpm++2m, dpm++3m or ipndm.")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale: 1 = none, 0 = unconditional.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="ema (averaged) or network (the last step's).")
+    ] = "ema",
+    checkpoint: Annotated[str, typer.Option(help="last or best.")] = "last",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for evaluation.json and pictures; default: the run itself."),
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Another run or evaluation.json: print the differences.")
+    ] = None,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Judge images: numbers with their protocol, floor and anchors."""
+    from mezzotint.cli import judging
+    from mezzotint.judge import Question
+
+    question = Question(
+        subject=subject,
+        against=against,
+        metrics=tuple(name.strip() for name in metrics.split(",")) if metrics else (),
+        n=n,
+        split=split,
+        extractor=extractor,
+        seed=seed,
+        weights=weights,
+        checkpoint=checkpoint,
+        changes={"evaluations": evaluations, "sampler": sampler, "guidance": guidance},
+        out=out,
+        device=device,
+        data_dir=data_dir,
+        command=shlex.join(["mezzotint", *sys.argv[1:]]),
+    )
+    _print(judging.evaluate(question, compare, _say), judging.evaluate_text, as_json)
+
+
+@app.command(
+    epilog="Examples:  mezzotint report runs/mnist   |   "
+    "mezzotint report runs/a runs/b --out compared.html"
+)
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="One run, or several side by side.")],
+    out: Annotated[
+        Path | None, typer.Option(help="FILE.html; default: report.html in the (first) run.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """One self-contained HTML page: what was trained, what it draws, how good it is."""
+    from mezzotint.cli import judging
+
+    _print(judging.report(runs, out, overwrite), judging.report_text, as_json)
+
+
+@app.command(
+    epilog="Examples:  mezzotint select runs/mnist --label 5 --pool 15 --top 3 --out best   |   "
+    "mezzotint select runs/mnist --refill 1000 --threshold 0.9 --out clean"
+)
+def select(
+    run: RunPath,
+    out: Annotated[Path, typer.Option(help="A new folder for the kept images and the sheet.")],
+    label: Annotated[
+        str | None, typer.Option(help="A class, by name or number; default: every class.")
+    ] = None,
+    pool: Annotated[int, typer.Option(min=1, help="Images drawn for each pool.")] = 15,
+    top: Annotated[int, typer.Option(min=1, help="Images kept of each pool.")] = 3,
+    pools: Annotated[int, typer.Option(min=1, help="Pools of each class.")] = 1,
+    score: Annotated[
+        str,
+        typer.Option(help="clip (the data set's own), clip:ID (a hub id or folder), classifier."),
+    ] = "clip",
+    refill: Annotated[
+        int | None,
+        typer.Option(min=1, help="Instead: draw until so many of each class pass --threshold."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Least score, 0 to 1; for --refill and the share.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 0,
+    weights: Annotated[
+        str, typer.Option(help="ema (averaged) or network (the last step's).")
+    ] = "ema",
+    checkpoint: Annotated[str, typer.Option(help="last or best.")] = "last",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a pool, keep the best by a score, and say what that did to quality and variety."""
+    from mezzotint.cli import selecting
+
+    wish = selecting.Selection(
+        run, out, label, pool, top, pools, score, refill, threshold, seed, weights, checkpoint,
+        device, data_dir,
+    )  # fmt: skip
+    _print(selecting.select(wish, _say), selecting.select_text, as_json)
 
 
 @app.command(epilog="Example:  mezzotint demo --out runs/demo")

@@ -1,0 +1,96 @@
+"""What `evaluate` and `report` do, in the library's words."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mezzotint.cli.outputs import check_output
+from mezzotint.errors import InputError
+from mezzotint.evaluation import measures
+from mezzotint.evaluation_file import evaluation_of
+from mezzotint.judge import Question, judge
+from mezzotint.run import Run
+
+__all__ = ["evaluate", "evaluate_text", "report", "report_text"]
+
+Say = Callable[[str], None]
+
+
+def evaluate(question: Question, compare: Path | None, say: Say) -> dict[str, Any]:
+    """Judge, and compare with another evaluation where one is named."""
+    other = evaluation_of(compare) if compare is not None else None
+    result = judge(question, say)
+    if other is not None:
+        ours, theirs = result["metrics"], other.get("metrics", {})
+        shared = [name for name in ours if name in theirs]
+        if not shared:
+            raise InputError(
+                f"{compare} shares no metric with this one: it has {', '.join(theirs) or 'none'}, "
+                f"this one {', '.join(ours)}"
+            )
+        result["compared"] = {
+            "with": str(compare),
+            "differences": {name: measures.compare(ours, theirs, name) for name in shared},
+        }
+    return result
+
+
+def evaluate_text(result: Mapping[str, Any]) -> str:
+    """The result of `evaluate` for a person."""
+    anchors: list[str] = []
+    for metric in result["metrics"].values():
+        anchors += [name for name in metric["anchors"] if name not in anchors]
+    head = ["", "value", "real images", *anchors]
+    rows = []
+    for name, metric in result["metrics"].items():
+        error = f" ± {metric['error']:.2g}" if metric["error"] is not None else ""
+        rows.append(
+            [
+                name,
+                _digits(metric["value"]) + error,
+                _digits(metric["floor"]),
+                *(_digits(metric["anchors"].get(anchor)) for anchor in anchors),
+            ]
+        )
+    lines = [*result["verdict"], "", *_table(head, rows)]
+    if "compared" in result:
+        lines += ["", f"difference to {result['compared']['with']}:"]
+        lines += [
+            f"  {name} {value:+.4g}" for name, value in result["compared"]["differences"].items()
+        ]
+    if "written" in result:
+        lines += ["", f"written: {result['written']}"]
+    return "\n".join(lines)
+
+
+def report(runs: Sequence[Path], out: Path | None, overwrite: bool) -> dict[str, Any]:
+    """Write the page of one run or of several."""
+    from mezzotint.report.page import write_report
+
+    for path in runs:
+        Run.at(path)  # refuses what is none
+    if out is not None:
+        check_output("--out", out, (".html",), overwrite=overwrite)
+    page = write_report(runs, out or runs[0] / "report.html")
+    return {"report": str(page), "bytes": page.stat().st_size}
+
+
+def report_text(result: Mapping[str, Any]) -> str:
+    """The result of `report` for a person."""
+    return f"{result['report']}: one file, {result['bytes'] / 1e6:.1f} MB; open it in a browser"
+
+
+def _digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with aligned columns, the first to the left, numbers to the right."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        return "  ".join(cells).rstrip()
+
+    return [line(head), *map(line, rows)]

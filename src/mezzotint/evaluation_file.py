@@ -1,0 +1,92 @@
+"""evaluation.json: read, written whole or not at all, and joined with an earlier one."""
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mezzotint.errors import InputError
+from mezzotint.imaging import replacing
+from mezzotint.verdict import verdict
+
+__all__ = ["add_part", "evaluation_of", "hardware", "keep"]
+
+Json = dict[str, Any]
+
+
+def evaluation_of(path: Path) -> Json:
+    """The evaluation.json in a folder, or that file itself."""
+    file = path / "evaluation.json" if path.is_dir() else path
+    try:
+        return dict(json.loads(file.read_text()))
+    except OSError as error:
+        raise InputError(f"{file} is not there: make it with mezzotint evaluate") from error
+    except ValueError as error:
+        raise InputError(f"{file} is not an evaluation ({error}): make it anew") from error
+
+
+def keep(folder: Path, result: Json) -> Json:
+    """Write an evaluation, joined with what lies there of the same images; returns the whole."""
+    result = _joined(folder / "evaluation.json", result)
+    _write(folder, result)
+    return result
+
+
+def add_part(folder: Path, name: str, value: Json) -> None:
+    """Put one more part, such as `selection`, into the evaluation that lies in a folder."""
+    file = folder / "evaluation.json"
+    _write(folder, {**(evaluation_of(file) if file.exists() else {}), name: value})
+
+
+def _write(folder: Path, result: Json) -> None:
+    with replacing(folder / "evaluation.json") as file:
+        file.write(json.dumps(result, indent=1).encode())
+
+
+def _joined(file: Path, result: Json) -> Json:
+    """With the parts of an earlier evaluation of the same images, where it made others."""
+    try:
+        earlier = evaluation_of(file)
+    except InputError:
+        return result
+    if any(earlier.get(key) != result[key] for key in ("subject", "against")):
+        # A selection from the same weights stays.
+        same = earlier.get("selection", {}).get("hash") == result["subject"].get("hash", "")
+        return {**result, "selection": earlier["selection"]} if same else result
+    joined = {**earlier, **result}
+    for key in ("metrics", "pictures", "seconds"):
+        joined[key] = {**earlier.get(key, {}), **result[key]}
+    joined["verdict"] = verdict(joined)
+    return joined
+
+
+def hardware() -> Json:
+    """What the numbers were made on."""
+    return {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "mezzotint": _own_version(),
+    }
+
+
+def _own_version() -> str:
+    try:
+        return version("mezzotint")
+    except PackageNotFoundError:  # used from its source folder, not installed
+        return "not installed"
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    file = Path("/proc/cpuinfo")
+    if file.exists():
+        for line in file.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"

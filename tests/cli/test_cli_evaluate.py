@@ -1,0 +1,284 @@
+"""`evaluate`, `report` and `select`: numbers against scipy and plain counting, and bad input."""
+
+import json
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from PIL import Image
+
+from mezzotint import imaging
+from mezzotint.data import load
+from mezzotint.evaluation import scorers, small_clip
+from mezzotint.evaluation.features import shipped
+from mezzotint.model import Model
+
+QUICK = "--metrics fd,kd,coverage,accuracy,score,distinct"
+
+
+def result(answer):
+    assert answer.code == 0, answer
+    assert answer.out.count("\n") == 1
+    return json.loads(answer.out)
+
+
+def written(folder):
+    return json.loads((folder / "evaluation.json").read_text())
+
+
+@pytest.fixture
+def digits():
+    return load("digits")
+
+
+@pytest.fixture
+def real(tmp_path, digits):
+    """Real test images posing as samples."""
+    images, labels = digits.split("test")
+    return imaging.save_npz(tmp_path / "real.npz", images, labels, {})
+
+
+@pytest.fixture
+def quick_clip(monkeypatch):
+    """A small CLIP that has seen next to nothing."""
+    recipe = small_clip.Recipe(images=1000)
+    monkeypatch.setattr(
+        scorers, "fit", lambda *a, **k: small_clip.fit(*a, **{**k, "recipe": recipe})
+    )
+
+
+def textbook_distance(a, b):
+    """Heusel et al. 2017, by scipy's matrix square root."""
+    a, b = a.double().numpy(), b.double().numpy()
+    first, second = np.cov(a.T), np.cov(b.T)
+    root = scipy.linalg.sqrtm(first @ second).real
+    return ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(first + second - 2 * root)
+
+
+# --- what it says -----------------------------------------------------------------------------
+
+
+def test_a_run_is_judged_by_the_samples_on_disk(cli, digits_run, digits):
+    metrics = result(cli(f"evaluate run {QUICK} --json"))["metrics"]
+    (block,) = (digits_run / "evaluation" / "drawn").rglob("*.npz")
+    samples = imaging.load_npz(block)
+    classifier = shipped(digits)
+    reading = classifier.read(samples.images)
+    test, _ = digits.split("test")
+    expected = textbook_distance(reading.features, classifier.features(test))
+    assert metrics["fd270"]["value"] == pytest.approx(expected, rel=1e-3)
+    right = (reading.probabilities.argmax(1) == samples.labels).double().mean()
+    assert metrics["accuracy"]["value"] == pytest.approx(float(right))
+    assert metrics["distinct"]["value"] == 1
+    protocol = metrics["fd270"]["protocol"]
+    assert (protocol["n"], protocol["n_reference"], protocol["split"]) == (270, 270, "test")
+    assert protocol["hash"] == classifier.digest
+    assert protocol["fingerprint"] == digits.fingerprint
+    assert set(metrics["kd270"]["anchors"]) == {"noise", "blur", "one class missing"}
+    assert written(digits_run)["metrics"] == metrics
+
+
+def test_real_images_are_better_than_a_run_and_worse_than_their_anchors(cli, digits_run, real):
+    samples = result(cli(f"evaluate run {QUICK} --json"))["metrics"]
+    images = result(cli(f"evaluate {real} --against digits {QUICK} --json"))["metrics"]
+    assert images["fd270"]["value"] < 1e-6 < images["fd270"]["floor"]
+    assert images["fd270"]["value"] < samples["fd270"]["value"]
+    assert images["accuracy"]["value"] > 0.98
+    assert images["coverage"]["value"] > images["coverage"]["anchors"]["one class missing"]
+
+
+def test_all_parts_of_an_evaluation_are_made_and_the_report_shows_them(
+    cli, digits_run, quick_clip, tmp_path
+):
+    found = result(cli("evaluate run --n 150 --json"))
+    for part in ("memorisation", "recognition", "difficulty", "clip", "per_class", "confusion"):
+        assert part in found, part
+    for picture in found["pictures"].values():
+        with Image.open(digits_run / picture) as image:
+            assert min(image.size) > 50
+    assert sum(map(sum, found["confusion"]["rows"])) == 150
+    page = result(cli("report run --json"))["report"]
+    text = (tmp_path / page).read_text()
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert "https://" not in text
+    assert text.count("data:image/png;base64,") >= len(found["pictures"])
+    assert all(name in text for name in found["metrics"])
+
+
+def test_a_second_evaluation_adds_to_the_first_and_draws_nothing_anew(
+    cli, digits_run, monkeypatch
+):
+    first = result(cli("evaluate run --metrics accuracy --json"))
+    monkeypatch.setattr(Model, "draw", None)
+    second = result(cli("evaluate run --metrics kd --json"))
+    assert set(first["metrics"]) == {"accuracy"}
+    assert set(second["metrics"]) == {"accuracy", "kd270"}
+    assert set(written(digits_run)["metrics"]) == {"accuracy", "kd270"}
+    assert second["metrics"]["accuracy"] == first["metrics"]["accuracy"]
+
+
+def test_copies_of_training_images_are_flagged_and_held_out_images_are_not(
+    cli, tmp_path, digits, real
+):
+    images, labels = digits.split("train")
+    copies = imaging.save_npz(tmp_path / "copies.npz", images[:270], labels[:270], {})
+    asked = "--against digits --metrics memorisation --json"
+    assert result(cli(f"evaluate {copies} {asked}"))["memorisation"]["flagged"]
+    assert not result(cli(f"evaluate {real} {asked}"))["memorisation"]["flagged"]
+
+
+def test_a_folder_says_the_same_as_an_npz(cli, tmp_path, digits, real):
+    images, labels = digits.split("test")
+    imaging.save_folder(images, labels, digits.classes, tmp_path / "folder")
+    asked = f"--against digits {QUICK} --json"
+    folder = result(cli(f"evaluate folder {asked}"))["metrics"]
+    npz = result(cli(f"evaluate {real} {asked}"))["metrics"]
+    assert folder["kd270"]["value"] == pytest.approx(npz["kd270"]["value"], abs=1e-6)
+    assert folder["accuracy"]["value"] == npz["accuracy"]["value"]
+
+
+def test_images_without_labels_get_the_numbers_that_need_none(cli, tmp_path, digits):
+    images, _ = digits.split("test")
+    np.savez(tmp_path / "theirs.npz", arr_0=images.permute(0, 2, 3, 1).numpy())
+    asked = "--metrics kd,coverage,score --against digits --json"
+    found = result(cli(f"evaluate theirs.npz {asked}"))["metrics"]
+    assert found["classifier_score"]["value"] > 9
+    found = result(cli("evaluate theirs.npz --against digits --json"))
+    assert "accuracy" not in found["metrics"]
+    assert "fd270" in found["metrics"]
+
+
+def test_a_person_reads_a_table(cli, real):
+    text = cli(f"evaluate {real} --against digits {QUICK}").out
+    head = next(line for line in text.splitlines() if "real images" in line and "blur" in line)
+    assert "one class missing" in head
+    assert any(line.startswith("fd270") for line in text.splitlines())
+
+
+def test_two_evaluations_of_one_protocol_are_compared_and_of_two_refused(
+    cli, refused, digits_run, tmp_path
+):
+    cli(f"evaluate run {QUICK} --out first")
+    again = result(cli(f"evaluate run {QUICK} --compare first --seed 0 --json"))
+    assert again["compared"]["differences"]["fd270"] == pytest.approx(0)
+    message = refused(
+        "evaluate run --metrics accuracy --n 200 --compare first --json", quiet=False
+    )
+    assert "two protocols" in message
+    assert "200" in message
+
+
+# --- in training ------------------------------------------------------------------------------
+
+
+def test_training_judges_samples_and_keeps_the_best_by_a_metric(cli, tmp_path, tiny):
+    asked = [
+        "--set", "training.metrics_every=64", "--set", "training.metrics_images=20",
+        "--set", "training.metrics_share=1.0", "--set", "training.best=kd",
+    ]  # fmt: skip
+    answer = cli(["train", "digits", "--out", "run", "--budget", "1600images", *tiny, *asked])
+    assert answer.code == 0
+    assert "judging 20 samples takes about" in answer.err
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    judged = [row for row in rows if row["kind"] == "metrics"]
+    assert judged
+    values = [row["values"]["kd"] for row in judged]
+    best = [i for i in range(len(values)) if values[i] == min(values[: i + 1])]
+    assert [row["best"] for row in judged] == [i in best for i in range(len(values))]
+    kept = cli("sample run --n 1 --checkpoint best --out one.png --evaluations 1")
+    assert kept.code == 0
+
+
+# --- select -----------------------------------------------------------------------------------
+
+
+def test_select_keeps_the_best_of_every_pool(cli, digits_run, tmp_path):
+    found = result(cli("select run --score classifier --pool 6 --top 2 --out best --json"))
+    rows = [
+        json.loads(line) for line in (tmp_path / "best/manifest.jsonl").read_text().splitlines()
+    ]
+    assert len(rows) == found["kept"] == 20
+    assert found["drawn"] == 60
+    for label in range(10):
+        own = [row for row in rows if row["label"] == label]
+        assert len(own) == 2
+        assert all(label * 6 <= row["draw"] < label * 6 + 6 for row in own)
+    classifier = shipped(load("digits"))
+    for row in rows[:4]:
+        pixels = torch.from_numpy(np.asarray(Image.open(tmp_path / "best" / row["file"])).copy())
+        share = classifier.read(pixels[None, None]).probabilities[0, row["label"]]
+        assert row["score"] == pytest.approx(float(share), abs=1e-4)
+    assert Image.open(tmp_path / "best/ranked.png").size[0] > 100
+
+
+def test_refill_draws_until_the_wanted_number_passes(cli, digits_run, tmp_path):
+    found = result(
+        cli(
+            "select run --score classifier --refill 3 --threshold 0.05 --label 5 --out some --json"
+        )
+    )
+    rows = [
+        json.loads(line) for line in (tmp_path / "some/manifest.jsonl").read_text().splitlines()
+    ]
+    assert len(rows) == 3
+    assert all(row["score"] >= 0.05 and row["label"] == 5 for row in rows)
+    assert found["drawn"] >= 3
+
+
+def test_select_by_clip_measures_what_it_did(cli, digits_run, quick_clip):
+    found = result(
+        cli("select run --pool 10 --top 2 --pools 5 --out best --json --label 3"),
+    )
+    assert found["effect"] == []
+    found = result(cli("select run --pool 10 --top 2 --pools 5 --out more --json"))
+    assert [row["pool"] for row in found["effect"]] == [2, 4, 6, 10]
+    assert len({row["n"] for row in found["effect"]}) == 1
+    scores = [row["score"] for row in found["effect"]]
+    assert scores[-1] > scores[0]
+    assert written(digits_run)["selection"]["rows"] == found["effect"]
+    assert (digits_run / written(digits_run)["selection"]["picture"]).exists()
+
+
+# --- bad input --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("evaluate nothing", ["nothing", "does not exist"]),
+        ("evaluate few.npz --against digits", ["100 images", "129", "kd"]),
+        ("evaluate few.npz", ["--against"]),
+        ("evaluate few.npz --against digits --n 1000 --metrics kd", ["100", "1,000"]),
+        ("evaluate large.npz --against digits --metrics kd", ["9x9", "8x8"]),
+        ("evaluate colour.npz --against digits --metrics kd", ["RGB", "grey"]),
+        ("evaluate float.npz --against digits --metrics kd", ["float32", "uint8"]),
+        ("evaluate none.npz --against digits --metrics kd", ["holds no images"]),
+        ("evaluate wrong.npz --against digits --metrics kd", ["labels", "0 to 9"]),
+        ("evaluate bare.npz --against digits --metrics accuracy", ["labels"]),
+        ("evaluate empty --against digits --metrics kd", ["empty", "no images"]),
+        ("evaluate few.npz --against digits --metrics fdd", ["fdd", "fd"]),
+        ("evaluate few.npz --against digits --metrics kd --split best", ["best"]),
+        ("evaluate few.npz --against digits --metrics kd --extractor inceptoin", ["inception"]),
+        ("evaluate few.npz --against digits --metrics kd --compare nowhere", ["nowhere"]),
+        ("report nothing", ["nothing", "no run"]),
+        ("select run --pool 3 --top 4 --out new", ["--top 4", "3"]),
+        ("select run --refill 4 --out new", ["--threshold"]),
+        ("select run --score beauty --out new", ["beauty", "classifier"]),
+    ],
+)
+def test_what_cannot_be_judged_is_answered_in_one_line(
+    refused, tmp_path, digits, digits_run, line, words
+):
+    images, labels = digits.split("test")
+    images, labels = images[:100].numpy(), labels[:100].numpy()
+    np.savez("few.npz", images=images, labels=labels)
+    np.savez("large.npz", images=np.zeros((9, 1, 9, 9), np.uint8))
+    np.savez("colour.npz", images=np.zeros((9, 3, 8, 8), np.uint8))
+    np.savez("float.npz", images=images.astype(np.float32))
+    np.savez("none.npz", weights=np.zeros(3))
+    np.savez("wrong.npz", images=images, labels=labels + 5)
+    np.savez("bare.npz", images=images)
+    (tmp_path / "empty").mkdir()
+    message = refused(line, quiet=False)
+    assert all(word in message for word in words), message
