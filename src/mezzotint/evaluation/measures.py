@@ -9,8 +9,9 @@
     distinct     share of samples that are left when copies of each other count once
 
 A number alone says nothing. Beside each stand the *floor*, the same number of real train images
-in the samples' place (nobody can be expected below it), and *anchors*: those images blurred,
-with noise, and with one class missing. `compare` refuses numbers of different protocols.
+in the samples' place (nobody can be expected below it; for what the classifier reads, held-out
+images, since it knows the train images by heart), and *anchors*: those images blurred, with
+noise, and with one class missing. `compare` refuses numbers of different protocols.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -231,6 +232,11 @@ class Reference:
     extractor: Extractor
     classifier: Classifier | None
 
+    @property
+    def unseen(self) -> Read:
+        """Real images that the classifier was not trained on: it reads its own too well."""
+        return self.floor if self.facts["split"] == "train" else self.real
+
     @staticmethod
     def of(
         data: ImageSet,
@@ -314,10 +320,10 @@ def measure(
         def numbers(read: Read, group: Group = group, name: str = name) -> Mapping[str, Number]:
             return group.measure(read, reference.real, generator("measure", seed, name))
 
-        ruler = reference.extractor
+        ruler, beside = reference.extractor, reference.floor
         if "probabilities" in group.needs and reference.classifier is not None:
-            ruler = reference.classifier  # these numbers know no features
-        ours, floor = numbers(samples), numbers(reference.floor)
+            ruler, beside = reference.classifier, reference.unseen  # these know no features
+        ours, floor = numbers(samples), numbers(beside)
         anchors = {anchor: numbers(read) for anchor, read in reference.anchors.items()}
         for key, number in ours.items():
             metric = group.metrics[key]
