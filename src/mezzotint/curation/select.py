@@ -21,8 +21,11 @@ __all__ = ["Effect", "Kept", "best_of", "effect", "refilled"]
 Score = Callable[[Tensor, Tensor], Tensor]
 """From images uint8 (N, C, H, W) and labels (N,) to scores (N,): larger is better."""
 
-ROUNDS = 12
-"""Draws after which `refilled` gives up on a class."""
+ROUNDS = 50
+"""Rounds after which `refilled` gives up."""
+
+HOPELESS = 500
+"""Draws of a class of which not one passed, after which it gives up at once."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def refilled(
     """Draw until `wanted` images of each label score at least `threshold`; one `Kept` a round.
 
     draw: from labels (n,) and the position of the first in the stream to images (n, C, H, W).
-    The last `Kept` is whole. InputError where too few pass in `ROUNDS` rounds.
+    The last `Kept` is whole. InputError where too few pass in `ROUNDS` rounds, or none at all.
     """
     missing = dict.fromkeys(labels, wanted)
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
@@ -151,6 +154,8 @@ def refilled(
         yield Kept(whole[0], whole[1], whole[2], whole[3], drawn)
         if not any(missing.values()):
             return
+        if any(tried[label] >= HOPELESS and not passed[label] for label in missing):
+            break
     short = {label: count for label, count in missing.items() if count > 0}
     raise InputError(
         f"after {drawn:,} draws {sum(short.values())} images that score {threshold:g} are still "
