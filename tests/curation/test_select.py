@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -230,6 +231,13 @@ def test_numbers_are_those_of_the_chosen_rows(judged):
     assert found.n == len(rows)
     assert found.accuracy == pytest.approx(float(right))
     assert found.score == pytest.approx(float(scores[rows].double().mean()), rel=1e-6)
+    kept = [samples.features[rows][own == k].numpy() for k in range(10)]
+    usual = [real.features[real.labels == k].numpy() for k in range(10)]
+    spread, real_spread = (
+        np.mean([group.var(0, ddof=1).sum() for group in groups if len(group) > 1])
+        for groups in (kept, usual)
+    )
+    assert found.spread == pytest.approx(spread / real_spread, rel=1e-4)
     distance = kernel_distance(samples.features[rows], real.features, generator(0))
     assert found.kd == pytest.approx(distance.value, rel=1e-6)  # one block: the order is nothing
 
@@ -243,4 +251,5 @@ def test_copies_of_one_image_lower_coverage(judged):
     copies.features[liked] = favourite[samples.labels[liked]]
     found = effect(copies, liked.float(), real, [1, 10], 1, generator("copies"))
     assert found[1].coverage < 0.5 * found[0].coverage
+    assert found[1].spread < 0.1 * found[0].spread
     assert found[1].score == pytest.approx(1, abs=0.01)

@@ -214,7 +214,8 @@ def select_text(result: Mapping[str, Any]) -> str:
         lines.append(f"as the pool grows, {effects[0]['keep']} kept ({effects[0]['n']} measured):")
         lines += [
             f"  pool {row['pool']}: accuracy {row['accuracy']:.3f}  kd {row['kd']:.4g}  "
-            f"coverage {row['coverage']:.3f}  density {row['density']:.3f}"
+            f"coverage {row['coverage']:.3f}  density {row['density']:.3f}  "
+            f"spread {row['spread']:.3f}"
             for row in effects
         ]
     return "\n".join([*lines, *(f"{name}: {path}" for name, path in result["written"].items())])

@@ -5,6 +5,7 @@ the images that are left are typical ones. `effect` measures both, by rulers oth
 score itself, at equal numbers of images.
 """
 
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -62,6 +63,9 @@ class Effect:
     kd: float
     coverage: float
     density: float
+    spread: float
+    """Variance of the features within a class, as a share of the real images': variety alone,
+    while coverage also rises as bad images go."""
 
 
 def best_of(scores: Tensor, labels: Tensor, pool: int, keep: int) -> Tensor:
@@ -96,6 +100,8 @@ def effect(
     assert samples.probabilities is not None
     chosen = {pool: best_of(scores, samples.labels, pool, keep) for pool in pools}
     n = min(len(rows) for rows in chosen.values())
+    assert real.labels is not None
+    usual = _spread(real.features, real.labels)
     found = []
     for pool, rows in chosen.items():
         # The same number each time: coverage grows with n.
@@ -112,9 +118,16 @@ def effect(
                 kd=kernel_distance(features, real.features, draws).value,
                 coverage=shares.coverage,
                 density=shares.density,
+                spread=_spread(features, samples.labels[rows]) / usual,
             )
         )
     return found
+
+
+def _spread(features: Tensor, labels: Tensor) -> float:
+    """Total variance of the features (N, D) within a class, mean over classes of 2 or more."""
+    groups = [features[labels == label] for label in labels.unique()]
+    return statistics.fmean(float(g.double().var(0).sum()) for g in groups if len(g) > 1)
 
 
 def refilled(
