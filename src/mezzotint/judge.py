@@ -43,7 +43,6 @@ from mezzotint.evaluation.scorers import clip_for
 from mezzotint.evaluation_file import hardware, keep
 from mezzotint.model import Drawing
 from mezzotint.randomness import generator
-from mezzotint.run import Run
 from mezzotint.subjects import (
     RunSubject,
     Subject,
@@ -161,17 +160,18 @@ class _Judge:
         self.stream: RunSubject | None = None
         if is_run(path):
             against = question.against
-            self.data = self._data(against) if against else self._data_of(Run.at(path))
             self.stream = run_subject(
                 path,
-                self.data,
+                self._data(against) if against else None,
                 weights=question.weights,
                 checkpoint=question.checkpoint,
                 changes=question.changes,
                 seed=question.seed,
                 device=question.device,
+                data_dir=question.data_dir,
                 say=say,
             )
+            self.data = self.stream.data
         else:
             if question.against is None:
                 raise InputError(
@@ -189,16 +189,6 @@ class _Judge:
 
     def _data(self, source: str) -> ImageSet:
         return load(source, data_dir=self.question.data_dir, say=self.say)
-
-    def _data_of(self, run: Run) -> ImageSet:
-        origin = run.config.origin
-        return load(
-            origin.source,
-            size=origin.size,
-            limit=origin.limit,
-            data_dir=self.question.data_dir,
-            say=self.say,
-        )
 
     def _subject(self) -> Subject:
         if self.stream is not None:

@@ -28,6 +28,7 @@ from mezzotint.data.encoded import Encoded, Picture
 from mezzotint.data.folder import SUFFIXES, read_folder
 from mezzotint.data.pixels import fill, survey
 from mezzotint.errors import InputError
+from mezzotint.evaluation.stored import weights_digest
 from mezzotint.model import Drawing, Model
 from mezzotint.randomness import generator
 from mezzotint.run import Run
@@ -162,7 +163,8 @@ def run_subject(
         "weights": weights,
         "checkpoint": checkpoint,
         "images_seen": run.images_seen(checkpoint),
-        "hash": _digest(model),
+        # A run trained anew at the same place is another one.
+        "hash": weights_digest(model.denoiser.network.state_dict()),
         **to_table(model.sampling),
         "seed": seed,
     }
@@ -277,15 +279,6 @@ def limited(subject: Subject, n: int, seed: int) -> Subject:
     return dataclasses.replace(
         subject, images=subject.images[rows], labels=labels, facts={**subject.facts, "n": n}
     )
-
-
-def _digest(model: Model) -> str:
-    """Of the weights: a run trained anew at the same place is another one."""
-    whole = hashlib.blake2b(digest_size=8)
-    for name, value in sorted(model.denoiser.network.state_dict().items()):
-        whole.update(name.encode())
-        whole.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return whole.hexdigest()
 
 
 def _first(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray | None:

@@ -16,6 +16,7 @@ from torch import nn
 from mezzotint.data import Augment, load
 from mezzotint.errors import InputError
 from mezzotint.evaluation import classifier as module
+from mezzotint.evaluation import stored
 from mezzotint.evaluation.classifier import Classifier, Recipe, fit
 from mezzotint.evaluation.features import WEIGHTS
 
@@ -288,7 +289,7 @@ def test_a_damaged_file_is_one_line(kind, shipped, tmp_path):
 def test_a_cut_off_write_leaves_the_old_file(shipped, tmp_path, monkeypatch):
     path = tmp_path / "kept.safetensors"
     shipped.save(path)
-    monkeypatch.setattr(module, "save", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr(stored, "save", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError, match="full"):
         shipped.save(path)
     assert Classifier.load(path).digest == shipped.digest

@@ -60,6 +60,16 @@ Set = Annotated[
     typer.Option("--set", help="Change one setting, as in training.batch=64. May be repeated."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Evaluations = Annotated[
+    int | None, typer.Option(min=1, help="Evaluations of the network per image (NFE).")
+]
+SamplerName = Annotated[
+    str | None, typer.Option(help="ddpm, ddim, heun, dpm++2m, dpm++3m or ipndm.")
+]
+Guidance = Annotated[
+    float | None, typer.Option(help="Guidance scale: 1 = none, 0 = unconditional.")
+]
+Weights = Annotated[str, typer.Option(help="ema (averaged) or network (the last step's).")]
 Overwrite = Annotated[bool, typer.Option(help="Replace files that are already there.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")]
@@ -189,22 +199,14 @@ def sample(
         int | None,
         typer.Option(min=1, help="The first image of so many seeds instead of N of one."),
     ] = None,
-    evaluations: Annotated[
-        int | None, typer.Option(min=1, help="Evaluations of the network per image (NFE).")
-    ] = None,
-    sampler: Annotated[
-        str | None, typer.Option(help="ddpm, ddim, heun, dpm++2m, dpm++3m or ipndm.")
-    ] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="Guidance scale: 1 = none, 0 = unconditional.")
-    ] = None,
+    evaluations: Evaluations = None,
+    sampler: SamplerName = None,
+    guidance: Guidance = None,
     interval: Annotated[
         tuple[float, float] | None,
         typer.Option(help="LOW HIGH: guide only at levels LOW < sigma <= HIGH."),
     ] = None,
-    weights: Annotated[
-        str, typer.Option(help="ema (averaged) or network (the last step's).")
-    ] = "ema",
+    weights: Weights = "ema",
     checkpoint: Annotated[str, typer.Option(help="last or best (validation loss).")] = "last",
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -255,18 +257,10 @@ def evaluate(
         typer.Option(help="classifier (the data set's own), inception, dinov2, clip; NAME:WHERE."),
     ] = "classifier",
     seed: Annotated[int, typer.Option(help="Of samples and of random subsets.")] = 0,
-    evaluations: Annotated[
-        int | None, typer.Option(min=1, help="Evaluations of the network per image (NFE).")
-    ] = None,
-    sampler: Annotated[
-        str | None, typer.Option(help="ddpm, ddim, heun, dpm++2m, dpm++3m or ipndm.")
-    ] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="Guidance scale: 1 = none, 0 = unconditional.")
-    ] = None,
-    weights: Annotated[
-        str, typer.Option(help="ema (averaged) or network (the last step's).")
-    ] = "ema",
+    evaluations: Evaluations = None,
+    sampler: SamplerName = None,
+    guidance: Guidance = None,
+    weights: Weights = "ema",
     checkpoint: Annotated[str, typer.Option(help="last or best.")] = "last",
     out: Annotated[
         Path | None,
@@ -345,9 +339,7 @@ def select(
         float | None, typer.Option(help="Least score, 0 to 1; for --refill and the share.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 0,
-    weights: Annotated[
-        str, typer.Option(help="ema (averaged) or network (the last step's).")
-    ] = "ema",
+    weights: Weights = "ema",
     checkpoint: Annotated[str, typer.Option(help="last or best.")] = "last",
     device: Device = "auto",
     data_dir: DataDir = None,

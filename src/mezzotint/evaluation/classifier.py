@@ -20,13 +20,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody uses
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from mezzotint.data import Augment
 from mezzotint.errors import InputError
-from mezzotint.imaging import check_batch, replacing
+from mezzotint.evaluation.stored import weights_digest, write
+from mezzotint.imaging import check_batch
 from mezzotint.machine import has_bf16_units
 from mezzotint.randomness import generator
 
@@ -141,17 +141,11 @@ class Classifier:
     @functools.cached_property
     def digest(self) -> str:
         """Hex digest of weights and facts: two classifiers with the same one read the same."""
-        whole = hashlib.blake2b(json.dumps(self._facts()).encode(), digest_size=8)
-        for key, value in sorted(self._tensors().items()):
-            whole.update(key.encode())
-            whole.update(value.numpy().tobytes())
-        return whole.hexdigest()
+        return weights_digest(self._tensors(), self._facts())
 
     def save(self, path: Path) -> None:
         """Write weights in float16 and facts as one safetensors file."""
-        metadata = {"classifier": json.dumps(self._facts())}
-        with replacing(path) as file:
-            file.write(save(self._tensors(), metadata=metadata))
+        write(path, "classifier", self._tensors(), self._facts())
 
     @staticmethod
     def load(path: Path) -> "Classifier":

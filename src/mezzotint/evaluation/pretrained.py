@@ -12,7 +12,6 @@ papers. Packages and weights are extras: what is missing is said in one line. A 
 a name, or a name and where its weights lie: `inception:FILE`, `dinov2:FOLDER`, `clip:HUB/ID`.
 """
 
-import hashlib
 import importlib
 import pickle
 from collections.abc import Callable, Iterator, Mapping
@@ -25,11 +24,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody uses
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from mezzotint.data.cache import cache_directory
 from mezzotint.errors import InputError, suggest
 from mezzotint.evaluation.features import Extractor
+from mezzotint.evaluation.stored import weights_digest
 from mezzotint.imaging import check_batch, to_float
 
 __all__ = ["PRETRAINED", "Pretrained", "extractor_named"]
@@ -85,7 +85,7 @@ def inception(where: str) -> Extractor:
         ) from error
     return Pretrained(
         "inception-v3-2015-12-05",
-        digest(network),
+        weights_digest(network.state_dict()),
         "bilinear to 299 as in TensorFlow 1",
         lambda images: network(images.contiguous())[0],
     )
@@ -118,7 +118,9 @@ def dinov2(where: str) -> Extractor:
         x = (x.clamp(-1, 1) + 1) / 2  # bicubic overshoots
         return network((x - mean) / deviation).pooler_output
 
-    return Pretrained(Path(name).name, digest(network), f"bicubic to {size}", embed)
+    return Pretrained(
+        Path(name).name, weights_digest(network.state_dict()), f"bicubic to {size}", embed
+    )
 
 
 def clip(where: str) -> Extractor:
@@ -127,7 +129,9 @@ def clip(where: str) -> Extractor:
 
     found = TransformersClip.load(where) if where else TransformersClip.load()
     resize = str(found.protocol["resize"])
-    return Pretrained(Path(found.name).name, digest(found.model), resize, found.embed_images)
+    return Pretrained(
+        Path(found.name).name, weights_digest(found.model.state_dict()), resize, found.embed_images
+    )
 
 
 PRETRAINED: Mapping[str, Callable[[str], Extractor]] = {
@@ -186,11 +190,3 @@ def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
         yield
     finally:
         setattr(module, name, before)
-
-
-def digest(network: nn.Module) -> str:
-    whole = hashlib.blake2b(digest_size=8)
-    for key, value in sorted(network.state_dict().items()):
-        whole.update(key.encode())
-        whole.update(value.cpu().contiguous().numpy().tobytes())
-    return whole.hexdigest()

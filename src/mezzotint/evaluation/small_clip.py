@@ -21,7 +21,6 @@ says how much it matters, and the gated sum goes through two linear layers. (Att
 convolution and gate took half of the training time.)
 """
 
-import hashlib
 import json
 import zlib
 from collections.abc import Callable, Sequence
@@ -32,7 +31,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody uses
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from mezzotint.data import Augment
@@ -40,7 +38,8 @@ from mezzotint.errors import InputError
 from mezzotint.evaluation.captions import Captioner, tokens
 from mezzotint.evaluation.classifier import build
 from mezzotint.evaluation.corruption import blur, noise
-from mezzotint.imaging import check_batch, replacing, to_float
+from mezzotint.evaluation.stored import weights_digest, write
+from mezzotint.imaging import check_batch, to_float
 from mezzotint.machine import has_bf16_units
 from mezzotint.randomness import generator
 
@@ -107,11 +106,7 @@ class SmallClip:
     @property
     def digest(self) -> str:
         """Hex digest of weights and facts."""
-        whole = hashlib.blake2b(json.dumps(self._facts()).encode(), digest_size=8)
-        for key, value in sorted(self._tensors().items()):
-            whole.update(key.encode())
-            whole.update(value.numpy().tobytes())
-        return whole.hexdigest()
+        return weights_digest(self._tensors(), self._facts())
 
     def embed_images(self, images: Tensor) -> Tensor:
         """uint8 (N, C, H, W) -> float32 (N, 64) of unit length."""
@@ -136,9 +131,7 @@ class SmallClip:
 
     def save(self, path: Path) -> None:
         """Write weights and facts as one safetensors file."""
-        metadata = {"clip": json.dumps(self._facts())}
-        with replacing(path) as file:
-            file.write(save(self._tensors(), metadata=metadata))
+        write(path, "clip", self._tensors(), self._facts())
 
     @staticmethod
     def load(path: Path) -> "SmallClip":
