@@ -123,11 +123,11 @@ def test_diffusion_knows_torch_and_the_standard_library_alone():
             assert ours or top == "torch" or top in sys.stdlib_module_names, f"{file}:{line}"
 
 
-def test_networks_know_conditions_and_nothing_else_of_ours():
+def test_networks_know_conditions_and_kernels_and_nothing_else_of_ours():
     for file in (HOME / "networks").glob("*.py"):
         ours = {name for _, name in imports(file) if name.startswith("mezzotint.")}
-        other = {name for name in ours if not name.startswith("mezzotint.networks")}
-        assert other <= {"mezzotint.diffusion.condition"}, file
+        known = ("mezzotint.networks", "mezzotint.diffusion.condition", "mezzotint.kernels")
+        assert all(name.startswith(known) for name in ours), file
 
 
 HEAVY = "matplotlib datasets pyarrow sklearn scipy diffusers transformers gradio huggingface_hub"

@@ -14,6 +14,8 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody uses
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mezzotint.kernels import fits, group_norm
+
 __all__ = ["ACTIVATIONS", "NORMS", "Attention", "Block", "ConvBlock", "zeroed"]
 
 HEAD_WIDTH = 64  # channels of one attention head
@@ -43,6 +45,26 @@ class Block:
     """What brings the embedding to the block's width: Linear, or a 1x1 convolution."""
 
 
+class GroupNorm(nn.GroupNorm):
+    """GroupNorm with what follows it in a block, in one pass where `kernels` can do that."""
+
+    def forward(
+        self,
+        x: Tensor,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        silu: bool = False,
+    ) -> Tensor:
+        """(B, C, H, W) -> the same; scale and shift (B, C) or None, then SiLU if asked for."""
+        if fits(x):
+            gain, bias = self.weight, self.bias
+            return group_norm(
+                x, self.num_groups, gain, bias, scale, shift, epsilon=self.eps, silu=silu
+            )
+        y = _told(super().forward(x), scale, shift)
+        return F.silu(y) if silu else y
+
+
 class RmsNorm(nn.Module):
     """x / rms(x) over the channels of each pixel, times a learned gain (C,)."""
 
@@ -59,7 +81,7 @@ class RmsNorm(nn.Module):
 def _group_norm(width: int) -> nn.Module:
     """GroupNorm with the most groups, at most 32, that divide the width and hold 8 channels."""
     groups = max(g for g in range(1, 33) if width % g == 0 and (g == 1 or width // g >= 8))
-    return nn.GroupNorm(groups, width)
+    return GroupNorm(groups, width)
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
@@ -94,29 +116,35 @@ class ConvBlock(nn.Module):
         self.activation = ACTIVATIONS[spec.activation]()
         self.conv1 = nn.Conv2d(given, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.told = _Told(embedding, width, spec) if embedding else None
+        self.told = _Projection(embedding, width, spec) if embedding else None
         if spec.residual:
             zeroed(self.conv2)
             self.shortcut = nn.Identity() if given == width else nn.Conv2d(given, width, 1)
 
     def forward(self, x: Tensor, e: Tensor | None) -> Tensor:
         """x (B, given, H, W), e (B, E) -> (B, width, H, W)."""
+        scale, shift = (None, None) if self.told is None or e is None else self.told(e)
         if not self.spec.residual:
-            h = self._hear(self.norm1(self.conv1(x)), e)
-            return self.activation(self.norm2(self.conv2(self.activation(h))))
-        h = self.conv1(self.activation(self.norm1(x)))
+            h = self._normed(self.norm1, self.conv1(x), scale, shift)
+            return self._normed(self.norm2, self.conv2(h))
+        h = self.conv1(self._normed(self.norm1, x))
         if self.spec.condition == "add":  # heard before the norm, which then sees the sum
-            h = self.norm2(self._hear(h, e))
+            h = self._normed(self.norm2, _told(h, None, shift))
         else:
-            h = self._hear(self.norm2(h), e)
-        return self.shortcut(x) + self.conv2(self.activation(h))
+            h = self._normed(self.norm2, h, scale, shift)
+        return self.shortcut(x) + self.conv2(h)
 
-    def _hear(self, h: Tensor, e: Tensor | None) -> Tensor:
-        return h if self.told is None or e is None else self.told(h, e)
+    def _normed(
+        self, norm: nn.Module, h: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> Tensor:
+        """Normalised, told and activated."""
+        if isinstance(norm, GroupNorm) and self.spec.activation == "silu":
+            return norm(h, scale, shift, silu=True)
+        return self.activation(_told(norm(h), scale, shift))
 
 
-class _Told(nn.Module):
-    """A feature map told the embedding: h + W e, or h * (1 + scale) + shift."""
+class _Projection(nn.Module):
+    """The embedding as a scale and a shift of each channel, or as a shift alone."""
 
     def __init__(self, embedding: int, width: int, spec: Block) -> None:
         super().__init__()
@@ -130,16 +158,23 @@ class _Told(nn.Module):
         if self.scales:
             zeroed(self.project)
 
-    def forward(self, h: Tensor, e: Tensor) -> Tensor:
-        """h (B, C, H, W), e (B, E) -> (B, C, H, W)."""
+    def forward(self, e: Tensor) -> tuple[Tensor | None, Tensor]:
+        """e (B, E) -> scale (B, C) or None, shift (B, C)."""
         if isinstance(self.project, nn.Linear):
-            p = self.project(e)[..., None, None]  # (B, C or 2 C, 1, 1)
+            p = self.project(e)  # (B, C or 2 C)
         else:
-            p = self.project(e[..., None, None])
+            p = self.project(e[..., None, None]).flatten(1)
         if not self.scales:
-            return h + p
+            return None, p
         scale, shift = p.chunk(2, dim=1)
-        return torch.addcmul(h + shift, h, scale)
+        return scale, shift
+
+
+def _told(h: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+    """h (B, C, H, W) * (1 + scale) + shift, each (B, C) or None."""
+    if scale is not None:
+        h = torch.addcmul(h, h, scale[..., None, None])  # (B, C, 1, 1)
+    return h if shift is None else h + shift[..., None, None]
 
 
 class Attention(nn.Module):
