@@ -135,7 +135,7 @@ class Training(Strict):
     """Total of the run: 40s, 10m, 1h, 30epochs, 20000images, 5Mimages."""
 
     batch: int = Field(128, ge=1)
-    optimizer: Literal["adamw", "adam"] = "adamw"
+    optimizer: Literal["adamw", "adam", "muon"] = "adamw"
     learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
     rate: RateField = rates.WarmupCosine()
     """What the learning rate is multiplied by, over the run."""

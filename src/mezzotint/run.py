@@ -9,8 +9,9 @@
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,7 @@ from mezzotint.diffusion import Denoiser
 from mezzotint.errors import InputError
 from mezzotint.machine import DEVICES, Compute, Precision, choose
 from mezzotint.model import Model
-from mezzotint.training import Plan, TrainState
+from mezzotint.training import Muon, Plan, TrainState
 from mezzotint.training import checkpoint as checkpoints
 
 __all__ = ["DataFacts", "Machine", "Origin", "Run", "RunConfig", "fresh_state", "saying"]
@@ -222,7 +223,12 @@ def fresh_state(config: Config, facts: DataFacts, compute: Compute) -> TrainStat
     """A training that has not begun, for a configuration and data of those facts."""
     denoiser = build_denoiser(config, facts.channels, len(facts.classes)).to(compute.device)
     settings = config.training
-    kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+    bf16 = compute.precision == "bfloat16"
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adamw": torch.optim.AdamW,
+        "adam": torch.optim.Adam,
+        "muon": partial(Muon, precision=torch.bfloat16 if bf16 else torch.float32),
+    }
     optimizer = kinds[settings.optimizer](
         denoiser.network.parameters(),
         lr=settings.learning_rate,

@@ -12,10 +12,12 @@ from mezzotint.training.loop import (
     train,
     validation_loss,
 )
+from mezzotint.training.muon import Muon
 from mezzotint.training.state import TrainState
 
 __all__ = [
     "Diverged",
+    "Muon",
     "Plan",
     "Record",
     "Shrunk",

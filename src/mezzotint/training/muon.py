@@ -1,0 +1,126 @@
+"""Muon: momentum whose matrices are made orthogonal, for the inner layers; AdamW for the rest.
+
+The update of a weight matrix W (rows, columns) with gradient G, momentum b and learning rate lr:
+
+    M <- b M + (1 - b) G,   U = b M + (1 - b) G (Nesterov; the scale of both does not matter),
+    W <- W (1 - lr decay) - lr 0.2 sqrt(max(rows, columns)) O(U)
+
+O(U) = A B^T for the singular value decomposition U = A S B^T: every direction of the layer learns
+at one pace (Jordan et al. 2024, kellerjordan.github.io/posts/muon). The factor gives the entries
+of the update AdamW's usual size of 0.2, so that one learning rate serves both (Liu et al. 2025,
+arXiv 2502.16982, equation 4). A convolution is the matrix (out, in x height x width).
+
+O is found by five steps of X <- 3.4445 X - 4.7750 (X X^T) X + 2.0315 (X X^T)^2 X from U / |U|,
+which bring all singular values to about 0.7 ... 1.2 (Jordan et al.). Matrices of one shape go
+together.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+__all__ = ["Muon"]
+
+MOMENTUM = 0.95
+STEPS = 5
+COEFFICIENTS = 3.4445, -4.7750, 2.0315
+SMALLEST = 16
+"""Rows and columns of a matrix that Muon moves; thinner ones touch the image or are tables."""
+
+
+class Muon(torch.optim.Optimizer):
+    """Its two groups are the matrices and the rest; the state of the latter is AdamW's."""
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        weight_decay: float = 0.0,
+        *,
+        fused: bool = False,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        """`fused` is AdamW's; `precision` of the products that make matrices orthogonal."""
+        inner: list[Tensor] = []
+        other: list[Tensor] = []
+        for parameter in parameters:
+            (inner if _is_matrix(parameter) else other).append(parameter)
+        groups = [{"params": inner, "muon": True}, {"params": other, "muon": False}]
+        defaults = {"lr": lr, "weight_decay": weight_decay, "fused": fused}
+        super().__init__([group for group in groups if group["params"]], defaults)
+        self.precision = precision
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Move every parameter that has a gradient."""
+        for group in self.param_groups:
+            chosen = [p for p in group["params"] if p.grad is not None]
+            (self._muon if group["muon"] else self._adamw)(group, chosen)
+
+    def _muon(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        alike = defaultdict(list)
+        for p in parameters:
+            state = self.state[p]
+            if not state:
+                state["momentum"] = torch.zeros_like(p)
+            state["momentum"].lerp_(p.grad, 1 - MOMENTUM)
+            alike[_rows_columns(p)].append(p)
+        for (rows, columns), same in alike.items():
+            updates = torch.stack([self._nesterov(p).flatten(1) for p in same])
+            step = orthogonal(updates.to(self.precision))
+            size = group["lr"] * 0.2 * max(rows, columns) ** 0.5
+            for p, change in zip(same, step, strict=True):
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.sub_(change.reshape(p.shape).to(p.dtype), alpha=size)
+
+    def _nesterov(self, p: Tensor) -> Tensor:
+        assert p.grad is not None
+        return p.grad.lerp(self.state[p]["momentum"], MOMENTUM)
+
+    def _adamw(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        for p in parameters:
+            if not self.state[p]:
+                zero = torch.zeros((), dtype=torch.float32, device=p.device)
+                both = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+                self.state[p] = {"step": zero, **both}
+        rows = [self.state[p] for p in parameters]
+        adamw(
+            parameters,
+            [p.grad for p in parameters],  # type: ignore[misc]
+            [row["exp_avg"] for row in rows],
+            [row["exp_avg_sq"] for row in rows],
+            [],
+            [row["step"] for row in rows],
+            fused=group["fused"],
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=1e-8,
+            maximize=False,
+        )
+
+
+def orthogonal(x: Tensor) -> Tensor:
+    """(N, rows, columns) -> matrices of the same singular vectors, all values near 1."""
+    a, b, c = COEFFICIENTS
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(STEPS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+def _rows_columns(p: Tensor) -> tuple[int, int]:
+    return p.shape[0], p[0].numel()
+
+
+def _is_matrix(p: Tensor) -> bool:
+    return p.dim() > 1 and min(_rows_columns(p)) >= SMALLEST
