@@ -181,3 +181,31 @@ def test_without_skips_only_the_bottom_reaches_the_way_up():
 def test_a_network_without_levels_is_refused(levels):
     with pytest.raises(ValueError, match="at least one level"):
         UNetSpec(levels)
+
+
+def test_a_network_of_patches_is_one_of_images_with_their_pixels_as_channels():
+    patched, plain = (
+        awake(UNet(channels, [Factor("label", 4)], UNetSpec(LEVELS, patch=patch)).double().eval())
+        for channels, patch in ((3, 2), (12, 1))
+    )
+    plain.load_state_dict(patched.state_dict())
+    x, noise = given(2, channels=3, height=8, width=12)
+    condition = labels(1, 3)
+    # Channel 4 c + 2 i + j of an unshuffled image is channel c of the pixels (2 y + i, 2 x + j).
+    rows = x.unflatten(2, (4, 2)).unflatten(4, (6, 2)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+    out = plain(rows, noise, condition).unflatten(1, (3, 2, 2))
+    back = out.permute(0, 1, 4, 2, 5, 3).flatten(4).flatten(2, 3)
+    torch.testing.assert_close(patched(x, noise, condition), back)
+
+
+@pytest.mark.parametrize("patch", [1, 2, 3])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 10), (28, 28)])
+def test_patches_of_any_size_fit_images_of_any_size(patch, height, width):
+    network = awake(UNet(1, [Factor("label", 4)], UNetSpec(LEVELS, patch=patch)).double().eval())
+    x, noise = given(2, height=height, width=width)
+    assert network(x, noise, labels(0, 1)).shape == x.shape
+
+
+def test_a_patch_below_one_is_refused():
+    with pytest.raises(ValueError, match="patch"):
+        UNetSpec(LEVELS, patch=0)
