@@ -6,12 +6,13 @@ the budget is a time, and refuses a directory that holds something else.
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mezzotint import kernels
 from mezzotint.config import (
     Budget,
     Config,
@@ -26,12 +27,20 @@ from mezzotint.config import (
 from mezzotint.data import SOURCES, ImageSet, load
 from mezzotint.diffusion import terminal_snr
 from mezzotint.errors import InputError
-from mezzotint.machine import COMPILE_PAYS_AFTER, Compute, can_compile, choose
+from mezzotint.machine import COMPILE_PAYS_AFTER, Compute, choose
 from mezzotint.run import DataFacts, Machine, Origin, Run, RunConfig, fresh_state
 from mezzotint.training import Stepped, train
 from mezzotint.training.loop import Plan
 
-__all__ = ["Request", "prepare", "recommended", "warnings"]
+__all__ = [
+    "OVERHEAD",
+    "Request",
+    "prepare",
+    "recommended",
+    "training_steps",
+    "usual_source",
+    "warnings",
+]
 
 Say = Callable[[str], None]
 
@@ -69,6 +78,12 @@ def recommended(source: str) -> str:
     return source if source in SOURCES and source in preset_names() else "folder"
 
 
+def usual_source(preset: str) -> str:
+    """The source that a preset, by name or file, is meant for; mnist where the name tells none."""
+    name = Path(preset).stem
+    return next((source for source in SOURCES if name.startswith(source.split("-")[0])), "mnist")
+
+
 def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     """The run that was asked for, new or found, and its data; nothing is written yet."""
     found = _existing(request.out)
@@ -99,6 +114,8 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
         machine = _here(found.config.machine, request.device, say)
     else:
         compute = choose(request.device)
+        if compute.device == "cpu" and kernels.library() is None:
+            say("no C++ kernels, for want of a compiler: training and sampling take twice as long")
         machine = Machine(
             device=compute.device,
             precision=compute.precision,
@@ -210,9 +227,6 @@ def _with_budget(
         return machine.model_copy(update={"images": images})
     if new:
         compiles = COMPILE_PAYS_AFTER.get(machine.device, float("inf")) <= budget.amount
-        if compiles and machine.device == "cpu" and not can_compile():
-            say("no C++ compiler: the network runs uncompiled, somewhat slower")
-            compiles = False
         machine = machine.model_copy(update={"compile": compiles})
     speed = machine.images_per_second
     if speed == 0 and dry:
@@ -227,10 +241,21 @@ def _with_budget(
 def _images_per_second(
     config: Config, data: ImageSet, compute: Compute, seconds: float = 4.0
 ) -> float:
-    """Speed of real training steps on a throw-away copy, the first left out as warm-up.
+    """Speed of real training steps, the first left out as warm-up.
 
     The median step, so that another program's short burst does not shrink the budget.
     """
+    with compute.active():
+        steps = training_steps(config, data, compute)
+        next(steps)
+        taken = list(islice(steps, MEASURED_STEPS))
+        while sum(taken) < seconds:
+            taken.append(next(steps))
+    return config.training.batch / statistics.median(taken)
+
+
+def training_steps(config: Config, data: ImageSet, compute: Compute) -> Iterator[float]:
+    """Real training steps on a throw-away copy, without end: the seconds that each took."""
     state = fresh_state(config, DataFacts.of(data), compute)
     plan = Plan(
         images=1 << 40,
@@ -241,12 +266,9 @@ def _images_per_second(
         learning_rate=config.training.learning_rate,
         validate_every=1 << 40,
     )
-    marks = [time.perf_counter()]
-    with compute.active():
-        for record in train(state, data, plan, compute):
-            if isinstance(record, Stepped):
-                marks.append(time.perf_counter())
-            if len(marks) > MEASURED_STEPS and marks[-1] - marks[1] >= seconds:
-                steps = [after - before for before, after in pairwise(marks[1:])]
-                return plan.batch / statistics.median(steps)
+    start = time.perf_counter()
+    for record in train(state, data, plan, compute):
+        if isinstance(record, Stepped):
+            yield time.perf_counter() - start
+            start = time.perf_counter()
     raise InputError("training ended before its speed could be measured: the loss is not finite")

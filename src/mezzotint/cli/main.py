@@ -355,6 +355,24 @@ def select(
     _print(selecting.select(wish, _say), selecting.select_text, as_json)
 
 
+@app.command(
+    epilog="Examples:  mezzotint bench   |   mezzotint bench cifar10 --device cuda --seconds 60"
+)
+def bench(
+    preset: Annotated[str, typer.Argument(help="A preset's name or TOML file.")] = "fashion-mnist",
+    device: Device = "auto",
+    seconds: Annotated[
+        float,
+        typer.Option(min=0.1, help="To measure for; longer where single steps are slow."),
+    ] = 20.0,
+    as_json: Json = False,
+) -> None:
+    """What this machine does: images/s for training and sampling, share of its matrix peak."""
+    from mezzotint.cli import benchmark
+
+    _print(benchmark.bench(preset, device, seconds, _say), benchmark.bench_text, as_json)
+
+
 @app.command(epilog="Example:  mezzotint demo --out runs/demo")
 def demo(
     out: Annotated[Path, typer.Option(help="The run's directory.")] = Path("runs/demo"),

@@ -16,13 +16,13 @@ from mezzotint.config import (
     preset_summary,
     to_table,
 )
-from mezzotint.data import ImageSet, load
+from mezzotint.data import SOURCES, ImageSet, load
 from mezzotint.diffusion import terminal_snr
 from mezzotint.errors import InputError
 from mezzotint.networks.summary import summarise
 from mezzotint.report import figures
 from mezzotint.run import Run
-from mezzotint.start import warnings
+from mezzotint.start import usual_source, warnings
 
 __all__ = ["PICTURES", "data_facts", "data_text", "inspection", "inspection_text"]
 
@@ -31,14 +31,6 @@ PICTURES = ("schedule.png", "forward.png")
 """What `inspect --out` writes."""
 
 SHEET_ROW = 10
-SHAPES = {
-    "digits": (1, 8, 8),
-    "mnist": (1, 28, 28),
-    "fashion-mnist": (1, 28, 28),
-    "cifar10": (3, 32, 32),
-}
-"""What a preset named after a source is shown for."""
-
 CURVE_POINTS = 400
 
 
@@ -132,9 +124,8 @@ def _subject(name: str, settings: tuple[str, ...]) -> tuple[Config, int, int, in
             found.origin.source,
         )  # fmt: skip
     config = parse_config(override(load_preset(name), settings), Config)
-    stem = Path(name).stem
-    source = next((key for key in SHAPES if stem.startswith(key.split("-")[0])), "mnist")
-    return config, *SHAPES[source], 10, source
+    source = usual_source(name)
+    return config, *SOURCES[source].shape, 10, source
 
 
 def inspection_text(result: Mapping[str, Any]) -> str:

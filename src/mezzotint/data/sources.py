@@ -32,6 +32,7 @@ class Source:
     classes     better class names than the source's own, in its order; () keeps its own
     augment     what may be changed in a training image
     validation  share of the train split that is kept for validation where there is none
+    shape       (C, H, W) of its images, for who wants to know without reading them
     """
 
     hub: str | None = None
@@ -39,6 +40,7 @@ class Source:
     classes: tuple[str, ...] = ()
     augment: Augment = Augment()
     validation: float = 0.1
+    shape: tuple[int, int, int] = (1, 28, 28)
 
 
 FASHION = (
@@ -47,12 +49,14 @@ FASHION = (
 )  # fmt: skip
 
 SOURCES: Mapping[str, Source] = {
-    "digits": Source(),
+    "digits": Source(shape=(1, 8, 8)),
     "mnist": Source("ylecun/mnist", "mnist", validation=1 / 6),
     "fashion-mnist": Source(
         "zalando-datasets/fashion_mnist", "fashion-mnist", FASHION, validation=1 / 6
     ),
-    "cifar10": Source("uoft-cs/cifar10", "cifar10", augment=Augment(flip=True), validation=1 / 5),
+    "cifar10": Source(
+        "uoft-cs/cifar10", "cifar10", (), Augment(flip=True), validation=1 / 5, shape=(3, 32, 32)
+    ),
 }
 
 
