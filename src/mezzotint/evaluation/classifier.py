@@ -133,6 +133,8 @@ class Classifier:
 
     def probabilities(self, x0: Tensor) -> Tensor:
         """Of float images (N, C, H, W) in [-1, 1], unclamped: (N, classes), differentiable."""
+        if not x0.is_floating_point():
+            raise ValueError(f"images in [-1, 1] are wanted, got {x0.dtype}: read() takes uint8")
         read: Tensor = self.network(x0.float()).softmax(1)
         if self.mirrored:
             read = (read + self.network(x0.float().flip(-1)).softmax(1)) / 2
