@@ -1,0 +1,78 @@
+"""Is a class drawn badly because it is rare? Train a run's twin with one class thinned out.
+
+    python benchmarks/frequency.py runs/mnist 5 --out runs/mnist-few-fives
+
+The twin has the run's configuration, seed and number of images seen, and a tenth of one class's
+training images. Both draw the same number of images a class; the change of that class stands
+beside those of the others, which say what changes from one training to the next anyway. Labels are
+left alone otherwise, so the model is asked for the rare class as often as for the others.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from mezzotint.config import to_table
+from mezzotint.data import find_class, load
+from mezzotint.evaluation import difficulty
+from mezzotint.evaluation.features import classifier_for
+from mezzotint.evaluation.kernel import kernel_distance
+from mezzotint.model import Drawing, Model
+from mezzotint.randomness import generator
+from mezzotint.run import DataFacts, Run, RunConfig
+from mezzotint.session import advance
+from mezzotint.training import Stepped
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("label")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--share", type=float, default=0.1, help="of the class's images to keep")
+    parser.add_argument("--n", type=int, default=500, help="samples a class")
+    given = parser.parse_args()
+    run = Run.at(given.run)
+    data = load(
+        run.config.origin.source, size=run.config.origin.size, limit=run.config.origin.limit
+    )
+    label = find_class(data.classes, given.label)
+    rows = difficulty.thinned(
+        data.labels, data.splits["train"], label, given.share, generator("thinned")
+    )
+    few = dataclasses.replace(data, splits={**data.splits, "train": rows})
+    tables = {**to_table(run.config), "data": DataFacts.of(few)}
+    twin = Run(given.out, RunConfig.model_validate(tables))
+    for record in advance(twin, few):
+        if isinstance(record, Stepped) and record.images_seen % 12_800 == 0:
+            print(f"{record.images_seen:,} of {twin.config.machine.images:,} images", flush=True)
+    classifier = classifier_for(data, print)
+    held, truth = data.split("test")
+
+    def judged(model: Model) -> list[difficulty.Quality]:
+        """Accuracy and kernel distance of every class."""
+        labels = torch.arange(len(data.classes)).repeat_interleave(given.n)
+        images = model.draw(Drawing.of(labels))
+        right = classifier.read(images).probabilities.argmax(1) == labels
+        far = []
+        for index in range(len(data.classes)):
+            features = [
+                classifier.features(x) for x in (images[labels == index], held[truth == index])
+            ]
+            far.append(kernel_distance(*features, generator("kernel")).value)
+        near = [
+            float(right[labels == index].double().mean()) for index in range(len(data.classes))
+        ]
+        return [
+            difficulty.Quality("label accuracy", "higher", tuple(near)),
+            difficulty.Quality("kernel distance", "lower", tuple(far)),
+        ]
+
+    for before, after in zip(judged(run.model()[0]), judged(twin.model()[0]), strict=True):
+        print(difficulty.frequency_effect(before, after, data.classes, label).sentence)
+
+
+if __name__ == "__main__":
+    main()

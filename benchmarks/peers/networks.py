@@ -1,0 +1,106 @@
+"""The networks that are compared, each as it comes, called as network(x, sigma (B,), label (B,)).
+
+`units` scales the width; how, each library's own rules decide (groups of 32 channels, say).
+"""
+
+import sys
+import types
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+Network = nn.Module
+
+
+class Called(nn.Module):
+    """A network with the call of ours."""
+
+    def __init__(self, network: nn.Module, call: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.network, self.call = network, call
+
+    def forward(self, x: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
+        return self.call(self.network, x, sigma, label)
+
+
+def diffusers(units: int, size: int, channels: int) -> Network:
+    """UNet2DModel: two layers a level, attention at the two lower levels."""
+    from diffusers import UNet2DModel
+
+    network = UNet2DModel(
+        sample_size=size,
+        in_channels=channels,
+        out_channels=channels,
+        layers_per_block=2,
+        block_out_channels=(32 * ((units + 1) // 2), 32 * units, 32 * units),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        num_class_embeds=10,
+    )
+    return Called(network, lambda n, x, s, y: n(x, s * 100, class_labels=y).sample)
+
+
+def azula(units: int, size: int, channels: int) -> Network:
+    """azula's UNet with its default three blocks a level, told a vector of 256."""
+    from azula.nn.unet import UNet
+
+    width = 8 * units
+    network = nn.ModuleDict(
+        {
+            "unet": UNet(
+                channels, channels, hid_channels=(width, 2 * width, 4 * width), mod_features=256
+            ),
+            "sigma": nn.Linear(1, 256),
+            "label": nn.Embedding(10, 256),
+        }
+    )
+    return Called(network, lambda n, x, s, y: n["unet"](x, n["sigma"](s[:, None]) + n["label"](y)))
+
+
+def smalldiffusion(units: int, size: int, channels: int) -> Network:
+    """smalldiffusion's Unet as in its Fashion-MNIST example: ch_mult (1, 1, 2), attention."""
+    if "torchvision" not in sys.modules:  # used for its data sets alone; it has no CPU build
+        sys.modules["torchvision"] = stub = types.ModuleType("torchvision")
+        stub.transforms = types.SimpleNamespace(  # type: ignore[attr-defined]
+            Compose=lambda steps: None,
+            RandomHorizontalFlip=lambda: None,
+            ToTensor=lambda: None,
+            Lambda=lambda f: None,
+        )
+    from smalldiffusion import CondEmbedderLabel, Unet
+
+    ch = 32 * units
+    network = Unet(
+        size,
+        channels,
+        channels,
+        ch=ch,
+        ch_mult=(1, 1, 2),
+        attn_resolutions=(size // 2,),
+        cond_embed=CondEmbedderLabel(4 * ch, 10),
+    )
+    return Called(network, lambda n, x, s, y: n(x, s, cond=y))
+
+
+def ours(units: int, size: int, channels: int, patch: int = 1) -> Network:
+    from mezzotint.diffusion import Condition
+    from mezzotint.networks import Factor, Level, UNet, UNetSpec
+
+    w = 8 * units
+    if patch == 2:
+        levels = (Level(2 * w, 2), Level(4 * w, 2, True))
+    else:
+        levels = (Level(w, 1), Level(2 * w, 2), Level(4 * w, 2, True))
+    network = UNet(channels, [Factor("label", 10)], UNetSpec(levels, patch=patch))
+    network = network.to(memory_format=torch.channels_last)
+    return Called(network, lambda n, x, s, y: n(x, s.log() / 4, Condition({"label": y})))
+
+
+NETWORKS: dict[str, Callable[[int, int, int], Network]] = {
+    "diffusers": diffusers,
+    "azula": azula,
+    "smalldiffusion": smalldiffusion,
+    "mezzotint": ours,
+    "mezzotint-patch": lambda units, size, channels: ours(units, size, channels, patch=2),
+}

@@ -1,0 +1,182 @@
+"""One training step and one network evaluation, ours beside other libraries', at equal FLOPs.
+
+    python benchmarks/throughput.py                       # 28x28x1, about 2 GFLOP an image
+    python benchmarks/throughput.py --size 32 --channels 3 --gflop 9
+
+Every contestant's network is widened until a training step takes about the asked FLOPs an image,
+forward and backward, counted by torch's FlopCounterMode; what it came to is printed. Then all
+take turns, round after round, and the medians are compared as FLOP rates: what is left of a
+difference in size cancels. The share is that of the matrix peak, measured in the same round.
+
+The step is zero_grad, forward, mean squared error, backward, Adam(W); the data is random.
+"""
+
+import argparse
+import re
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from peers.networks import NETWORKS, Network
+from peers.same_layers import through_our_kernels
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A network with one way to run it."""
+
+    name: str
+    network: str
+    """Whose, in `NETWORKS`."""
+
+    prepare: Callable[[Network], Network] = lambda network: network
+    bf16: bool = False
+
+
+def channels_last(network: Network) -> Network:
+    return network.to(memory_format=torch.channels_last)
+
+
+def compiled(network: Network) -> Network:
+    network.compile(dynamic=False)
+    return network
+
+
+CONTESTANTS = (
+    Contestant("diffusers, as it comes", "diffusers"),
+    Contestant("diffusers, bf16 autocast", "diffusers", bf16=True),
+    Contestant("diffusers, bf16, channels_last", "diffusers", channels_last, bf16=True),
+    Contestant("diffusers, bf16, torch.compile", "diffusers", compiled, bf16=True),
+    Contestant("the same layers, our kernels", "diffusers", through_our_kernels, bf16=True),
+    Contestant("azula, bf16 autocast", "azula", bf16=True),
+    Contestant("smalldiffusion, bf16 autocast", "smalldiffusion", bf16=True),
+    Contestant("mezzotint, the preset's shape", "mezzotint", bf16=True),
+    Contestant("mezzotint, 2x2 patches", "mezzotint-patch", bf16=True),
+)
+
+
+def flops(network: Network, size: int, channels: int, *, backward: bool) -> float:
+    """GFLOP an image."""
+    x, sigma, label = batch(2, size, channels)  # two: some networks squeeze a batch of one
+    with FlopCounterMode(display=False) as counter:
+        y = network(x, sigma, label)
+        if backward:
+            y.sum().backward()
+    network.zero_grad()
+    return counter.get_total_flops() / 2e9
+
+
+def batch(n: int, size: int, channels: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    x = torch.randn(n, channels, size, size).contiguous(memory_format=torch.channels_last)
+    return x, torch.rand(n) + 0.1, torch.randint(0, 10, (n,))
+
+
+def widened(
+    make: Callable[[int, int, int], Network], gflop: float, at: tuple[int, int]
+) -> Network:
+    """The network of the width whose training step is nearest to so many GFLOP an image."""
+    found = []
+    for units in range(1, 17):  # each network says what a unit of width is
+        network = make(units, *at)
+        found.append((abs(flops(network, *at, backward=True) - gflop), network))
+        if len(found) > 1 and found[-1][0] > found[-2][0]:
+            return found[-2][1]
+    return found[-1][1]
+
+
+def step(network: Network, given: tuple[torch.Tensor, ...], bf16: bool) -> Work:
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-4, fused=True)
+    target = torch.randn_like(given[0])
+
+    def run() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = (network(*given) - target).square().mean()
+        loss.backward()
+        optimizer.step()
+
+    return run
+
+
+def evaluation(network: Network, given: tuple[torch.Tensor, ...], bf16: bool) -> Work:
+    def run() -> None:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            network(*given)
+
+    return run
+
+
+def seconds(work: Work, least: float = 0.4) -> float:
+    """Of one call: the mean over at least so many seconds."""
+    start, count = time.perf_counter(), 0
+    while (spent := time.perf_counter() - start) < least:
+        work()
+        count += 1
+    return spent / count
+
+
+def matrix_peak() -> float:
+    """TFLOP/s of a bf16 product of two 2048 x 2048 matrices."""
+    a = torch.randn(2048, 2048).bfloat16()
+    return 2 * 2048**3 / 1e12 / seconds(lambda: a @ a)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--size", type=int, default=28, help="pixels along a side")
+    parser.add_argument("--channels", type=int, default=1)
+    parser.add_argument("--gflop", type=float, default=2.0, help="of a training step, an image")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--only", default="", help="contestants whose name this regular expression finds"
+    )
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    at = (given.size, given.channels)
+    data = batch(given.batch, *at)
+    chosen = [c for c in CONTESTANTS if re.search(given.only, c.name)]
+    works, sizes = {}, {}
+    for contestant in chosen:
+        network = widened(NETWORKS[contestant.network], given.gflop, at)
+        sizes[contestant] = [flops(network, *at, backward=b) for b in (True, False)]
+        network = contestant.prepare(network)
+        works[contestant] = [f(network, data, contestant.bf16) for f in (step, evaluation)]
+        for work in works[contestant]:
+            work(), work()  # warm-up; compiles what is to be compiled
+    rates: dict[Contestant, list[list[float]]] = {c: [[], []] for c in chosen}
+    peaks = []
+    for _ in range(given.rounds):
+        peaks.append(matrix_peak())
+        for contestant in chosen:
+            for kind in (0, 1):
+                rates[contestant][kind].append(given.batch / seconds(works[contestant][kind]))
+    peak = statistics.median(peaks)
+    print(
+        f"\n{given.size}^2 x {given.channels}, batch {given.batch}, {given.threads} threads, "
+        f"torch {torch.__version__}, {given.rounds} rounds; bf16 product {peak:.2f} TFLOP/s\n"
+    )
+    heads = ["", "GFLOP", "trained/s", "TFLOP/s", "share", "x", "evaluated/s", "TFLOP/s", "x"]
+    print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
+    first: list[float] = []
+    for contestant in chosen:
+        size = sizes[contestant]
+        speed = [statistics.median(r) for r in rates[contestant]]
+        rate = [s * g / 1e3 for s, g in zip(speed, size, strict=True)]
+        first = first or rate
+        cells = [contestant.name, f"{size[0]:.2f}", f"{speed[0]:.0f}", f"{rate[0]:.3f}"]
+        cells += [f"{rate[0] / peak:.0%}", f"{rate[0] / first[0]:.2f}"]
+        cells += [f"{speed[1]:.0f}", f"{rate[1]:.3f}", f"{rate[1] / first[1]:.2f}"]
+        print("| " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
