@@ -115,7 +115,10 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     else:
         compute = choose(request.device)
         if compute.device == "cpu" and kernels.library() is None:
-            say("no C++ kernels, for want of a compiler: training and sampling take twice as long")
+            say(
+                "no C++ kernels, for want of a compiler: training takes half as long again, "
+                "sampling twice as long"
+            )
         machine = Machine(
             device=compute.device,
             precision=compute.precision,
