@@ -52,6 +52,7 @@ CONTESTANTS = (
     Contestant("diffusers, as it comes", "diffusers"),
     Contestant("diffusers, bf16 autocast", "diffusers", bf16=True),
     Contestant("diffusers, bf16, channels_last", "diffusers", channels_last, bf16=True),
+    Contestant("diffusers, torch.compile", "diffusers", compiled),
     Contestant("diffusers, bf16, torch.compile", "diffusers", compiled, bf16=True),
     Contestant("the same layers, our kernels", "diffusers", through_our_kernels, bf16=True),
     Contestant("azula, bf16 autocast", "azula", bf16=True),

@@ -111,8 +111,8 @@ def test_an_unknown_preset_or_device_is_refused():
 
 
 def test_the_median_leaves_the_first_out_and_stops_when_the_time_is_up():
-    assert benchmark._median(iter([99.0, 1.0, 5.0, 2.0, 99.0]), 8.0) == (2.0, 3)
-    assert benchmark._median(iter([99.0, 7.0, 1.0]), 0.1) == (7.0, 1)
+    assert start.usual_time(iter([99.0, 1.0, 5.0, 2.0, 99.0]), 8.0) == (2.0, 3)
+    assert start.usual_time(iter([99.0, 7.0, 1.0]), 0.1) == (7.0, 1)
 
 
 def test_the_speed_of_a_budget_is_that_of_the_median_step(monkeypatch):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from mezzotint.kernels import fits, group_norm
+from mezzotint.kernels import attention, fits, group_norm
 
 TOLERANCE = 1e-4  # relative, in float32
 
@@ -32,17 +32,14 @@ def residual(block: nn.Module, x: Tensor, temb: Tensor) -> Tensor:
     return h + (x if block.conv_shortcut is None else block.conv_shortcut(x))
 
 
-def attention(block: nn.Module, x: Tensor, temb: object = None) -> Tensor:
+def attend(block: nn.Module, x: Tensor, temb: object = None) -> Tensor:
     height, across = x.shape[2:]
     tokens = normed(block.group_norm, x, silu=False).flatten(2).transpose(1, 2)  # (B, HW, C)
-    q, k, v = (
-        project(tokens)
-        .unflatten(2, (block.heads, -1))
-        .transpose(1, 2)  # (B, heads, HW, C / heads)
-        for project in (block.to_q, block.to_k, block.to_v)
-    )
-    weights = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3)).softmax(-1).to(v.dtype)
-    mixed = block.to_out[0]((weights @ v).transpose(1, 2).flatten(2))
+    projections = block.to_q, block.to_k, block.to_v
+    weight = torch.cat([p.weight for p in projections])
+    qkv = F.linear(tokens, weight, torch.cat([p.bias for p in projections]))
+    mixed = attention(qkv.unflatten(2, (3, block.heads, -1)))  # (B, HW, heads, C / heads)
+    mixed = block.to_out[0](mixed.flatten(2))
     return x + mixed.transpose(1, 2).unflatten(2, (height, across))
 
 
@@ -50,7 +47,7 @@ def upsample(block: nn.Module, x: Tensor, output_size: object = None) -> Tensor:
     return block.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-FORWARDS = {"ResnetBlock2D": residual, "Attention": attention, "Upsample2D": upsample}
+FORWARDS = {"ResnetBlock2D": residual, "Attention": attend, "Upsample2D": upsample}
 
 
 def through_our_kernels(network: nn.Module) -> nn.Module:
@@ -59,6 +56,9 @@ def through_our_kernels(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if forward := FORWARDS.get(type(module).__name__):
             module.forward = types.MethodType(forward, module)
+    unet = network.network
+    unet.conv_norm_out.forward = lambda x, norm=unet.conv_norm_out: normed(norm, x, silu=True)
+    unet.conv_act = nn.Identity()
     network.to(memory_format=torch.channels_last)
     config = network.network.config
     x = torch.randn(4, config.in_channels, config.sample_size, config.sample_size)

@@ -14,7 +14,6 @@ The images are noise: nothing here depends on what they show, and no data set is
 
 import os
 import re
-import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -45,7 +44,7 @@ from mezzotint.machine import Compute, choose
 from mezzotint.model import Drawing, Model
 from mezzotint.progress import peak_memory
 from mezzotint.randomness import generator
-from mezzotint.start import OVERHEAD, training_steps, usual_source
+from mezzotint.start import OVERHEAD, training_steps, usual_source, usual_time
 
 __all__ = ["OUTSIDE", "PARTS", "REST", "Bench", "Work", "bench", "shares", "training_flop"]
 
@@ -172,14 +171,14 @@ def bench(
     with compute.active():
         side = PRODUCT.get(compute.device, 2048)
         say(f"products of {side}x{side} matrices in {compute.precision} …")
-        product, _ = _median(_products(side, compute), TIME["peak"] * seconds)
+        product, _ = usual_time(_products(side, compute), TIME["peak"] * seconds)
         say("training …")
         flop = training_flop(config, data)
         steps = training_steps(config, data, compute)
-        step = _median(steps, TIME["training"] * seconds)
+        step = usual_time(steps, TIME["training"] * seconds)
         say("sampling …")
         chunk, flop_drawn = model.chunk(), _sampling_flop(model)
-        drawn = _median(_sampling_steps(model), TIME["sampling"] * seconds)
+        drawn = usual_time(_sampling_steps(model), TIME["sampling"] * seconds)
         memory = peak_memory()  # before the profile, which takes some for itself
         say("profile …")
         count = max(3, min(10, int(TIME["profile"] * seconds / step[0])))
@@ -253,15 +252,6 @@ def _callers(event: Any) -> tuple[str, ...]:
         names.append(event.name)
         event = event.cpu_parent
     return tuple(reversed(names))
-
-
-def _median(times: Iterator[float], seconds: float) -> tuple[float, int]:
-    """The median of times that add up to so many seconds, and how many; the first is left out."""
-    next(times)
-    taken = [next(times)]
-    while sum(taken) < seconds:
-        taken.append(next(times))
-    return statistics.median(taken), len(taken)
 
 
 def _products(side: int, compute: Compute) -> Iterator[float]:

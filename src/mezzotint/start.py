@@ -39,6 +39,7 @@ __all__ = [
     "recommended",
     "training_steps",
     "usual_source",
+    "usual_time",
     "warnings",
 ]
 
@@ -249,12 +250,20 @@ def _images_per_second(
     The median step, so that another program's short burst does not shrink the budget.
     """
     with compute.active():
-        steps = training_steps(config, data, compute)
-        next(steps)
-        taken = list(islice(steps, MEASURED_STEPS))
-        while sum(taken) < seconds:
-            taken.append(next(steps))
-    return config.training.batch / statistics.median(taken)
+        step, _ = usual_time(training_steps(config, data, compute), seconds, MEASURED_STEPS)
+    return config.training.batch / step
+
+
+def usual_time(times: Iterator[float], seconds: float, least: int = 1) -> tuple[float, int]:
+    """The median of at least so many times that add up to so many seconds, and their number.
+
+    The first time is left out: it warms up.
+    """
+    next(times)
+    taken = list(islice(times, least))
+    while sum(taken) < seconds:
+        taken.append(next(times))
+    return statistics.median(taken), len(taken)
 
 
 def training_steps(config: Config, data: ImageSet, compute: Compute) -> Iterator[float]:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from mezzotint.data import load
 from mezzotint.errors import InputError
 from mezzotint.evaluation.captions import (
     HELD_OUT_TEMPLATES,
@@ -29,11 +28,6 @@ def box(height, width, *, size=28, ink=255, ground=0):
     top, left = (size - height) // 2, (size - width) // 2
     image[top : top + height, left : left + width] = ink
     return torch.from_numpy(image)[None, None]
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load("digits")
 
 
 def test_the_thickness_of_a_stroke_is_its_width_in_28ths():

@@ -6,7 +6,6 @@ import json
 import pytest
 import torch
 
-from mezzotint.data import load
 from mezzotint.errors import InputError
 from mezzotint.evaluation import cas as module
 from mezzotint.evaluation.cas import SEEDS, Cas, cas, real_cas, recipe_for
@@ -15,17 +14,6 @@ from mezzotint.evaluation.classifier import fit as train
 from mezzotint.randomness import generator
 
 LONG, SHORT = Recipe(images=5000), Recipe(images=128)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load("digits")
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MEZZOTINT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture

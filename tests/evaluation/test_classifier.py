@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mezzotint.data import Augment, load
+from mezzotint.data import Augment
 from mezzotint.errors import InputError
 from mezzotint.evaluation import classifier as module
 from mezzotint.evaluation import stored
@@ -21,11 +21,6 @@ from mezzotint.evaluation.classifier import Classifier, Recipe, fit
 from mezzotint.evaluation.features import WEIGHTS
 
 NO = Augment()
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load("digits")
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +217,7 @@ def test_images_are_shifted_and_mirrored_only_where_the_set_allows_it(monkeypatc
 
 
 def test_the_rate_rises_for_a_fifth_and_falls_to_nothing():
-    rates = [module._triangle(step / 100) for step in range(101)]
+    rates = [module.triangle(step / 100, peak=0.2) for step in range(101)]
     assert rates[0] == 0
     assert rates.index(max(rates)) == 20
     assert rates[20] == pytest.approx(1)

@@ -7,7 +7,6 @@ import types
 import pytest
 import torch
 
-from mezzotint.data import load
 from mezzotint.errors import InputError
 from mezzotint.evaluation import features as module
 from mezzotint.evaluation.classifier import VERSION, Classifier, Recipe
@@ -16,21 +15,10 @@ from mezzotint.evaluation.features import WEIGHTS, classifier_for, shipped
 SHORT = Recipe(images=640)
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return load("digits")
-
-
 @pytest.fixture
 def mine(digits):
     """Somebody's own set: digits under a name that nobody ships weights for."""
     return dataclasses.replace(digits, name="mine")
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MEZZOTINT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture

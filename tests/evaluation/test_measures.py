@@ -9,7 +9,6 @@ import scipy.linalg
 import torch
 from sklearn.metrics.pairwise import polynomial_kernel
 
-from mezzotint.data import load
 from mezzotint.errors import InputError
 from mezzotint.evaluation import measures
 from mezzotint.evaluation.coverage import coverage
@@ -26,11 +25,6 @@ from mezzotint.evaluation.measures import (
     thousands,
 )
 from mezzotint.randomness import generator
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load("digits")
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,9 @@ import itertools
 import pytest
 import torch
 
-from mezzotint.data import load
 from mezzotint.evaluation.features import shipped
 from mezzotint.evaluation.rulers import damaged, rulers, table
 from mezzotint.randomness import generator
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load("digits")
 
 
 @pytest.fixture(scope="module")

@@ -5,24 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from mezzotint.data import load
 from mezzotint.errors import InputError
 from mezzotint.evaluation import scorers, small_clip
 from mezzotint.evaluation.clip import TransformersClip, quality_scores
 from mezzotint.evaluation.corruption import blur
 from mezzotint.evaluation.features import shipped
 from mezzotint.evaluation.scorers import clip_for, scorer
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load("digits")
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MEZZOTINT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture

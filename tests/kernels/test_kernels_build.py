@@ -54,7 +54,7 @@ def cache(tmp_path, monkeypatch):
 def small(tmp_path, monkeypatch):
     source = tmp_path / "a small file.cpp"
     source.write_text(SMALL)
-    monkeypatch.setattr(build, "SOURCE", source)
+    monkeypatch.setattr(build, "SOURCES", [source])
     return source
 
 
@@ -289,7 +289,7 @@ import importlib.util, sys
 spec = importlib.util.spec_from_file_location("build", sys.argv[1])
 build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(build)
-build.SOURCE = build.Path(sys.argv[2])
+build.SOURCES = [build.Path(sys.argv[2])]
 print(build.library().answer())
 """
 

@@ -12,20 +12,19 @@ over the image and its mirror.
 
 import functools
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody uses
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from mezzotint.data import Augment
 from mezzotint.errors import InputError
-from mezzotint.evaluation.stored import weights_digest, write
+from mezzotint.evaluation.stored import read, weights_digest, write
 from mezzotint.imaging import check_batch
 from mezzotint.machine import has_bf16_units
 from mezzotint.randomness import generator
@@ -152,20 +151,13 @@ class Classifier:
     @staticmethod
     def load(path: Path) -> "Classifier":
         """Read what `save` wrote; InputError for a damaged file."""
-        try:
-            with safe_open(path, "pt") as file:
-                facts = json.loads(file.metadata()["classifier"])
-                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            network = _loaded(_empty(facts["shape"][0], len(facts["classes"])), weights)
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"{path} is damaged: delete it, it is made again") from error
-        return Classifier(
-            network,
-            tuple(facts["classes"]),
-            tuple(facts["shape"]),
-            facts["mirrored"],
-            facts["name"],
-        )
+        return read(path, "classifier", Classifier._of)
+
+    @staticmethod
+    def _of(facts: dict[str, Any], tensors: dict[str, Tensor]) -> "Classifier":
+        shape, classes = tuple(facts["shape"]), tuple(facts["classes"])
+        network = _loaded(_empty(shape[0], len(classes)), tensors)
+        return Classifier(network, classes, shape, facts["mirrored"], facts["name"])
 
     def _tensors(self) -> dict[str, Tensor]:
         return {k: v.half().contiguous() for k, v in self.network.state_dict().items()}
@@ -248,7 +240,7 @@ def fit(
         position += recipe.batch
         x = _normal(changed(images[rows], draws))
         for group in optimizer.param_groups:
-            group["lr"] = recipe.rate * _triangle(step / steps)
+            group["lr"] = recipe.rate * triangle(step / steps, peak=0.2)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             logits = network(x)
         loss = F.cross_entropy(logits.float(), labels[rows])
@@ -266,9 +258,9 @@ def fit(
     )
 
 
-def _triangle(done: float) -> float:
-    """The learning rate's shape: up for a fifth, then down to 0."""
-    return done / 0.2 if done < 0.2 else (1 - done) / 0.8
+def triangle(done: float, peak: float) -> float:
+    """A learning rate's shape: from 0 up to 1 at the share `peak` of the steps, down to 0."""
+    return done / peak if done < peak else (1 - done) / (1 - peak)
 
 
 def _normal(images: Tensor) -> Tensor:

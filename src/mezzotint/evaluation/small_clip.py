@@ -21,24 +21,23 @@ says how much it matters, and the gated sum goes through two linear layers. (Att
 convolution and gate took half of the training time.)
 """
 
-import json
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody uses
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mezzotint.data import Augment
 from mezzotint.errors import InputError
 from mezzotint.evaluation.captions import Captioner, tokens
-from mezzotint.evaluation.classifier import build
+from mezzotint.evaluation.classifier import build, triangle
 from mezzotint.evaluation.corruption import blur, noise
-from mezzotint.evaluation.stored import weights_digest, write
+from mezzotint.evaluation.stored import read, weights_digest, write
 from mezzotint.imaging import check_batch, to_float
 from mezzotint.machine import has_bf16_units
 from mezzotint.randomness import generator
@@ -136,17 +135,14 @@ class SmallClip:
     @staticmethod
     def load(path: Path) -> "SmallClip":
         """Read what `save` wrote; InputError for a damaged file."""
-        try:
-            with safe_open(path, "pt") as file:
-                facts = json.loads(file.metadata()["clip"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            both = _encoders(facts["shape"][0], 0)
-            both.load_state_dict(tensors)
-            shape = tuple(facts["shape"])
-            clip = _finished(both, facts["scale"], facts["bias"], shape, facts["data"])
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"{path} is damaged: delete it, it is made again") from error
-        return clip
+        return read(path, "clip", SmallClip._of)
+
+    @staticmethod
+    def _of(facts: dict[str, Any], tensors: dict[str, Tensor]) -> "SmallClip":
+        shape = tuple(facts["shape"])
+        both = _encoders(shape[0], 0)
+        both.load_state_dict(tensors)
+        return _finished(both, facts["scale"], facts["bias"], shape, facts["data"])
 
     def _tensors(self) -> dict[str, Tensor]:
         both = nn.ModuleDict({"images": self.images, "texts": self.texts})
@@ -253,7 +249,7 @@ def fit(
         said = [captioner.draw(values, draws) for _ in range(recipe.captions)]
         texts, denied = [t for part, _ in said for t in part], torch.cat([d for _, d in said])
         for group in optimizer.param_groups:
-            group["lr"] = recipe.rate * _triangle(step / steps)
+            group["lr"] = recipe.rate * triangle(step / steps, peak=0.1)
         x = to_float(damaged).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             pictured = both["images"](x)
@@ -272,11 +268,6 @@ def sigmoid_loss(cosine: Tensor, truth: Tensor, scale: Tensor, bias: Tensor) -> 
     """The loss above, of cosines (B, M) and whether caption j is true of image i, bool (B, M)."""
     signs = 2.0 * truth - 1
     return -F.logsigmoid(signs * (scale * cosine + bias)).sum() / cosine.shape[1]
-
-
-def _triangle(done: float) -> float:
-    """The learning rate's shape: up for a tenth, then down to 0."""
-    return done / 0.1 if done < 0.1 else (1 - done) / 0.9
 
 
 def _rows(count: int, step: int, batch: int, seed: int) -> Tensor:

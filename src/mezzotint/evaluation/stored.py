@@ -2,16 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from mezzotint.errors import InputError
 from mezzotint.imaging import replacing
 
-__all__ = ["weights_digest", "write"]
+__all__ = ["read", "weights_digest", "write"]
+
+Facts = dict[str, Any]
+T = TypeVar("T")
 
 
 def weights_digest(tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> str:
@@ -28,3 +33,14 @@ def write(path: Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[s
     """Write tensors, and facts as JSON under `kind` in the metadata; whole or not at all."""
     with replacing(path) as file:
         file.write(save(dict(tensors), metadata={kind: json.dumps(facts)}))
+
+
+def read(path: Path, kind: str, made: Callable[[Facts, dict[str, Tensor]], T]) -> T:
+    """What `made` makes of the facts and tensors that `write` wrote; InputError if damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()[kind])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return made(facts, tensors)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} is damaged: delete it, it is made again") from error

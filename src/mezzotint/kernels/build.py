@@ -1,7 +1,7 @@
-"""The C++ file, compiled once for this processor and kept in the user's cache directory.
+"""The C++ files, compiled once for this processor and kept in the user's cache directory.
 
-It is one plain file without torch's headers, so it takes seconds to build and is called with
-pointers. The name under which it is kept has two digests. The first is of the source and of
+They are plain files without torch's headers, so they take seconds to build and are called with
+pointers. The name under which it is kept has two digests. The first is of the sources and of
 everything that the compiler says about itself and this processor, so that a home shared by unlike
 machines is safe; the second is of the file itself, because one that was cut short would not fail
 to load but end the process.
@@ -20,7 +20,8 @@ from platformdirs import user_cache_path
 
 __all__ = ["compiler", "library"]
 
-SOURCE = Path(__file__).parent / "group_norm.cpp"
+SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
+HEADERS = sorted(Path(__file__).parent.glob("*.h"))
 
 OPTIONS = ["-O3", "-std=c++17", "-shared", "-fPIC"]
 WIDE = "-mprefer-vector-width=512"  # compilers use half of AVX-512; a sixth faster, same bytes
@@ -81,7 +82,7 @@ def _made(command: list[str], tuned: list[str]) -> ctypes.CDLL:
                 folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder, prefix="kernels-") as scratch:
                 made = Path(scratch) / "kernels.so"
-                _run([*command, *OPTIONS, *tuned, str(SOURCE), "-o", str(made)])
+                _run([*command, *OPTIONS, *tuned, *map(str, SOURCES), "-o", str(made)])
                 loaded = ctypes.CDLL(str(made))  # stays when the file goes
                 if folder:  # whole or not at all, also where two start at once
                     made.replace(folder / f"{name}-{_digest(made.read_bytes())}.so")
@@ -95,7 +96,9 @@ def _name(command: list[str], tuned: list[str]) -> str:
     # The predefined macros name the compiler's version and the processor's instructions.
     macros = _run([*command, *tuned, "-dM", "-E", "-x", "c++", os.devnull])
     options = repr((OPTIONS, TUNED, tuned)).encode()
-    return f"kernels-{_digest(SOURCE.read_bytes(), macros, options)}"
+    return (
+        f"kernels-{_digest(*(file.read_bytes() for file in SOURCES + HEADERS), macros, options)}"
+    )
 
 
 def _digest(*parts: bytes) -> str:

@@ -8,57 +8,13 @@
 // A group's mean is subtracted before anything else, so that a large one costs no digits.
 
 #include <cstdint>
-#include <cstring>
 #include <vector>
+
+#include "numbers.h"
 
 namespace {
 
-struct Bf16 {
-    uint16_t bits;  // the upper half of a float32
-};
-
-inline float load(float value) { return value; }
-
-inline float load(Bf16 value) {
-    uint32_t bits = uint32_t(value.bits) << 16;
-    float result;
-    std::memcpy(&result, &bits, sizeof result);
-    return result;
-}
-
-inline void store(float &place, float value) { place = value; }
-
-inline void store(Bf16 &place, float value) {  // to the nearest, ties to even
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    place.bits = uint16_t(value == value ? rounded : 0x7fc0u);  // rounding could hide a NaN
-}
-
-// exp(x) = 2^n exp(r), |r| <= ln(2) / 2, the latter by its Taylor series: relative error 2e-7.
-// Written without branches and library calls, so that it is computed for many channels at once.
-inline float exponential(float x) {
-    const float big = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 87.0f ? 87.0f : x;
-    float shifted = x * 1.44269504f + big, n = shifted - big;
-    float r = x - n * 0.693359375f + n * 2.12194440e-4f;  // ln(2) in two parts
-    float p = 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    uint32_t bits;
-    std::memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits - 0x4b400000u + 127u) << 23;  // n as an exponent
-    float power;
-    std::memcpy(&power, &bits, sizeof power);
-    return p * power;
-}
-
-inline float sigmoid(float z) { return 1.0f / (1.0f + exponential(-z)); }
+inline float sigmoid(float z) { return 1.0f / (1.0f + exponential<float, uint32_t>(-z)); }
 
 struct Sizes {
     int64_t batch, pixels, width, groups;

@@ -15,25 +15,15 @@ Only x and the two statistics are kept for the way back. Every image is one thre
 result does not depend on the number of threads.
 """
 
-import ctypes
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mezzotint.kernels.build import library
+from mezzotint.kernels.calls import KINDS, call
 
-__all__ = ["fits", "group_norm"]
-
-KINDS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-
-
-def fits(x: Tensor) -> bool:
-    """Whether `group_norm` can be had for this tensor on this machine."""
-    if x.device.type != "cpu" or x.dtype not in KINDS or torch.compiler.is_compiling():
-        return False
-    return library() is not None
+__all__ = ["group_norm"]
 
 
 def group_norm(
@@ -78,11 +68,11 @@ class _GroupNorm(torch.autograd.Function):
         mean, inverse = gain.new_empty(2, batch, groups).unbind()
         ctx.sizes = batch, height * across, width, groups
         ctx.name = f"{KINDS[x.dtype]}_{'silu' if silu else 'linear'}"
-        _call(
+        call(
             f"forward_{ctx.name}",
             (x, gain, bias, scale, shift, y, mean, inverse),
             ctx.sizes,
-            ctypes.c_float(epsilon),
+            epsilon,
         )
         ctx.save_for_backward(x, gain, bias, scale, shift, mean, inverse)
         return y
@@ -95,7 +85,7 @@ class _GroupNorm(torch.autograd.Function):
         dy = dy.to(x.dtype).contiguous(memory_format=torch.channels_last)
         dx = torch.empty_like(x)
         g, gx = gain.new_empty(2, batch, width).unbind()  # sums over pixels
-        _call(
+        call(
             f"backward_{ctx.name}",
             (dy, x, gain, bias, scale, shift, mean, inverse, dx, g, gx),
             ctx.sizes,
@@ -109,13 +99,3 @@ class _GroupNorm(torch.autograd.Function):
 def _plain(tensor: Tensor, *shape: int) -> Tensor:
     """As the kernels read it, which trust that it is so."""
     return tensor.detach().to("cpu", torch.float32).expand(shape).contiguous()
-
-
-def _call(
-    name: str, tensors: tuple[Tensor | None, ...], sizes: tuple[int, ...], *more: Any
-) -> None:
-    pointers = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in tensors]
-    numbers = [ctypes.c_int64(size) for size in sizes]
-    kernels = library()
-    assert kernels is not None, "ask fits() first"
-    getattr(kernels, name)(*pointers, *numbers, *more, ctypes.c_int(torch.get_num_threads()))

@@ -14,11 +14,12 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody uses
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mezzotint.kernels import fits, group_norm
+from mezzotint.kernels import attention, fits, group_norm
 
 __all__ = ["ACTIVATIONS", "NORMS", "Attention", "Block", "ConvBlock", "zeroed"]
 
-HEAD_WIDTH = 64  # channels of one attention head
+NARROW = 16
+"""Heads of up to so many channels are faster through our kernel, wider ones as products."""
 
 _KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 # On a CPU the flash kernel's backward pass takes five times as long as products at 49 pixels.
@@ -43,6 +44,13 @@ class Block:
 
     projection: Literal["linear", "conv"] = "linear"
     """What brings the embedding to the block's width: Linear, or a 1x1 convolution."""
+
+    head: int = 64
+    """Channels of an attention head; a width that it does not divide has fewer, wider heads."""
+
+    def __post_init__(self) -> None:
+        if self.head < 1:
+            raise ValueError(f"an attention head has at least 1 channel, got {self.head}")
 
 
 class GroupNorm(nn.GroupNorm):
@@ -182,7 +190,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, spec: Block) -> None:
         super().__init__()
-        most = max(1, width // HEAD_WIDTH)
+        most = max(1, width // spec.head)
         self.heads = next(h for h in range(most, 0, -1) if width % h == 0)
         # Attention without any norm diverges, so "none" gets the cheap one here.
         self.norm = NORMS["rms" if spec.norm == "none" else spec.norm](width)
@@ -193,8 +201,12 @@ class Attention(nn.Module):
         """(B, C, H, W) -> (B, C, H, W)."""
         height, width = x.shape[2:]
         tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, H W, C)
-        q, k, v = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        with sdpa_kernel(_KERNELS if x.device.type != "cpu" else [SDPBackend.MATH]):
-            mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, H W, C / heads)
-        mixed = self.out(mixed.transpose(1, 2).flatten(2))  # (B, H W, C)
+        qkv = self.qkv(tokens).unflatten(2, (3, self.heads, -1))  # (B, H W, 3, heads, C / heads)
+        if qkv.shape[4] <= NARROW and fits(qkv):
+            mixed = attention(qkv)  # (B, H W, heads, C / heads)
+        else:
+            q, k, v = qkv.permute(2, 0, 3, 1, 4)
+            with sdpa_kernel(_KERNELS if x.device.type != "cpu" else [SDPBackend.MATH]):
+                mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        mixed = self.out(mixed.flatten(2))  # (B, H W, C)
         return x + mixed.transpose(1, 2).unflatten(2, (height, width))

@@ -1,0 +1,37 @@
+"""When kernels can be called, and how: with pointers, sizes and numbers."""
+
+import ctypes
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+from mezzotint.kernels.build import library
+
+__all__ = ["KINDS", "call", "fits"]
+
+KINDS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+def fits(x: Tensor) -> bool:
+    """Whether there are kernels for this tensor on this machine.
+
+    Not while torch compiles or counts FLOPs: what it cannot see into would be left out.
+    """
+    if x.device.type != "cpu" or x.dtype not in KINDS:
+        return False
+    if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+        return False
+    return library() is not None
+
+
+def call(
+    name: str, tensors: tuple[Tensor | None, ...], sizes: tuple[int, ...], *numbers: float
+) -> None:
+    """Call the function of this name with the tensors' addresses and the number of threads."""
+    pointers = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in tensors]
+    integers = [ctypes.c_int64(size) for size in sizes]
+    floats = [ctypes.c_float(number) for number in numbers]
+    kernels = library()
+    assert kernels is not None, "ask fits() first"
+    getattr(kernels, name)(*pointers, *integers, *floats, ctypes.c_int(torch.get_num_threads()))
