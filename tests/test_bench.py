@@ -118,7 +118,7 @@ def test_the_median_leaves_the_first_out_and_stops_when_the_time_is_up():
 def test_the_speed_of_a_budget_is_that_of_the_median_step(monkeypatch):
     times = itertools.chain([99.0], [1.0, 1.0, 2.0, 50.0], itertools.repeat(0.0))
     monkeypatch.setattr(start, "training_steps", lambda *given: times)
-    data = benchmark._images("digits")
+    data = benchmark.noise_images("digits")
     config = start.parse_config(start.load_preset("digits"), start.Config)
     assert start._images_per_second(config, data, Compute()) == pytest.approx(32 / 1.5)
 
@@ -127,7 +127,7 @@ def test_training_steps_take_their_time_and_do_not_end():
     config = start.parse_config(
         start.override(start.load_preset("digits"), ["network.levels=[{width=8}]"]), start.Config
     )
-    steps = start.training_steps(config, benchmark._images("digits"), Compute())
+    steps = start.training_steps(config, benchmark.noise_images("digits"), Compute())
     assert all(0 < seconds < 60 for seconds in itertools.islice(steps, 5))
     assert next(steps) > 0
 
@@ -213,7 +213,7 @@ def test_a_preset_tells_the_source_it_is_meant_for(preset, source):
 def test_images_have_the_shape_of_the_source():
     assert SOURCES["digits"].shape == tuple(load("digits").images.shape[1:])
     for preset in preset_names():
-        data = benchmark._images(start.usual_source(preset))
+        data = benchmark.noise_images(start.usual_source(preset))
         assert tuple(data.images.shape[1:]) == SOURCES[data.name].shape
         # Uniform noise in [-1, 1] has the deviation 1 / sqrt(3).
         assert data.deviation == pytest.approx(3**-0.5, abs=0.01)

@@ -8,28 +8,29 @@ Training     x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps, t uniform i
              2006.11239, eq. 14). Adam, constant rate 1e-3, batch 128, no augmentation.
 Sampling     DDIM without noise (Song et al. 2020, arXiv 2010.02502, eq. 12 with sigma_t = 0), 50
              evaluations, batch 250; the scheduler's defaults, which clip x0 to [-1, 1].
-Variants     --as-it-comes: float32, no EMA. --best: bf16 autocast in training and sampling, and
-             samples from diffusers' EMA with its warm-up for short runs, decay
+Variants     As it comes: float32, the plain weights. At its best: bf16 autocast, torch.compile and
+             diffusers' EMA with its warm-up for short runs, decay
              min(0.9999, 1 - (1 + step)^-0.75).
-             Heads of 8 channels make the backward pass of bf16 attention slow on a CPU: --best
-             may train fewer images a second than float32 does. See README.md.
-Protocol     Trained on split("train") of the data that mezzotint loads, so with the same held-out
-             images as mezzotint's own runs. The minutes are those of training alone: batches,
-             steps and the EMA count; loading, saving and sampling do not. Nothing else may run
-             meanwhile: cpu_seconds well below threads * seconds says that something did.
+Protocol     `speed` measures how many images a second each variant trains, nothing else running;
+             times the minutes, that is what each sees. `train` keeps plain and EMA weights at
+             such numbers of images, on split("train") of the data that mezzotint loads, so with
+             the same held-out images as mezzotint's own runs. What a run learns does not depend
+             on how fast it goes: --through-our-kernels has the answer two to three times sooner,
+             from the same layers, equal but for rounding (same_layers.py), and says so in
+             facts.json.
 
-    python benchmarks/peers/diffusers_recipe.py train fashion-mnist --minutes 10 --best --out DIR
-    python benchmarks/peers/diffusers_recipe.py draw DIR/10min
+    python benchmarks/peers/diffusers_recipe.py speed fashion-mnist
+    python benchmarks/peers/diffusers_recipe.py train fashion-mnist --images 25000 32000 --out DIR
+    python benchmarks/peers/diffusers_recipe.py draw DIR/32000 --weights ema
 
-A snapshot is a folder DIR/10min: plain.safetensors, for --best also ema.safetensors, facts.json
-(written last, so a folder that has it is whole) and, once drawn, samples.npz.
+A snapshot is a folder DIR/32000: plain.safetensors, ema.safetensors, facts.json (written last, so
+a folder that has it is whole) and, once drawn, samples-ema.npz.
 """
 
 import argparse
 import json
-import os
-import platform
 import shlex
+import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -44,15 +45,21 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from same_layers import replace_forwards
+from torch import Tensor, nn
 
-from mezzotint.data import load
+from mezzotint.data import ImageSet, load
 from mezzotint.errors import InputError
+from mezzotint.evaluation_file import hardware
 from mezzotint.imaging import save_npz, to_float, to_uint8
 
 STEPS, BETAS = 1000, "squaredcos_cap_v2"
 BATCH, DRAW_BATCH, EVALUATIONS = 128, 250, 50
 RECENT = 100  # steps whose mean loss is told
+ROUNDS, STEPS_A_ROUND = 3, 4  # of `speed`
+
+VARIANTS = {"as it comes": (False, False), "bf16": (True, False), "bf16, compiled": (True, True)}
+"""Autocast to bf16, torch.compile."""
 
 Json = dict[str, Any]
 
@@ -73,11 +80,6 @@ def settings(channels: int, size: int, classes: int) -> Json:
     }
 
 
-def autocast(best: bool) -> torch.autocast:
-    """bf16 for convolutions and products in the best variant; a no-op otherwise."""
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=best)
-
-
 def batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless epochs in random order: float32 (B, C, H, W) in [-1, 1] and int64 (B,)."""
     while True:
@@ -85,107 +87,128 @@ def batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
             yield to_float(images[pick]), labels[pick]
 
 
-def train(
-    source: str, minutes: float, snapshots: list[float], best: bool, out: Path, seed: int
-) -> list[Path]:
-    """Train for so many minutes; returns the snapshots' folders, the last at the end."""
+def steps(
+    data: ImageSet, model: nn.Module, bf16: bool, ema: EMAModel | None = None
+) -> Iterator[tuple[int, float]]:
+    """Training steps without end: the number of images, and the loss."""
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    scheduler = DDPMScheduler(num_train_timesteps=STEPS, beta_schedule=BETAS)
+    for images, labels in batches(*data.split("train")):
+        noise = torch.randn_like(images)
+        t = torch.randint(STEPS, labels.shape)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            predicted = model(scheduler.add_noise(images, noise, t), t, labels).sample
+        loss = F.mse_loss(predicted.float(), noise)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if ema:
+            ema.step(model.parameters())
+        yield len(images), loss.item()
+
+
+def speed(source: str) -> None:
+    """Print the images that each variant trains a second, in turn, the median of the rounds."""
+    data = load(source)
+    running: dict[str, Iterator[tuple[int, float]]] = {}
+    for name, (bf16, compiled) in VARIANTS.items():
+        model = UNet2DModel(**settings(data.channels, data.height, len(data.classes)))
+        if compiled:
+            model.compile()
+        ema = None if name == "as it comes" else averages(model)
+        running[name] = steps(data, model, bf16, ema)
+        for _ in range(3):  # warm-up; compiles
+            next(running[name])
+    pace: dict[str, list[float]] = {name: [] for name in running}
+    for _ in range(ROUNDS):
+        for name, walk in running.items():
+            start = time.perf_counter()
+            images = sum(next(walk)[0] for _ in range(STEPS_A_ROUND))
+            pace[name].append(images / (time.perf_counter() - start))
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {ROUNDS} rounds")
+    for name, rates in pace.items():
+        print(f"{name}: {statistics.median(rates):.1f} images/s trained")
+
+
+def averages(model: nn.Module) -> EMAModel:
+    """diffusers' EMA, as its examples set it for short runs."""
+    return EMAModel(model.parameters(), decay=0.9999, use_ema_warmup=True, power=0.75)
+
+
+def train(source: str, stops: list[int], out: Path, seed: int, ours: bool) -> None:
+    """Train to each of these numbers of images and keep a snapshot there."""
     data = load(source)
     torch.manual_seed(seed)
     network = settings(data.channels, data.height, len(data.classes))
     model = UNet2DModel(**network)
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
-    scheduler = DDPMScheduler(num_train_timesteps=STEPS, beta_schedule=BETAS)
-    ema = EMAModel(model.parameters(), decay=0.9999, use_ema_warmup=True, power=0.75)
-    stops = [stop for stop in sorted(set(snapshots)) if 0 < stop < minutes] + [minutes]
-    stream = batches(*data.split("train"))
-    folders: list[Path] = []
-    losses: list[float] = []
-    seconds, cpu, seen = 0.0, 0.0, 0
-    for stop in stops:
-        while seconds < 60 * stop:
-            start, cpu_start = time.perf_counter(), time.process_time()
-            images, labels = next(stream)
-            noise = torch.randn_like(images)
-            t = torch.randint(STEPS, labels.shape)
-            with autocast(best):
-                predicted = model(scheduler.add_noise(images, noise, t), t, labels).sample
-            loss = F.mse_loss(predicted.float(), noise)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            if best:
-                ema.step(model.parameters())
-            losses = [*losses[1 - RECENT :], loss.item()]
-            seconds += time.perf_counter() - start
-            cpu += time.process_time() - cpu_start
-            seen += len(images)
+    if ours:
+        replace_forwards(model)
+    ema = averages(model)
+    walk = steps(data, model, bf16=ours, ema=ema)
+    seen, losses = 0, [0.0]
+    start = time.perf_counter()
+    for stop in sorted(stops):
+        while seen < stop:
+            images, loss = next(walk)
+            seen += images
+            losses = [*losses[1 - RECENT :], loss]
         facts: Json = {
             "source": source,
             "fingerprint": data.fingerprint,
             "network": network,
             "train_images": len(data.splits["train"]),
-            "best": best,
             "seed": seed,
-            "minutes": stop,
-            "seconds": round(seconds, 2),
-            "cpu_seconds": round(cpu, 2),
+            "through_our_kernels": ours,
+            "seconds": round(time.perf_counter() - start, 2),
             "images_seen": seen,
             "loss": sum(losses) / len(losses),  # of the last RECENT steps
             "command": command(),
             **machine(),
         }
-        weights = {"plain": model.state_dict()}
-        if best:
-            names = [name for name, _ in model.named_parameters()]
-            weights["ema"] = dict(zip(names, ema.shadow_params, strict=True))
-        folders.append(save(out / f"{stop:g}min", weights, facts))
-        print(f"{folders[-1]}: {told(seen, seconds, cpu)}, loss {facts['loss']:.4f}", flush=True)
-    return folders
+        names = [name for name, _ in model.named_parameters()]
+        averaged = dict(zip(names, ema.shadow_params, strict=True))
+        folder = save(out / str(stop), {"plain": model.state_dict(), "ema": averaged}, facts)
+        print(f"{folder}: {facts['seconds']:.0f} s, loss {facts['loss']:.4f}", flush=True)
 
 
 def save(folder: Path, weights: dict[str, dict[str, Tensor]], facts: Json) -> Path:
     """Write a snapshot; returns its folder."""
     folder.mkdir(parents=True)
     for name, tensors in weights.items():
-        save_file(tensors, folder / f"{name}.safetensors")
+        packed = {key: value.contiguous() for key, value in tensors.items()}  # not channels_last
+        save_file(packed, folder / f"{name}.safetensors")
     (folder / "facts.json").write_text(json.dumps(facts, indent=1))
     return folder
 
 
 @torch.inference_mode()
-def draw(snapshot: Path, samples: int, seed: int, out: Path) -> Path:
-    """Draw samples, the classes in equal shares; writes an .npz and returns its path."""
+def draw(snapshot: Path, weights: str, samples: int, seed: int, out: Path, ours: bool) -> None:
+    """Draw samples, the classes in equal shares, into an .npz."""
     facts: Json = json.loads((snapshot / "facts.json").read_text())
     network = facts["network"]
     channels, size = network["in_channels"], network["sample_size"]
-    weights = "ema" if facts["best"] else "plain"
     model = UNet2DModel(**network).eval()
     model.load_state_dict(load_file(snapshot / f"{weights}.safetensors"))
+    if ours:
+        replace_forwards(model)
     scheduler = DDIMScheduler(num_train_timesteps=STEPS, beta_schedule=BETAS)
     scheduler.set_timesteps(EVALUATIONS)
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(samples) % network["num_class_embeds"]
     parts: list[Tensor] = []
-    start, cpu_start = time.perf_counter(), time.process_time()
+    start = time.perf_counter()
     for part in labels.split(DRAW_BATCH):
         x = torch.randn(len(part), channels, size, size, generator=generator)
-        with autocast(facts["best"]):
+        with torch.autocast("cpu", torch.bfloat16, enabled=ours):
             for t in scheduler.timesteps:
                 x = scheduler.step(model(x, t, part).sample.float(), t, x).prev_sample
         parts.append(to_uint8(x))
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
+    seconds = round(time.perf_counter() - start, 2)
     how = {"weights": weights, "sampler": "ddim", "evaluations": EVALUATIONS, "seed": seed}
-    pace = {"seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2)}
-    meta = {"command": command(), **how, **pace, **machine(), "training": facts}
+    how |= {"through_our_kernels": ours, "seconds": seconds}
+    meta = {"command": command(), **how, **machine(), "training": facts}
     save_npz(out, torch.cat(parts), labels, meta)
-    print(f"{out}: {told(samples, seconds, cpu)}", flush=True)
-    return out
-
-
-def told(images: int, seconds: float, cpu: float) -> str:
-    """The pace in words."""
-    pace = f"{images / seconds:.2f} images/s on {torch.get_num_threads()} threads"
-    return f"{images:,} images in {seconds:.1f} s ({cpu:.1f} s of CPU), {pace}"
+    print(f"{out}: {samples / seconds:.2f} images/s", flush=True)
 
 
 def command() -> str:
@@ -195,42 +218,27 @@ def command() -> str:
 
 def machine() -> Json:
     """Versions and hardware."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    processor = names[0] if names else platform.processor() or "unknown"
-    return {
-        "hardware": f"{processor}, {os.cpu_count()} cores",
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "diffusers")},
-    }
-
-
-def minutes_list(text: str) -> list[float]:
-    """'2,5,10' -> [2.0, 5.0, 10.0]."""
-    return [float(part) for part in text.split(",")]
+    return {**hardware(), "diffusers": version("diffusers")}
 
 
 def arguments() -> argparse.ArgumentParser:
-    """The two commands."""
+    """The three commands."""
     both = argparse.ArgumentParser(add_help=False)
-    both.add_argument("--samples", type=int, default=10_000, help="how many; train: 0 draws none")
     both.add_argument("--seed", type=int, default=0)
-    both.add_argument("--threads", type=int, default=2)
+    both.add_argument("--through-our-kernels", action="store_true", dest="ours")
     parser = argparse.ArgumentParser(description="The recipe that a diffusers user follows.")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verb = verbs.add_parser("train", parents=[both], help="train, then draw from each snapshot")
+    verb = verbs.add_parser("speed", help="images trained a second, as it comes and at its best")
     verb.add_argument("source", help="mnist, fashion-mnist, or what else mezzotint loads")
-    verb.add_argument("--minutes", type=float, required=True, help="of training alone")
-    verb.add_argument("--snapshots", type=minutes_list, default="2,5,10,30,60", help="minutes")
-    variant = verb.add_mutually_exclusive_group()
-    variant.add_argument("--as-it-comes", action="store_false", dest="best", help="the default")
-    variant.add_argument("--best", action="store_true", help="bf16 autocast and EMA")
+    verb = verbs.add_parser("train", parents=[both], help="train, with snapshots")
+    verb.add_argument("source")
+    verb.add_argument("--images", type=int, nargs="+", required=True, help="where to keep one")
     verb.add_argument("--out", type=Path, required=True, help="a new folder")
     verb = verbs.add_parser("draw", parents=[both], help="draw labelled samples from a snapshot")
     verb.add_argument("snapshot", type=Path, help="a folder that train made")
-    verb.add_argument("--out", type=Path, help="FILE.npz; else samples.npz in the snapshot")
+    verb.add_argument("--weights", choices=["plain", "ema"], default="ema")
+    verb.add_argument("--samples", type=int, default=10_000)
+    verb.add_argument("--out", type=Path, help="FILE.npz; else in the snapshot")
     return parser
 
 
@@ -238,24 +246,24 @@ def main() -> None:
     """Run one command; what is already there is never overwritten."""
     parser = arguments()
     asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    out: Path = asked.out or asked.snapshot / "samples.npz"
-    if asked.verb == "train" and not asked.minutes > 0:
-        parser.error(f"--minutes {asked.minutes:g}: give more than 0")
-    if asked.samples < (asked.verb == "draw"):
-        parser.error(f"--samples {asked.samples}: give 1 or more (train: 0 draws none)")
-    if out.exists():
-        parser.error(f"--out {out} is already there: choose another name")
-    if asked.verb == "draw" and not (asked.snapshot / "facts.json").exists():
-        parser.error(f"{asked.snapshot} is no snapshot: give a folder that train made")
+    if asked.verb == "draw":
+        asked.out = asked.out or asked.snapshot / f"samples-{asked.weights}.npz"
+        if not (asked.snapshot / "facts.json").exists():
+            parser.error(f"{asked.snapshot} is no snapshot: give a folder that train made")
+        if asked.samples < 1:
+            parser.error(f"--samples {asked.samples}: give 1 or more")
+    if asked.verb != "speed" and asked.out.exists():
+        parser.error(f"--out {asked.out} is already there: choose another name")
+    if asked.verb == "train" and min(asked.images) < 1:
+        parser.error(f"--images {min(asked.images)}: give 1 or more")
     try:
-        if asked.verb == "draw":
-            draw(asked.snapshot, asked.samples, asked.seed, out)
-            return
-        run = (asked.source, asked.minutes, asked.snapshots, asked.best, out, asked.seed)
-        for folder in train(*run):
-            if asked.samples:
-                draw(folder, asked.samples, asked.seed, folder / "samples.npz")
+        if asked.verb == "speed":
+            speed(asked.source)
+        elif asked.verb == "train":
+            train(asked.source, asked.images, asked.out, asked.seed, asked.ours)
+        else:
+            how = (asked.weights, asked.samples, asked.seed, asked.out, asked.ours)
+            draw(asked.snapshot, *how)
     except InputError as error:
         parser.error(str(error))
 

@@ -1,9 +1,9 @@
 """diffusers' own layers and weights, computed our way: what the kernels and the layout alone give.
 
-The network keeps its modules and parameters; three forward methods are replaced: of the residual
-block (GroupNorm and SiLU in one pass), of attention (plain products, which go backwards faster on
-a CPU than torch's flash attention) and of upsampling (the layout stays channels_last). Outputs are
-equal but for rounding, which is checked here, before anything is timed.
+The network keeps its modules and parameters; forward methods are replaced: of the residual block
+and the end (GroupNorm and SiLU in one pass), of attention (one kernel, queries, keys and values
+from one product) and of upsampling (the layout stays channels_last). Outputs are equal but for
+rounding, which is checked here, before anything is timed.
 """
 
 import copy
@@ -50,18 +50,23 @@ def upsample(block: nn.Module, x: Tensor, output_size: object = None) -> Tensor:
 FORWARDS = {"ResnetBlock2D": residual, "Attention": attend, "Upsample2D": upsample}
 
 
+def replace_forwards(unet: nn.Module) -> None:
+    """Make a UNet2DModel compute our way, channels_last."""
+    for module in unet.modules():
+        if forward := FORWARDS.get(type(module).__name__):
+            module.forward = types.MethodType(forward, module)
+    norm = unet.conv_norm_out
+    norm.forward = lambda x: normed(norm, x, silu=True)
+    unet.conv_act = nn.Identity()
+    unet.to(memory_format=torch.channels_last)
+
+
 def through_our_kernels(network: nn.Module) -> nn.Module:
     """The network with its forward methods replaced; AssertionError if it computes otherwise."""
     before = copy.deepcopy(network)
-    for module in network.modules():
-        if forward := FORWARDS.get(type(module).__name__):
-            module.forward = types.MethodType(forward, module)
     unet = network.network
-    unet.conv_norm_out.forward = lambda x, norm=unet.conv_norm_out: normed(norm, x, silu=True)
-    unet.conv_act = nn.Identity()
-    network.to(memory_format=torch.channels_last)
-    config = network.network.config
-    x = torch.randn(4, config.in_channels, config.sample_size, config.sample_size)
+    replace_forwards(unet)
+    x = torch.randn(4, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
     given = x, torch.rand(4), torch.arange(4)
     with torch.no_grad():
         a, b = before(*given), network(*given)

@@ -46,7 +46,18 @@ from mezzotint.progress import peak_memory
 from mezzotint.randomness import generator
 from mezzotint.start import OVERHEAD, training_steps, usual_source, usual_time
 
-__all__ = ["OUTSIDE", "PARTS", "REST", "Bench", "Work", "bench", "shares", "training_flop"]
+__all__ = [
+    "OUTSIDE",
+    "PARTS",
+    "REST",
+    "Bench",
+    "Work",
+    "bench",
+    "fresh_model",
+    "noise_images",
+    "shares",
+    "training_flop",
+]
 
 CLASSES = 10
 IMAGES = 1024
@@ -163,10 +174,10 @@ def bench(
     torch.compile.
     """
     table = load_preset(preset)
-    data = _images(usual_source(preset))
+    data = noise_images(usual_source(preset))
     config = parse_config(with_deviation(table, data.deviation), Config)
     budget = Budget.parse(config.training.budget)
-    model = _model(config, data, choose(device))
+    model = fresh_model(config, data, choose(device))
     compute, batch = model.compute, config.training.batch
     with compute.active():
         side = PRODUCT.get(compute.device, 2048)
@@ -304,7 +315,7 @@ def _wait(compute: Compute) -> None:
         torch.accelerator.synchronize()
 
 
-def _images(source: str) -> ImageSet:
+def noise_images(source: str) -> ImageSet:
     """Noise in the shape of a source's images."""
     entry, draws = SOURCES[source], generator("bench")
     images = torch.randint(0, 256, (IMAGES, *entry.shape), dtype=torch.uint8, generator=draws)
@@ -321,7 +332,7 @@ def _images(source: str) -> ImageSet:
     )
 
 
-def _model(config: Config, data: ImageSet, compute: Compute) -> Model:
+def fresh_model(config: Config, data: ImageSet, compute: Compute) -> Model:
     """An untrained model; drawing from it takes as long as from a trained one."""
     denoiser = build_denoiser(config, data.channels, len(data.classes)).to(compute.device)
     return Model(

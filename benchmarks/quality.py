@@ -1,0 +1,53 @@
+"""The ruler that the benchmarks share: Frechet distance of classifier features, and what is read.
+
+Against the test split, by the set's pinned classifier, as `mezzotint evaluate` does it; the floor
+is the same distance of as many real train images, since n moves both.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mezzotint.data import ImageSet, load
+from mezzotint.evaluation.features import classifier_for
+from mezzotint.evaluation.frechet import frechet_distance, moments
+from mezzotint.evaluation.measures import Reference
+
+
+@dataclass(frozen=True)
+class Quality:
+    fd: float
+    above: float
+    """fd less the floor."""
+
+    accuracy: float
+    """Share of samples that are read as their label."""
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """A data set's test split, read once, for samples of a number."""
+
+    data: ImageSet
+    n: int
+    reference: Reference
+    floor: float
+
+    @staticmethod
+    def of(source: str, n: int) -> "Ruler":
+        data = load(source)
+        classifier = classifier_for(data, print)
+        reference = Reference.of(
+            data, classifier, classifier, n=len(data.splits["test"]), anchors=()
+        )
+        train = moments(reference.floor.features[:n])
+        return Ruler(data, n, reference, frechet_distance(train, moments(reference.real.features)))
+
+    def measure(self, images: Tensor, labels: Tensor) -> Quality:
+        """Of n images uint8 (n, C, H, W) with the labels that were asked for."""
+        assert len(images) == self.n, f"{len(images)} images, the floor is of {self.n}"
+        read = self.reference.read(images, labels)
+        fd = frechet_distance(moments(read.features), moments(self.reference.real.features))
+        assert read.probabilities is not None
+        right = read.probabilities.argmax(1) == labels
+        return Quality(fd, fd - self.floor, float(right.float().mean()))

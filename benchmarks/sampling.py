@@ -1,0 +1,62 @@
+"""Quality against evaluations of the network, for every sampler, on one trained run.
+
+    python benchmarks/sampling.py runs/fashion-mnist --n 2000
+
+Each cell is the Frechet distance of n samples (classifier features, test split) less the floor of
+n real images; all cells start from the same noise. Guidance, interval and ladder are the run's
+own unless given. The last column is the speed of the row's last cell.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+from mezzotint.config import SAMPLERS
+from mezzotint.model import Drawing
+from mezzotint.run import Run
+from quality import Ruler
+
+COUNTS = (4, 6, 8, 10, 12, 20, 50, 200)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--n", type=int, default=2000, help="samples a cell")
+    parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS))
+    parser.add_argument("--evaluations", type=int, nargs="+", default=COUNTS)
+    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--interval", type=float, nargs=2)
+    parser.add_argument("--seeds", type=int, default=1, help="cells are means; spread beside")
+    given = parser.parse_args()
+    run = Run.at(given.run)
+    model, _ = run.model()
+    ruler = Ruler.of(run.config.origin.source, given.n)
+    labels = torch.arange(given.n) % len(model.classes)
+    interval = tuple(given.interval) if given.interval else None
+    print(f"{run.path}, n = {given.n}, floor {ruler.floor:.3f}, {model.compute.threads} threads\n")
+    print("| sampler |" + "".join(f" {count} |" for count in given.evaluations) + " images/s |")
+    print("|---" * (len(given.evaluations) + 2) + "|")
+    for sampler in given.samplers:
+        print(f"| {sampler} |", end="", flush=True)
+        for count in given.evaluations:
+            changed = model.changed(
+                sampler=sampler, evaluations=count, guidance=given.guidance, interval=interval
+            )
+            found = []
+            start = time.perf_counter()
+            for seed in range(given.seeds):
+                images = changed.draw(Drawing.of(labels, seed))
+                found.append(ruler.measure(images, labels).above)
+            seconds = time.perf_counter() - start
+            cell = f"{sum(found) / len(found):.3f}"
+            if len(found) > 1:
+                cell += f" ({min(found):.3f} to {max(found):.3f})"
+            print(f" {cell} |", end="", flush=True)
+        print(f" {given.n * given.seeds / seconds:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

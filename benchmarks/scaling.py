@@ -1,0 +1,134 @@
+"""Time and memory as batch, width, data set and number of samples grow.
+
+    python benchmarks/scaling.py                     # all of it, about ten minutes on two cores
+    python benchmarks/scaling.py --only images
+
+Every point is a process of its own, so that its memory is its own. Peak memory is what the system
+counted at most; of a data set that lies on the disk and is mapped into memory, pages that were
+read count too, though they go as soon as somebody needs the room: what cannot go is `private`.
+The images are noise, memory-mapped as mezzotint's own cache is.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mezzotint.bench import fresh_model, noise_images
+from mezzotint.config import Config, load_preset, parse_config, with_deviation
+from mezzotint.data import ImageSet
+from mezzotint.machine import choose
+from mezzotint.model import Drawing
+from mezzotint.progress import peak_memory
+from mezzotint.start import training_steps, usual_time
+
+PRESET, SECONDS = "mnist", 10.0
+POINTS = {
+    "batch": (16, 64, 128, 256, 512),
+    "width": (0.5, 1, 2),
+    "images": (10_000, 60_000, 250_000, 1_000_000),
+    "samples": (100, 1_000, 10_000),
+}
+HEADS = {
+    "batch": "images in a step",
+    "width": "times the preset's width",
+    "images": "training images, mapped",
+    "samples": "samples drawn",
+}
+
+
+def usual() -> tuple[Config, ImageSet]:
+    """The preset, and noise in the shape of its images."""
+    data = noise_images(PRESET)
+    return parse_config(with_deviation(load_preset(PRESET), data.deviation), Config), data
+
+
+def widened(config: Config, times: float) -> Config:
+    levels = tuple(
+        dataclasses.replace(level, width=int(level.width * times))
+        for level in config.network.levels
+    )
+    network = dataclasses.replace(config.network, levels=levels)
+    return config.model_copy(update={"network": network})
+
+
+def train(batch: int = 0, width: float = 1, images: int = 0) -> float:
+    """Images trained a second."""
+    config, data = usual()
+    config = widened(config, width)
+    if batch:
+        training = config.training.model_copy(update={"batch": batch})
+        config = config.model_copy(update={"training": training})
+    with tempfile.TemporaryDirectory() as folder:
+        if images:
+            file = np.lib.format.open_memmap(
+                Path(folder) / "images.npy", "w+", np.uint8, (images, *data.images.shape[1:])
+            )
+            for start in range(0, images, len(data.images)):
+                piece = file[start : start + len(data.images)]
+                piece[:] = data.images[: len(piece)].numpy()
+            del file
+            mapped = np.load(Path(folder) / "images.npy", mmap_mode="c")
+            data = dataclasses.replace(
+                data,
+                images=torch.from_numpy(mapped),
+                labels=torch.arange(images) % len(data.classes),
+                splits={name: torch.arange(images) for name in data.splits},
+            )
+        compute = choose("auto")
+        with compute.active():
+            step, _ = usual_time(training_steps(config, data, compute), SECONDS)
+    return config.training.batch / step
+
+
+def sample(samples: int) -> float:
+    """Images drawn a second."""
+    config, data = usual()
+    model = fresh_model(config, data, choose("auto"))
+    start = time.perf_counter()
+    model.draw(Drawing.of(torch.arange(samples) % len(model.classes)))
+    return samples / (time.perf_counter() - start)
+
+
+KINDS: dict[str, Callable[[float], float]] = {
+    "batch": lambda n: train(batch=int(n)),
+    "width": lambda times: train(width=times),
+    "images": lambda n: train(images=int(n)),
+    "samples": lambda n: sample(int(n)),
+}
+
+
+def private() -> float:
+    """MiB of memory that is no file's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("RssAnon:")[1].split()[0]) / 2**10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--only", choices=list(KINDS))
+    parser.add_argument("--point", type=float, help=argparse.SUPPRESS)  # in the processes
+    given = parser.parse_args()
+    if given.point is not None:
+        speed = KINDS[given.only](given.point)
+        print(json.dumps([speed, peak_memory() / 2**20, private()]))
+        return
+    for kind in [given.only] if given.only else KINDS:
+        print(f"\n| {HEADS[kind]} | images/s | peak MiB | private MiB |\n" + "|---" * 4 + "|")
+        for point in POINTS[kind]:
+            command = [sys.executable, __file__, "--only", kind, "--point", str(point)]
+            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            speed, peak, own = json.loads(out.splitlines()[-1])
+            print(f"| {point:,} | {speed:.0f} | {peak:.0f} | {own:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

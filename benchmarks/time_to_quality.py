@@ -1,0 +1,100 @@
+"""How good after so many minutes, ours beside the recipe that a diffusers user follows.
+
+    python benchmarks/time_to_quality.py judge DIR/32000/samples-ema.npz     # a peer, once
+    python benchmarks/time_to_quality.py compare fashion-mnist --minutes 2 5 10 --peer-speed 41 52
+
+`judge` measures samples of peers/diffusers_recipe.py and keeps the result in peers/results.json.
+`compare` trains our preset for each of the minutes, draws as many samples and measures them with
+the same ruler. The peer's speed, as it comes and at its best, in images a second, is what
+`peers/diffusers_recipe.py speed` prints on this machine; times the minutes it says how many images
+the peer sees, and its row is the kept result with at least so many.
+
+Distances are Frechet distances of classifier features against the test split, less the floor.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mezzotint.api
+from mezzotint.imaging import load_npz
+from mezzotint.model import Drawing
+from quality import Ruler
+
+RESULTS = Path(__file__).parent / "peers" / "results.json"
+VARIANTS = {"as it comes": "plain", "at its best": "ema"}
+
+
+def kept() -> list[dict[str, Any]]:
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+
+
+def judge(file: Path) -> dict[str, Any]:
+    """Measure a peer's samples and keep the result."""
+    samples = load_npz(file)
+    meta, n = samples.meta, len(samples.images)
+    source = meta["training"]["source"]
+    found = Ruler.of(source, n).measure(samples.images, samples.labels)
+    row = {
+        "source": source,
+        "weights": meta["weights"],
+        "images_seen": meta["training"]["images_seen"],
+        "n": n,
+        "above": round(found.above, 4),
+        "accuracy": round(found.accuracy, 4),
+        "commands": [meta["training"]["command"], meta["command"]],
+    }
+    same = ("source", "weights", "images_seen", "n")
+    others = [r for r in kept() if any(r[key] != row[key] for key in same)]
+    RESULTS.write_text(json.dumps([*others, row], indent=1) + "\n")
+    return row
+
+
+def peer(source: str, weights: str, images: float, n: int) -> float:
+    """The peer's distance after at least so many images; NaN where none is kept."""
+    rows = [r for r in kept() if (r["source"], r["weights"], r["n"]) == (source, weights, n)]
+    rows = [r for r in rows if r["images_seen"] >= images]
+    return min(rows, key=lambda r: r["images_seen"])["above"] if rows else float("nan")
+
+
+def compare(source: str, minutes: list[float], speeds: list[float], n: int, out: Path) -> None:
+    ruler = Ruler.of(source, n)
+    labels = torch.arange(n) % len(ruler.data.classes)
+    print(f"{source}, n = {n}, floor {ruler.floor:.3f}\n")
+    print("| minutes | images | ours | accuracy | " + " | x | ".join(VARIANTS) + " | x |")
+    print("|---" * (4 + 2 * len(VARIANTS)) + "|")
+    for minute in minutes:
+        run = mezzotint.api.train(source, out=out / f"{minute:g}m", budget=f"{minute:g}m")
+        found = ruler.measure(mezzotint.api.load(run).draw(Drawing.of(labels)), labels)
+        cells = [f"{minute:g}", f"{run.images_seen():,}", f"{found.above:.3f}"]
+        cells.append(f"{found.accuracy:.1%}")
+        for weights, speed in zip(VARIANTS.values(), speeds, strict=True):
+            theirs = peer(source, weights, 60 * minute * speed, n)
+            cells += [f"{theirs:.3f}", f"{theirs / found.above:.1f}"]
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verb = verbs.add_parser("judge")
+    verb.add_argument("files", type=Path, nargs="+")
+    verb = verbs.add_parser("compare")
+    verb.add_argument("source")
+    verb.add_argument("--minutes", type=float, nargs="+", default=[2, 5, 10])
+    verb.add_argument("--peer-speed", type=float, nargs=2, required=True)
+    verb.add_argument("--n", type=int, default=2000)
+    verb.add_argument("--out", type=Path, default=Path("runs/time-to-quality"))
+    given = parser.parse_args()
+    if given.verb == "judge":
+        for file in given.files:
+            print(judge(file))
+    else:
+        compare(given.source, given.minutes, given.peer_speed, given.n, given.out)
+
+
+if __name__ == "__main__":
+    main()
