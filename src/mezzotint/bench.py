@@ -22,7 +22,6 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -37,7 +36,7 @@ from mezzotint.config import (
     with_deviation,
 )
 from mezzotint.data import SOURCES, ImageSet
-from mezzotint.diffusion import Condition, Denoiser, Weight, loss
+from mezzotint.diffusion import Condition, loss
 from mezzotint.evaluation_file import hardware
 from mezzotint.imaging import to_float
 from mezzotint.machine import Compute, choose
@@ -214,8 +213,13 @@ def training_flop(config: Config, data: ImageSet) -> float:
     """FLOPs of one image in a training step, forward and backward."""
     denoiser = build_denoiser(config, data.channels, len(data.classes))
     x0, label = to_float(data.images[:2]), data.labels[:2]
-    sigma, weight = torch.ones(len(x0)), config.objective.weight
-    return _flop(lambda: _backward(denoiser, x0, label, sigma, weight)) / len(x0)
+    condition, sigma, eps = Condition({"label": label}), torch.ones(len(x0)), torch.zeros_like(x0)
+    weight, guidance = config.objective.weight, config.training.guidance
+
+    def step() -> None:
+        loss(denoiser, x0, condition, sigma, eps, weight, guidance).sum().backward()
+
+    return _flop(step) / len(x0)
 
 
 def shares(spent: Iterable[tuple[tuple[str, ...], float]], whole: float) -> dict[str, float]:
@@ -294,13 +298,6 @@ def _sampling_flop(model: Model) -> float:
     walk = model.walk(Drawing.of(model.labels(None, 2)))
     next(walk)
     return _flop(lambda: next(walk)) / 2
-
-
-def _backward(
-    denoiser: Denoiser, x0: Tensor, label: Tensor, sigma: Tensor, weight: Weight
-) -> None:
-    condition, eps = Condition({"label": label}), torch.zeros_like(x0)
-    loss(denoiser, x0, condition, sigma, eps, weight).sum().backward()
 
 
 def _flop(work: Callable[[], Any]) -> int:

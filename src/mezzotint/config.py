@@ -22,6 +22,7 @@ from pydantic import (
     ValidationError,
     create_model,
     field_validator,
+    model_validator,
 )
 
 from mezzotint import diffusion
@@ -150,6 +151,9 @@ class Training(Strict):
     drop: float = Field(0.1, ge=0, le=1)
     """Probability of leaving the label free, which guidance needs."""
 
+    guidance: float = Field(1.0, ge=1, allow_inf_nan=False)
+    """Scale that is learned in, so that sampling needs no second evaluation; 1: none."""
+
     seed: int = 0
     validate_every: int = Field(20_000, ge=1)
     validation_images: int = Field(1000, ge=1)
@@ -176,6 +180,15 @@ class Training(Strict):
 
     best: Literal["loss", "fd", "kd", "coverage", "accuracy"] = "loss"
     """What decides on the best checkpoint: the validation loss, or a metric of those above."""
+
+    @model_validator(mode="after")
+    def _free_is_learned(self) -> "Training":
+        if self.guidance > 1 and self.drop == 0:
+            raise ValueError(
+                f"guidance {self.guidance:g} is learned from what the network does without a "
+                "label, which drop = 0 never shows it: set training.drop to 0.1"
+            )
+        return self
 
 
 class Sampling(Strict):

@@ -104,6 +104,28 @@ class RunConfig(Config):
     machine: Machine
 
 
+def plan_of(config: Config, images: int) -> Plan:
+    """What a configuration asks of the training loop, for a budget of so many images."""
+    t, objective = config.training, config.objective
+    return Plan(
+        images=images,
+        batch=t.batch,
+        seed=t.seed,
+        schedule=objective.schedule,
+        weight=objective.weight,
+        learning_rate=t.learning_rate,
+        rate=t.rate,
+        drop={"label": t.drop},
+        guidance=t.guidance,
+        clip=t.clip,
+        ema=t.ema,
+        validate_every=t.validate_every,
+        validation_images=t.validation_images,
+        patience=t.patience,
+        target=t.target,
+    )
+
+
 @dataclass(frozen=True)
 class Run:
     """A run directory and its configuration."""
@@ -143,23 +165,7 @@ class Run:
 
     def plan(self) -> Plan:
         """What the configuration asks of the training loop."""
-        t, objective = self.config.training, self.config.objective
-        return Plan(
-            images=self.config.machine.images,
-            batch=t.batch,
-            seed=t.seed,
-            schedule=objective.schedule,
-            weight=objective.weight,
-            learning_rate=t.learning_rate,
-            rate=t.rate,
-            drop={"label": t.drop},
-            clip=t.clip,
-            ema=t.ema,
-            validate_every=t.validate_every,
-            validation_images=t.validation_images,
-            patience=t.patience,
-            target=t.target,
-        )
+        return plan_of(self.config, self.config.machine.images)
 
     def fresh_state(self) -> TrainState:
         """A training that has not begun."""

@@ -4,6 +4,7 @@
 the budget is a time, and refuses a directory that holds something else.
 """
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -28,9 +29,8 @@ from mezzotint.data import SOURCES, ImageSet, load
 from mezzotint.diffusion import terminal_snr
 from mezzotint.errors import InputError
 from mezzotint.machine import COMPILE_PAYS_AFTER, Compute, choose
-from mezzotint.run import DataFacts, Machine, Origin, Run, RunConfig, fresh_state
+from mezzotint.run import DataFacts, Machine, Origin, Run, RunConfig, fresh_state, plan_of
 from mezzotint.training import Stepped, train
-from mezzotint.training.loop import Plan
 
 __all__ = [
     "OVERHEAD",
@@ -269,15 +269,7 @@ def usual_time(times: Iterator[float], seconds: float, least: int = 1) -> tuple[
 def training_steps(config: Config, data: ImageSet, compute: Compute) -> Iterator[float]:
     """Real training steps on a throw-away copy, without end: the seconds that each took."""
     state = fresh_state(config, DataFacts.of(data), compute)
-    plan = Plan(
-        images=1 << 40,
-        batch=config.training.batch,
-        seed=config.training.seed,
-        schedule=config.objective.schedule,
-        weight=config.objective.weight,
-        learning_rate=config.training.learning_rate,
-        validate_every=1 << 40,
-    )
+    plan = dataclasses.replace(plan_of(config, 1 << 40), validate_every=1 << 40, target=0.0)
     start = time.perf_counter()
     for record in train(state, data, plan, compute):
         if isinstance(record, Stepped):

@@ -14,6 +14,7 @@ from mezzotint.diffusion import (
     MinSnr,
     Uniform,
     V,
+    guide,
     loss,
 )
 
@@ -99,3 +100,49 @@ def test_an_image_has_its_own_loss_whatever_else_is_in_the_batch(precondition, w
         for k in range(N)
     ]
     torch.testing.assert_close(ours(precondition, weight), torch.cat(alone).detach())
+
+
+class Table(torch.nn.Module):
+    """One constant image a class, and one for the free."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = torch.nn.Parameter(torch.zeros(3, 1, 2, 2, dtype=torch.float64))
+
+    def forward(self, x, noise, condition):
+        return self.rows[condition.factors["label"]]  # free is -1, the last row
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5, 3.0])
+def test_guidance_that_was_learned_is_the_guidance_of_two_evaluations(scale):
+    means = torch.tensor([-0.5, 0.3, 0.1], dtype=torch.float64)  # the third is seen when free
+    label = torch.tensor([0, 1, -1])
+    x0 = means[:, None, None, None].expand(3, 1, 2, 2)
+    table, sigma = Table(), torch.ones(3, dtype=torch.float64)
+    denoiser = Denoiser(table, X0())
+    optimizer = torch.optim.SGD(table.parameters(), lr=1.0)
+    condition = Condition({"label": label})
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss(denoiser, x0, condition, sigma, 0 * x0, Uniform(), scale).sum().backward()
+        optimizer.step()
+    free = means[2]
+    wanted = torch.stack([*(free + scale * (means[:2] - free)), free])
+    got = table.rows.detach()[:, 0, 0, 0]
+    torch.testing.assert_close(got, wanted, rtol=1e-6, atol=0)
+    # Drawn from with guidance 1 / scale, it is the plain denoiser again.
+    plain = guide(denoiser, Condition({"label": label[:2]}), {"label": 1 / scale})
+    found = plain(x0[:2], torch.tensor(1.0, dtype=torch.float64))
+    torch.testing.assert_close(found.detach(), x0[:2], rtol=1e-6, atol=0)
+
+
+def test_no_gradient_is_taken_of_the_target():
+    network = Table()
+    denoiser, x0 = Denoiser(network, X0()), torch.ones(1, 1, 2, 2, dtype=torch.float64)
+    with torch.no_grad():
+        network.rows[0], network.rows[2] = 0.5, 0.25
+    one = torch.ones(1, dtype=torch.float64)
+    loss(denoiser, x0, Condition({"label": torch.tensor([0])}), one, x0, Uniform(), 2.0).backward()
+    # d/dD mean (D - t)^2 = 2 (D - t) / 4 with t = 1 + (0.5 - 0.25) / 2, D = 0.5
+    torch.testing.assert_close(network.rows.grad[0], torch.full((1, 2, 2), -0.3125).double())
+    assert network.rows.grad[2].abs().max() == 0

@@ -9,11 +9,21 @@ A weight is a function (sigma, out) -> (B,) of the level and of the precondition
              with the `Edm` precondition the same as Uniform.
 
 All weigh the error of x0, so none divides by an SNR that may be 0.
+
+Guidance can be learned in (Tang et al. 2025, arXiv 2502.12154, equation 10): with the target
+x0 + (1 - 1 / scale) (D - D_free), of which no gradient is taken, the best D solves
+
+    D = E[x0 | x, condition] + (1 - 1 / scale) (D - D_free)
+      = D_free + scale (E[x0 | x, condition] - D_free),
+
+what `guide` computes from two evaluations. Drawn from with guidance 1 / scale, such a denoiser is
+the plain one again.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from mezzotint.diffusion.condition import Condition
@@ -71,8 +81,19 @@ def loss(
     sigma: Tensor,
     eps: Tensor,
     weight: Weight,
+    guidance: float = 1.0,
 ) -> Tensor:
-    """The loss (B,) of clean images x0 (B, C, H, W) at levels sigma (B,) with unit noise eps."""
-    error = denoiser(x0 + like(x0, sigma) * eps, sigma, condition) - x0
+    """The loss (B,) of clean images x0 (B, C, H, W) at levels sigma (B,) with unit noise eps.
+
+    guidance: the scale, at least 1, that the denoiser learns to have built in; other than 1 it
+    costs an evaluation without gradient.
+    """
+    x = x0 + like(x0, sigma) * eps
+    estimate = denoiser(x, sigma, condition)
+    target = x0
+    if guidance != 1:
+        with torch.no_grad():
+            free = denoiser(x, sigma, condition.null())
+            target = x0 + (1 - 1 / guidance) * (estimate - free)
     scale = weight(sigma, denoiser.precondition(sigma).out)
-    return scale * error.square().flatten(1).mean(1)
+    return scale * (estimate - target).square().flatten(1).mean(1)

@@ -59,6 +59,9 @@ class Plan:
     drop: Mapping[str, float] = field(default_factory=dict)
     """Probability of leaving each factor free."""
 
+    guidance: float = 1.0
+    """Scale of the guidance that is learned in; 1: none."""
+
     clip: float = 1.0
     """Largest norm of the gradient; 0: no clipping."""
 
@@ -267,6 +270,7 @@ def _accumulate(state: TrainState, batch: _Batch, plan: Plan, compute: Compute) 
                 batch.sigma[part],
                 batch.eps[part],
                 plan.weight,
+                plan.guidance,
             )
         value = each.sum() / plan.batch
         (state.scaler.scale(value) if state.scaler else value).backward()
