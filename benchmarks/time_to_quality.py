@@ -45,7 +45,9 @@ def judge(file: Path) -> dict[str, Any]:
         "n": n,
         "above": round(found.above, 4),
         "accuracy": round(found.accuracy, 4),
-        "commands": [meta["training"]["command"], meta["command"]],
+        "seed": meta["training"]["seed"],
+        "through_our_kernels": meta["through_our_kernels"],
+        "diffusers": meta["diffusers"],
     }
     same = ("source", "weights", "images_seen", "n")
     others = [r for r in kept() if any(r[key] != row[key] for key in same)]

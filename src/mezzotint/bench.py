@@ -43,7 +43,7 @@ from mezzotint.machine import Compute, choose
 from mezzotint.model import Drawing, Model
 from mezzotint.progress import peak_memory
 from mezzotint.randomness import generator
-from mezzotint.start import OVERHEAD, training_steps, usual_source, usual_time
+from mezzotint.start import OVERHEAD, parts, training_steps, usual_source, usual_time
 
 __all__ = [
     "OUTSIDE",
@@ -183,15 +183,18 @@ def bench(
         say(f"products of {side}x{side} matrices in {compute.precision} …")
         product, _ = usual_time(_products(side, compute), TIME["peak"] * seconds)
         say("training …")
-        flop = training_flop(config, data)
-        steps = training_steps(config, data, compute)
-        step = usual_time(steps, TIME["training"] * seconds)
+        step, repeats, flop = 0.0, 0, 0.0
+        for share, part in parts(config):
+            steps = training_steps(part, data, compute)
+            median, count = usual_time(steps, share * TIME["training"] * seconds)
+            step, repeats = step + share * median, repeats + count
+            flop += share * training_flop(part, data)
         say("sampling …")
         chunk, flop_drawn = model.chunk(), _sampling_flop(model)
         drawn = usual_time(_sampling_steps(model), TIME["sampling"] * seconds)
         memory = peak_memory()  # before the profile, which takes some for itself
         say("profile …")
-        count = max(3, min(10, int(TIME["profile"] * seconds / step[0])))
+        count = max(3, min(10, int(TIME["profile"] * seconds / median)))
         return Bench(
             preset=preset,
             shape=model.shape,
@@ -199,11 +202,11 @@ def bench(
             compute=compute,
             kernels=kernels.library() is not None,
             peak=2 * side**3 / product,
-            training=Work(batch, *step, flop),
+            training=Work(batch, step, repeats, flop),
             sampling=Work(chunk, *drawn, flop_drawn),
             steps=len(model.ladder()) - 1,
             evaluations=config.sampling.evaluations,
-            profile=_profile(steps, count, step[0], compute),
+            profile=_profile(steps, count, median, compute),
             memory=memory,
             budget=budget,
         )

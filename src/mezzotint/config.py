@@ -154,6 +154,10 @@ class Training(Strict):
     guidance: float = Field(1.0, ge=1, allow_inf_nan=False)
     """Scale that is learned in, so that sampling needs no second evaluation; 1: none."""
 
+    guidance_after: float = Field(0.5, ge=0, lt=1)
+    """Share of the budget after which it is: until then steps are cheaper, and there is little to
+    learn from."""
+
     seed: int = 0
     validate_every: int = Field(20_000, ge=1)
     validation_images: int = Field(1000, ge=1)

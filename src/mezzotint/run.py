@@ -27,7 +27,16 @@ from mezzotint.model import Model
 from mezzotint.training import Muon, Plan, TrainState
 from mezzotint.training import checkpoint as checkpoints
 
-__all__ = ["DataFacts", "Machine", "Origin", "Run", "RunConfig", "fresh_state", "saying"]
+__all__ = [
+    "DataFacts",
+    "Machine",
+    "Origin",
+    "Run",
+    "RunConfig",
+    "fresh_state",
+    "plan_of",
+    "saying",
+]
 
 
 class Origin(Strict):
@@ -117,6 +126,7 @@ def plan_of(config: Config, images: int) -> Plan:
         rate=t.rate,
         drop={"label": t.drop},
         guidance=t.guidance,
+        guidance_after=t.guidance_after,
         clip=t.clip,
         ema=t.ema,
         validate_every=t.validate_every,

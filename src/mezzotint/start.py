@@ -35,6 +35,7 @@ from mezzotint.training import Stepped, train
 __all__ = [
     "OVERHEAD",
     "Request",
+    "parts",
     "prepare",
     "recommended",
     "training_steps",
@@ -250,8 +251,22 @@ def _images_per_second(
     The median step, so that another program's short burst does not shrink the budget.
     """
     with compute.active():
-        step, _ = usual_time(training_steps(config, data, compute), seconds, MEASURED_STEPS)
+        step = sum(
+            share * usual_time(training_steps(part, data, compute), seconds, MEASURED_STEPS)[0]
+            for share, part in parts(config)
+        )
     return config.training.batch / step
+
+
+def parts(config: Config) -> list[tuple[float, Config]]:
+    """What is computed in a training, and in which share of it: without learned guidance, with."""
+    training = config.training
+    if training.guidance == 1:
+        return [(1.0, config)]
+    plain = training.model_copy(update={"guidance": 1.0})
+    shares = training.guidance_after, 1 - training.guidance_after
+    configs = config.model_copy(update={"training": plain}), config
+    return [pair for pair in zip(shares, configs, strict=True) if pair[0] > 0]
 
 
 def usual_time(times: Iterator[float], seconds: float, least: int = 1) -> tuple[float, int]:
@@ -269,7 +284,9 @@ def usual_time(times: Iterator[float], seconds: float, least: int = 1) -> tuple[
 def training_steps(config: Config, data: ImageSet, compute: Compute) -> Iterator[float]:
     """Real training steps on a throw-away copy, without end: the seconds that each took."""
     state = fresh_state(config, DataFacts.of(data), compute)
-    plan = dataclasses.replace(plan_of(config, 1 << 40), validate_every=1 << 40, target=0.0)
+    plan = dataclasses.replace(
+        plan_of(config, 1 << 40), validate_every=1 << 40, guidance_after=0.0
+    )
     start = time.perf_counter()
     for record in train(state, data, plan, compute):
         if isinstance(record, Stepped):

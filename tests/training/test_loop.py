@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -66,9 +67,38 @@ def test_validation_loss_is_the_mean_over_held_out_images_at_fixed_noise(
     assert state.history[-1] == pytest.approx(float(each.mean()), rel=1e-6)
 
 
-def test_stopping_after_any_step_and_going_on_changes_nothing(
-    data, new_state, new_plan, compute, tmp_path
+def test_guidance_is_learned_in_from_its_share_of_the_budget_on(
+    data, new_state, new_plan, compute
 ):
+    plain, guided = new_state(), new_state()
+    plan = new_plan(guidance=2.0, guidance_after=0.5)
+    losses = [
+        [r.loss for r in train(state, data, p, compute) if isinstance(r, Stepped)]
+        for state, p in ((plain, new_plan()), (guided, plan))
+    ]
+    same = [a == b for a, b in zip(*losses, strict=True)]
+    assert same == [True] * 5 + [False] * 5
+    assert guided.history[0] == plain.history[0]
+    # Validated is the plain denoiser that is in the guided one.
+    rows = data.splits["validation"]
+    x0, condition = to_float(data.images[rows]), Condition({"label": data.labels[rows]})
+    eps = torch.randn(x0.shape, generator=generator("validation noise", 0))
+    u = (torch.arange(5).double() + torch.rand(5, generator=generator("validation levels"))) / 5
+    sigma = plan.schedule.sigma(u).float()
+    guided.denoiser.network = guided.ema
+    with torch.no_grad():
+        x = x0 + sigma[:, None, None, None] * eps
+        one, free = (guided.denoiser(x, sigma, c) for c in (condition, condition.null()))
+        error = (free + (one - free) / 2 - x0).square().mean((1, 2, 3))
+        each = error / guided.denoiser.precondition(sigma).out.square()
+    assert guided.history[-1] == pytest.approx(float(each.mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, {"guidance": 1.5, "guidance_after": 0.4}])
+def test_stopping_after_any_step_and_going_on_changes_nothing(
+    data, new_state, new_plan, compute, tmp_path, changes
+):
+    new_plan = partial(new_plan, **changes)
     for norm in ("group", "batch"):
         whole = new_state(norm)
         expected = [r for r in train(whole, data, new_plan(), compute) if isinstance(r, Stepped)]

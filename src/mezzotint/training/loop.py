@@ -62,6 +62,9 @@ class Plan:
     guidance: float = 1.0
     """Scale of the guidance that is learned in; 1: none."""
 
+    guidance_after: float = 0.0
+    """Share of the budget after which it is learned in."""
+
     clip: float = 1.0
     """Largest norm of the gradient; 0: no clipping."""
 
@@ -77,6 +80,10 @@ class Plan:
 
     target: float = 0.0
     """Stop once the validation loss is below this; 0: never."""
+
+    def scale(self, images_seen: int) -> float:
+        """The guidance that is learned in at this moment."""
+        return self.guidance if images_seen >= self.guidance_after * self.images else 1.0
 
 
 @dataclass(frozen=True)
@@ -170,11 +177,13 @@ def validation_loss(state: TrainState, data: ImageSet, plan: Plan, compute: Comp
     """Mean loss of held-out images; noise, levels and images are the same every time.
 
     Of the averaged weights, or of the network itself where nothing is averaged (they are equal).
+    Where guidance is learned in, it is the loss of the plain denoiser that is in it, and so goes
+    on from what it was before.
     """
     chosen = data.splits["validation"][: plan.validation_images]
     levels = draw(plan.schedule, len(chosen), generator("validation levels"))
     network, state.denoiser.network = state.denoiser.network, state.ema
-    total = 0.0
+    total, scale = 0.0, plan.scale(state.images_seen)
     try:
         for start in range(0, len(chosen), VALIDATION_CHUNK):
             rows = chosen[start : start + VALIDATION_CHUNK]
@@ -184,7 +193,7 @@ def validation_loss(state: TrainState, data: ImageSet, plan: Plan, compute: Comp
             condition = Condition({"label": data.labels[rows]}).to(compute.device)
             with compute.autocast():
                 x0, eps, sigma = (t.to(compute.device) for t in (x0, eps, sigma))
-                each = loss(state.denoiser, x0, condition, sigma, eps, plan.weight)
+                each = loss(state.denoiser, x0, condition, sigma, eps, plan.weight, scale)
             total += float(each.double().sum())
     finally:
         state.denoiser.network = network
@@ -270,7 +279,7 @@ def _accumulate(state: TrainState, batch: _Batch, plan: Plan, compute: Compute) 
                 batch.sigma[part],
                 batch.eps[part],
                 plan.weight,
-                plan.guidance,
+                plan.scale(state.images_seen),
             )
         value = each.sum() / plan.batch
         (state.scaler.scale(value) if state.scaler else value).backward()
