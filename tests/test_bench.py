@@ -123,6 +123,18 @@ def test_the_speed_of_a_budget_is_that_of_the_median_step(monkeypatch):
     assert start._images_per_second(config, data, Compute()) == pytest.approx(32 / 1.5)
 
 
+def test_the_speed_of_a_budget_counts_learned_guidance_for_its_share(monkeypatch):
+    took = {1.0: 1.0, 2.0: 3.0}  # seconds a step, without and with
+    monkeypatch.setattr(
+        start, "training_steps", lambda c, *given: itertools.repeat(took[c.training.guidance])
+    )
+    data, table = benchmark.noise_images("digits"), start.load_preset("digits")
+    for after, step in ((0.25, 2.5), (0.0, 3.0)):
+        changes = ["training.guidance=2.0", f"training.guidance_after={after}"]
+        config = start.parse_config(start.override(table, changes), start.Config)
+        assert start._images_per_second(config, data, Compute()) == pytest.approx(32 / step)
+
+
 def test_training_steps_take_their_time_and_do_not_end():
     config = start.parse_config(
         start.override(start.load_preset("digits"), ["network.levels=[{width=8}]"]), start.Config
