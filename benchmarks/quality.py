@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mezzotint.data import ImageSet, load
+from mezzotint.evaluation.accuracy import accuracy
 from mezzotint.evaluation.features import classifier_for
-from mezzotint.evaluation.frechet import frechet_distance, moments
+from mezzotint.evaluation.frechet import Moments, frechet_distance, moments
 from mezzotint.evaluation.measures import Reference
 
 
 @dataclass(frozen=True)
 class Quality:
-    fd: float
     above: float
-    """fd less the floor."""
+    """Frechet distance less the floor."""
 
     accuracy: float
     """Share of samples that are read as their label."""
@@ -31,6 +31,7 @@ class Ruler:
     data: ImageSet
     n: int
     reference: Reference
+    real: Moments
     floor: float
 
     @staticmethod
@@ -40,14 +41,14 @@ class Ruler:
         reference = Reference.of(
             data, classifier, classifier, n=len(data.splits["test"]), anchors=()
         )
+        real = moments(reference.real.features)
         train = moments(reference.floor.features[:n])
-        return Ruler(data, n, reference, frechet_distance(train, moments(reference.real.features)))
+        return Ruler(data, n, reference, real, frechet_distance(train, real))
 
     def measure(self, images: Tensor, labels: Tensor) -> Quality:
         """Of n images uint8 (n, C, H, W) with the labels that were asked for."""
         assert len(images) == self.n, f"{len(images)} images, the floor is of {self.n}"
         read = self.reference.read(images, labels)
-        fd = frechet_distance(moments(read.features), moments(self.reference.real.features))
+        fd = frechet_distance(moments(read.features), self.real)
         assert read.probabilities is not None
-        right = read.probabilities.argmax(1) == labels
-        return Quality(fd, fd - self.floor, float(right.float().mean()))
+        return Quality(fd - self.floor, accuracy(read.probabilities, labels))

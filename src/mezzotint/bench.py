@@ -43,7 +43,7 @@ from mezzotint.machine import Compute, choose
 from mezzotint.model import Drawing, Model
 from mezzotint.progress import peak_memory
 from mezzotint.randomness import generator
-from mezzotint.start import OVERHEAD, parts, training_steps, usual_source, usual_time
+from mezzotint.start import OVERHEAD, stages, training_steps, usual_source, usual_time
 
 __all__ = [
     "OUTSIDE",
@@ -184,11 +184,11 @@ def bench(
         product, _ = usual_time(_products(side, compute), TIME["peak"] * seconds)
         say("training …")
         step, repeats, flop = 0.0, 0, 0.0
-        for share, part in parts(config):
-            steps = training_steps(part, data, compute)
+        for share, stage in stages(config):
+            steps = training_steps(stage, data, compute)
             median, count = usual_time(steps, share * TIME["training"] * seconds)
             step, repeats = step + share * median, repeats + count
-            flop += share * training_flop(part, data)
+            flop += share * training_flop(stage, data)
         say("sampling …")
         chunk, flop_drawn = model.chunk(), _sampling_flop(model)
         drawn = usual_time(_sampling_steps(model), TIME["sampling"] * seconds)

@@ -35,9 +35,9 @@ from mezzotint.training import Stepped, train
 __all__ = [
     "OVERHEAD",
     "Request",
-    "parts",
     "prepare",
     "recommended",
+    "stages",
     "training_steps",
     "usual_source",
     "usual_time",
@@ -251,14 +251,14 @@ def _images_per_second(
     The median step, so that another program's short burst does not shrink the budget.
     """
     with compute.active():
-        step = sum(
-            share * usual_time(training_steps(part, data, compute), seconds, MEASURED_STEPS)[0]
-            for share, part in parts(config)
-        )
+        step = 0.0
+        for share, stage in stages(config):
+            steps = training_steps(stage, data, compute)
+            step += share * usual_time(steps, share * seconds, MEASURED_STEPS)[0]
     return config.training.batch / step
 
 
-def parts(config: Config) -> list[tuple[float, Config]]:
+def stages(config: Config) -> list[tuple[float, Config]]:
     """What is computed in a training, and in which share of it: without learned guidance, with."""
     training = config.training
     if training.guidance == 1:

@@ -40,7 +40,8 @@ def read(path: Path, kind: str, made: Callable[[Facts, dict[str, Tensor]], T]) -
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()[kind])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()  # the file itself cannot be iterated
+            tensors = {name: file.get_tensor(name) for name in names}
         return made(facts, tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is damaged: delete it, it is made again") from error
