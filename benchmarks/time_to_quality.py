@@ -39,6 +39,7 @@ def judge(file: Path) -> dict[str, Any]:
     source = meta["training"]["source"]
     found = Ruler.of(source, n).measure(samples.images, samples.labels)
     row = {
+        "peer": meta["peer"],
         "source": source,
         "weights": meta["weights"],
         "images_seen": meta["training"]["images_seen"],
@@ -47,9 +48,9 @@ def judge(file: Path) -> dict[str, Any]:
         "accuracy": round(found.accuracy, 4),
         "seed": meta["training"]["seed"],
         "through_our_kernels": meta["through_our_kernels"],
-        "diffusers": meta["diffusers"],
+        "version": meta["version"],
     }
-    same = ("source", "weights", "images_seen", "n")
+    same = ("peer", "source", "weights", "images_seen", "n")
     others = [r for r in kept() if any(r[key] != row[key] for key in same)]
     RESULTS.write_text(json.dumps([*others, row], indent=1) + "\n")
     return row
@@ -57,7 +58,8 @@ def judge(file: Path) -> dict[str, Any]:
 
 def peer(source: str, weights: str, images: float, n: int) -> float:
     """The peer's distance after at least so many images; NaN where none is kept."""
-    rows = [r for r in kept() if (r["source"], r["weights"], r["n"]) == (source, weights, n)]
+    wanted = ("diffusers", source, weights, n)
+    rows = [r for r in kept() if (r["peer"], r["source"], r["weights"], r["n"]) == wanted]
     rows = [r for r in rows if r["images_seen"] >= images]
     return min(rows, key=lambda r: r["images_seen"])["above"] if rows else float("nan")
 

@@ -218,7 +218,7 @@ def command() -> str:
 
 def machine() -> Json:
     """Versions and hardware."""
-    return {**hardware(), "diffusers": version("diffusers")}
+    return {**hardware(), "peer": "diffusers", "version": version("diffusers")}
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -58,16 +58,22 @@ def azula(units: int, size: int, channels: int) -> Network:
     return Called(network, lambda n, x, s, y: n["unet"](x, n["sigma"](s[:, None]) + n["label"](y)))
 
 
+def without_torchvision() -> None:
+    """Let smalldiffusion be imported without it: only its data sets use it; no CPU build."""
+    if "torchvision" in sys.modules:
+        return
+    sys.modules["torchvision"] = stub = types.ModuleType("torchvision")
+    stub.transforms = types.SimpleNamespace(  # type: ignore[attr-defined]
+        Compose=lambda steps: None,
+        RandomHorizontalFlip=lambda: None,
+        ToTensor=lambda: None,
+        Lambda=lambda f: None,
+    )
+
+
 def smalldiffusion(units: int, size: int, channels: int) -> Network:
     """smalldiffusion's Unet as in its Fashion-MNIST example: ch_mult (1, 1, 2), attention."""
-    if "torchvision" not in sys.modules:  # used for its data sets alone; it has no CPU build
-        sys.modules["torchvision"] = stub = types.ModuleType("torchvision")
-        stub.transforms = types.SimpleNamespace(  # type: ignore[attr-defined]
-            Compose=lambda steps: None,
-            RandomHorizontalFlip=lambda: None,
-            ToTensor=lambda: None,
-            Lambda=lambda f: None,
-        )
+    without_torchvision()
     from smalldiffusion import CondEmbedderLabel, Unet
 
     ch = 32 * units

@@ -55,6 +55,7 @@ SCHEDULES: dict[str, type] = {
     "zero-terminal": diffusion.ZeroTerminal,
     "karras": diffusion.Karras,
     "log-normal": diffusion.LogNormal,
+    "learned": diffusion.Learned,
 }
 PRECONDITIONS: dict[str, type] = {
     "eps": diffusion.Eps,

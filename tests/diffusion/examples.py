@@ -23,10 +23,12 @@ from mezzotint.diffusion import (
     Heun,
     Ipndm,
     Karras,
+    Learned,
     LinearBeta,
     LogNormal,
     MinSnr,
     Multistep,
+    Resampled,
     Uniform,
     V,
     ZeroTerminal,
@@ -38,6 +40,8 @@ SCHEDULES: dict[type, list] = {
     ZeroTerminal: [ZeroTerminal(LinearBeta(1000)), ZeroTerminal(Cosine(1000))],
     Karras: [Karras()],
     LogNormal: [LogNormal()],
+    Learned: [Learned(LogNormal())],
+    Resampled: [Resampled(LogNormal(), (0.5, 0.1, 0.4))],
 }
 
 PRECONDITIONS: dict[type, list] = {

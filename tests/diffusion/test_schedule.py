@@ -12,8 +12,10 @@ from mezzotint.diffusion import (
     Cosine,
     Discrete,
     Karras,
+    Learned,
     LinearBeta,
     LogNormal,
+    Resampled,
     ZeroTerminal,
     draw,
     ladder,
@@ -203,6 +205,58 @@ def test_draw_depends_on_the_generator_alone(schedule):
     assert first.dtype == torch.float32
 
 
+SHARES = st.lists(st.floats(0.01, 1), min_size=1, max_size=9).map(
+    lambda raw: tuple(share / math.fsum(raw) for share in raw)
+)
+
+
+@given(SHARES)
+def test_what_is_learned_cannot_lower_the_loss_of_a_frozen_network(shares):
+    """The mean of any function of sigma, weighted, does not depend on the schedule's interior.
+
+    Without the weights it does: drawing more of the easy levels would look like progress.
+    """
+    u = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
+    base, drawn = LogNormal(), Resampled(LogNormal(), shares)
+
+    def loss(sigma):  # of a denoiser that outputs 0, for data of variance 1 / 4
+        return 1 / (1 + sigma**2 / 0.25)
+
+    expected = loss(base.sigma(u)).mean()
+    weighted = drawn.weight(u) * loss(drawn.sigma(u))
+    assert float(weighted.mean()) == pytest.approx(float(expected), rel=1e-3)
+    assert float(drawn.weight(u).mean()) == pytest.approx(1, rel=1e-3)
+    easy = Resampled(base, (0.1, 0.9))  # nine in ten from the noisier half
+    assert float(loss(easy.sigma(u)).mean()) < 0.7 * float(expected)
+
+
+@given(SHARES)
+def test_a_resampled_schedule_gives_each_piece_its_share(shares):
+    drawn = Resampled(LogNormal(), shares)
+    u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    piece = (drawn.position(u) * len(shares)).long().clamp(max=len(shares) - 1)
+    counts = torch.bincount(piece, minlength=len(shares)) / len(u)
+    assert counts.tolist() == pytest.approx(shares, abs=1e-4)
+    ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    assert drawn.position(ends).tolist() == pytest.approx([0, 1], abs=1e-12)
+
+
+def test_the_shares_that_are_learned_vary_least():
+    """Against a search over all other shares of two pieces, by the variance's definition."""
+    second = [9.0, 1.0]
+
+    def spread(share):  # E[(weight * loss)^2], each piece 1/2 of the base
+        return sum(m / (4 * s) for m, s in zip(second, (share, 1 - share), strict=True))
+
+    best = min((k / 1000 for k in range(1, 1000)), key=spread)
+    learned = Learned(LogNormal(), pieces=2, floor=1e-6).resampled(second)
+    assert learned.shares[0] == pytest.approx(best, abs=2e-3)
+    assert Learned(LogNormal(), pieces=3).resampled(()).shares == pytest.approx((1 / 3,) * 3)
+    assert Learned(LogNormal(), pieces=2, floor=0.5).resampled((1.0, 0.0)).shares == pytest.approx(
+        (0.75, 0.25)
+    )
+
+
 @pytest.mark.parametrize(
     "build",
     [
@@ -218,6 +272,10 @@ def test_draw_depends_on_the_generator_alone(schedule):
         lambda: Karras(rho=0.0),
         lambda: LogNormal(std=0.0),
         lambda: ZeroTerminal(LinearBeta(1)),
+        lambda: Learned(Cosine()),
+        lambda: Learned(LogNormal(), pieces=0),
+        lambda: Learned(LogNormal(), floor=0.0),
+        lambda: Resampled(LogNormal(), (0.5, 0.4)),
     ],
 )
 def test_impossible_schedules_are_refused(build):

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from mezzotint.diffusion import Condition, loss
+from mezzotint.diffusion import Condition, Learned, LogNormal, loss
 from mezzotint.errors import InputError
 from mezzotint.imaging import to_float
 from mezzotint.randomness import generator
@@ -94,7 +94,14 @@ def test_guidance_is_learned_in_from_its_share_of_the_budget_on(
     assert guided.history[-1] == pytest.approx(float(each.mean()), rel=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{}, {"guidance": 1.5, "guidance_after": 0.4}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"guidance": 1.5, "guidance_after": 0.4},
+        {"schedule": Learned(LogNormal(), pieces=4)},
+    ],
+)
 def test_stopping_after_any_step_and_going_on_changes_nothing(
     data, new_state, new_plan, compute, tmp_path, changes
 ):
@@ -214,9 +221,9 @@ def test_early_stopping_and_target(data, new_state, new_plan, compute):
     assert not isinstance(next(train(state, data, new_plan(patience=3), compute)), Stopped)
 
 
-def test_the_label_is_dropped_at_its_rate(data, new_plan):
+def test_the_label_is_dropped_at_its_rate(data, new_state, new_plan):
     plan = new_plan(batch=4000, drop={"label": 0.25})
-    batch = loops._batch(data, plan, 0, "cpu")
+    batch = loops._batch(data, plan, new_state(), "cpu")
     share = float((batch.condition.factors["label"] < 0).float().mean())
     assert share == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 4000) ** 0.5)
 
@@ -232,3 +239,18 @@ def test_training_learns_what_pixels_have_in_common(data, new_state, new_plan, c
     losses = [r.loss for r in steps if isinstance(r, Stepped)]
     assert sum(losses[:3]) / 3 == pytest.approx(1, abs=0.4)
     assert sum(losses[-50:]) / 50 < 0.7
+
+
+def test_a_learned_schedule_draws_where_the_loss_is_larger(data, new_state, new_plan, compute):
+    """Losses that grow by a known law, in place of a network's."""
+    plan = new_plan(schedule=Learned(LogNormal(), pieces=4, floor=0.01), batch=40, images=20_000)
+    state = new_state()
+    size = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    for _ in range(4000):
+        batch = loops._batch(data, plan, state, "cpu")
+        loops._follow_losses(state, batch, size[(batch.position * 4).long()], 4)
+        state.images_seen += plan.batch
+    assert state.losses == pytest.approx([1, 4, 9, 16], rel=0.05)
+    assert plan.schedule.resampled(state.losses).shares == pytest.approx(
+        [0.99 * k / 10 + 0.0025 for k in (1, 2, 3, 4)], rel=0.02
+    )

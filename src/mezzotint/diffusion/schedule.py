@@ -10,6 +10,7 @@ x / sqrt(1 + sigma^2). The signal-to-noise ratio is alpha_bar / (1 - alpha_bar) 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -21,12 +22,15 @@ __all__ = [
     "Cosine",
     "Discrete",
     "Karras",
+    "Learned",
     "LinearBeta",
     "LogNormal",
+    "Resampled",
     "Schedule",
     "ZeroTerminal",
     "draw",
     "ladder",
+    "positions",
     "terminal_snr",
 ]
 
@@ -52,14 +56,18 @@ class Discrete(Schedule, Protocol):
         ...
 
 
-def draw(schedule: Schedule, n: int, generator: Generator) -> Tensor:
-    """Noise levels (n,) float32 for one batch, one in each n-th of the schedule.
+def positions(n: int, generator: Generator) -> Tensor:
+    """Positions u (n,) float64 for one batch, one in each n-th of [0, 1].
 
     Stratified as in Kingma et al. 2021 (arXiv 2107.00630), appendix I.1: every batch spans the
     schedule, and the loss varies less from batch to batch. Drawn on the CPU.
     """
-    u = (torch.arange(n, dtype=torch.float64) + torch.rand(n, generator=generator)) / n
-    return schedule.sigma(u).float()
+    return (torch.arange(n, dtype=torch.float64) + torch.rand(n, generator=generator)) / n
+
+
+def draw(schedule: Schedule, n: int, generator: Generator) -> Tensor:
+    """Noise levels (n,) float32 for one batch, one in each n-th of the schedule."""
+    return schedule.sigma(positions(n, generator)).float()
 
 
 def ladder(schedule: Schedule, steps: int) -> Tensor:
@@ -211,6 +219,86 @@ class LogNormal:
         """The u-quantile of the log-normal distribution."""
         quantile = torch.special.ndtri(u.double().clamp(1e-6, 1 - 1e-6)).to(u.dtype)
         return (self.mean + self.std * quantile).exp()
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The levels of `base`, drawn in training more often where the loss is larger.
+
+    Importance sampling as in Nichol & Dhariwal 2021 (arXiv 2102.09672, section 3.3): [0, 1] is cut
+    into pieces, each is drawn from in proportion to the root of the loss's second moment there,
+    which makes the variance of the weighted loss smallest, and every loss is divided by how much
+    more often it is drawn. So the objective stays that of `base`, whatever was learned: drawing
+    more easy levels does not lower it. As a map from u to sigma it is the base itself.
+    """
+
+    base: Schedule
+    pieces: int = 32
+    floor: float = 0.1
+    """Share of the draws that all pieces have alike, so that none is forgotten."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.base, Discrete):
+            raise ValueError("Learned needs a continuous base: log-normal or karras")
+        if self.pieces < 1 or not 0 < self.floor <= 1:
+            raise ValueError(
+                f"Learned needs pieces >= 1 and 0 < floor <= 1, got {self.pieces} and {self.floor}"
+            )
+
+    def sigma(self, u: Tensor) -> Tensor:
+        """As the base has it."""
+        return self.base.sigma(u)
+
+    def resampled(self, second_moments: Sequence[float]) -> "Resampled":
+        """How to draw, given the mean squared loss of each piece; none are known yet: as base."""
+        roots = [math.sqrt(moment) for moment in second_moments] or [1.0] * self.pieces
+        total = sum(roots) or 1.0
+        even = self.floor / self.pieces
+        return Resampled(
+            self.base, tuple((1 - self.floor) * root / total + even for root in roots)
+        )
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """The levels of `base`, of which each piece of equal probability gets another share.
+
+    With v(u) the position in the base, E_u[v'(u) f(sigma(u))] is the base's mean of f for all
+    shares: v' is the weight that undoes them.
+    """
+
+    base: Schedule
+    shares: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.shares or min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6:
+            raise ValueError(
+                f"Resampled needs positive shares that add up to 1, got {self.shares}"
+            )
+
+    def sigma(self, u: Tensor) -> Tensor:
+        """The base's level at the position v(u)."""
+        return self.base.sigma(self.position(u))
+
+    def position(self, u: Tensor) -> Tensor:
+        """Position v (N,) in the base for u (N,): piecewise linear, from 0 to 1."""
+        shares = self._shares(u)
+        ends = shares.cumsum(0)
+        piece = self._piece(u, ends)
+        return ((piece + (u - ends[piece] + shares[piece]) / shares[piece]) / len(shares)).clamp(
+            0, 1
+        )
+
+    def weight(self, u: Tensor) -> Tensor:
+        """The derivative v'(u) (N,): how much rarer u's level is drawn than by the base."""
+        shares = self._shares(u)
+        return 1 / (len(shares) * shares[self._piece(u, shares.cumsum(0))])
+
+    def _shares(self, u: Tensor) -> Tensor:
+        return torch.tensor(self.shares, dtype=u.dtype, device=u.device)
+
+    def _piece(self, u: Tensor, ends: Tensor) -> Tensor:
+        return torch.searchsorted(ends, u, right=True).clamp(max=len(ends) - 1)
 
 
 def _pick(levels: Tensor, u: Tensor) -> Tensor:

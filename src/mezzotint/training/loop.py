@@ -2,6 +2,7 @@
 
 The clock is images_seen. Whatever a step draws is a function of (seed, images_seen) and the data,
 so a run that is stopped after any record and taken up again goes on exactly as if it had not been.
+A learned schedule depends on the losses so far, which the state keeps.
 Within one step the records come in the order skipped/shrunk, validated, stepped: after `Stepped`
 the state is complete and may be saved.
 """
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mezzotint.data import ImageSet
-from mezzotint.diffusion import Condition, Schedule, Weight, draw, loss
+from mezzotint.diffusion import Condition, Learned, Schedule, Weight, draw, loss, positions
 from mezzotint.errors import InputError
 from mezzotint.imaging import to_float
 from mezzotint.machine import Compute
@@ -38,6 +39,9 @@ __all__ = [
     "train",
     "validation_loss",
 ]
+
+LOSSES_OVER = 10_000
+"""Images over which a learned schedule averages its squared losses."""
 
 VALIDATION_CHUNK = 250
 """Images validated at once; fixed, since the noise of a chunk is drawn in one go."""
@@ -147,11 +151,14 @@ def train(state: TrainState, data: ImageSet, plan: Plan, compute: Compute) -> It
             yield Stopped(state.images_seen, reason)
             return
         start = time.perf_counter()
-        batch = _batch(data, plan, state.images_seen, compute.device)
+        batch = _batch(data, plan, state, compute.device)
         rate = plan.learning_rate * state.rate_scale
         rate *= plan.rate(state.images_seen, plan.images, state.history)
-        value, shrunk = _gradients(state, batch, plan, compute)
+        losses, shrunk = _gradients(state, batch, plan, compute)
+        value = float((losses * batch.weight).sum() / plan.batch)
         norm = _step(state, value, rate, plan)
+        if isinstance(plan.schedule, Learned) and not state.bad_run:
+            _follow_losses(state, batch, losses, plan.schedule.pieces)
         state.images_seen += plan.batch
         follow(state.ema, state.denoiser.network, plan.ema, plan.batch, state.images_seen)
         if shrunk:
@@ -208,20 +215,32 @@ class _Batch:
     condition: Condition
     sigma: Tensor
     eps: Tensor
+    weight: Tensor
+    """Of each loss (B,): 1, unless a learned schedule draws its level more or less often."""
+
+    position: Tensor
+    """Of each level (B,), in the schedule; on the CPU."""
 
 
-def _batch(data: ImageSet, plan: Plan, images_seen: int, device: str) -> _Batch:
-    """The batch that follows images_seen."""
+def _batch(data: ImageSet, plan: Plan, state: TrainState, device: str) -> _Batch:
+    """The batch that follows the state's images_seen."""
+    images_seen = state.images_seen
     draws = generator("step", plan.seed, images_seen)
     rows = _rows(data, plan, images_seen)
     images = data.augment(data.images[rows], draws)
     condition = Condition({"label": data.labels[rows]}).drop(plan.drop, draws)
-    sigma = draw(plan.schedule, plan.batch, draws)
+    position = positions(plan.batch, draws)
+    weight = torch.ones(plan.batch)
+    if isinstance(plan.schedule, Learned):
+        resampled = plan.schedule.resampled(state.losses)
+        weight = resampled.weight(position).float()
+        position = resampled.position(position)
+    sigma = plan.schedule.sigma(position).float()
     if device != "cpu":  # drawing where the noise is used saves the transfer
         draws = generator("noise", plan.seed, images_seen, device=device)
     eps = torch.randn(images.shape, generator=draws, device=device)
     x0 = to_float(images.to(device))
-    return _Batch(x0, condition.to(device), sigma.to(device), eps)
+    return _Batch(x0, condition.to(device), sigma.to(device), eps, weight.to(device), position)
 
 
 def _rows(data: ImageSet, plan: Plan, images_seen: int) -> Tensor:
@@ -243,8 +262,8 @@ def _order(seed: int, epoch: int, n: int) -> Tensor:
 
 def _gradients(
     state: TrainState, batch: _Batch, plan: Plan, compute: Compute
-) -> tuple[float, bool]:
-    """Mean loss of the batch, its gradient left in the parameters; and whether memory ran out.
+) -> tuple[Tensor, bool]:
+    """Losses (B,), their mean's gradient left in the parameters; and whether memory ran out.
 
     Where memory runs out the micro-batch is halved and the whole batch done again with the same
     noise, so the gradient is the same (but for BatchNorm, which sees smaller batches).
@@ -266,9 +285,9 @@ def _gradients(
             torch.cuda.empty_cache()
 
 
-def _accumulate(state: TrainState, batch: _Batch, plan: Plan, compute: Compute) -> float:
+def _accumulate(state: TrainState, batch: _Batch, plan: Plan, compute: Compute) -> Tensor:
     state.optimizer.zero_grad(set_to_none=True)
-    total = torch.zeros((), device=compute.device)
+    losses = torch.empty(plan.batch, device=compute.device)
     for start in range(0, plan.batch, state.micro_batch):
         part = slice(start, start + state.micro_batch)
         with compute.autocast():
@@ -281,10 +300,22 @@ def _accumulate(state: TrainState, batch: _Batch, plan: Plan, compute: Compute) 
                 plan.weight,
                 plan.scale(state.images_seen),
             )
-        value = each.sum() / plan.batch
+        value = (each * batch.weight[part]).sum() / plan.batch
         (state.scaler.scale(value) if state.scaler else value).backward()
-        total += value.detach()
-    return float(total)
+        losses[part] = each.detach()
+    return losses
+
+
+def _follow_losses(state: TrainState, batch: _Batch, losses: Tensor, pieces: int) -> None:
+    """Move the mean squared loss of each piece of a learned schedule towards this batch (B,)."""
+    squares = losses.double().square().cpu()
+    piece = (batch.position * pieces).long().clamp(max=pieces - 1)
+    before = state.losses or [float(squares.mean())] * pieces
+    state.losses = []
+    for index, known in enumerate(before):
+        new = squares[piece == index]
+        share = min(1.0, len(new) * pieces / LOSSES_OVER)
+        state.losses.append(known + share * (float(new.mean()) - known) if len(new) else known)
 
 
 def _step(state: TrainState, value: float, rate: float, plan: Plan) -> float:
