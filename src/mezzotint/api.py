@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mezzotint.model import Model
 from mezzotint.progress import follow
-from mezzotint.run import Run
+from mezzotint.run import Pick, Run
 from mezzotint.session import Every, advance
 from mezzotint.start import Request, prepare, warnings
 
@@ -69,7 +69,7 @@ def load(
     device: "auto" (the run's own where this machine has it), "cpu", "cuda" or "mps".
     """
     found = run if isinstance(run, Run) else Run.at(run)
-    model, notices = found.model(weights=weights, which=checkpoint, device=device)
+    model, notices = found.model(Pick(weights, checkpoint, device))
     for notice in notices:
         say(notice)
     return model

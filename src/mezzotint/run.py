@@ -31,6 +31,7 @@ __all__ = [
     "DataFacts",
     "Machine",
     "Origin",
+    "Pick",
     "Run",
     "RunConfig",
     "fresh_state",
@@ -103,6 +104,20 @@ class Machine(Strict):
         if wish in ("auto", self.device) and DEVICES[self.device]():
             return self.compute()
         return choose(wish)
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Which of a run's weights to draw with, and where."""
+
+    weights: str = "ema"
+    """ema (averaged) or network (those of the last step)."""
+
+    checkpoint: str = "last"
+    """last or best."""
+
+    device: str = "auto"
+    """auto: the run's own where this machine has it."""
 
 
 class RunConfig(Config):
@@ -194,16 +209,11 @@ class Run:
             return 0
         return int(checkpoints.recover(file)[0].facts["images_seen"])
 
-    def model(
-        self, *, weights: str = "ema", which: str = "last", device: str = "auto"
-    ) -> tuple[Model, list[str]]:
-        """The model of the last (or best) checkpoint, averaged weights or raw; and notices.
-
-        device: auto is the run's own where this machine has it.
-        """
-        if weights not in ("ema", "network"):
-            raise InputError(f"weights are ema (averaged) or network (raw), got '{weights}'")
-        file = self.checkpoint(which)
+    def model(self, pick: Pick = Pick()) -> tuple[Model, list[str]]:
+        """The model of a checkpoint, and notices."""
+        if pick.weights not in ("ema", "network"):
+            raise InputError(f"weights are ema (averaged) or network (raw), got '{pick.weights}'")
+        file = self.checkpoint(pick.checkpoint)
         if not file.exists() and not checkpoints.previous(file).exists():
             raise InputError(f"{self.path} has no checkpoint yet: train it first")
         saved, notice = checkpoints.recover(file)
@@ -213,9 +223,9 @@ class Run:
                 f"{why}{self.path} holds weights that have seen no image yet: train it, or draw "
                 "with --checkpoint best"
             )
-        facts, compute = self.config.data, self.config.machine.here(device)
+        facts, compute = self.config.data, self.config.machine.here(pick.device)
         denoiser = build_denoiser(self.config, facts.channels, len(facts.classes))
-        denoiser.network.load_state_dict(saved.part(weights))
+        denoiser.network.load_state_dict(saved.part(pick.weights))
         denoiser.to(compute.device)
         return self.model_of(denoiser, compute), [notice] if notice else []
 

@@ -31,7 +31,7 @@ from mezzotint.errors import InputError
 from mezzotint.evaluation.stored import weights_digest
 from mezzotint.model import Drawing, Model
 from mezzotint.randomness import generator
-from mezzotint.run import Run
+from mezzotint.run import Pick, Run
 
 __all__ = [
     "RunSubject",
@@ -132,11 +132,9 @@ def run_subject(
     path: Path,
     data: ImageSet | None = None,
     *,
-    weights: str = "ema",
-    checkpoint: str = "last",
+    pick: Pick = Pick(),
     changes: Mapping[str, object] = {},  # noqa: B006 - never changed
     seed: int = 0,
-    device: str = "auto",
     data_dir: Path | None = None,
     say: Say,
 ) -> RunSubject:
@@ -147,7 +145,7 @@ def run_subject(
         data = load(
             origin.source, size=origin.size, limit=origin.limit, data_dir=data_dir, say=say
         )
-    model, notices = run.model(weights=weights, which=checkpoint, device=device)
+    model, notices = run.model(pick)
     for notice in notices:
         say(notice)
     if tuple(data.images.shape[1:]) != model.shape or data.classes != model.classes:
@@ -160,9 +158,9 @@ def run_subject(
     facts = {
         "kind": "run",
         "path": str(path),
-        "weights": weights,
-        "checkpoint": checkpoint,
-        "images_seen": run.images_seen(checkpoint),
+        "weights": pick.weights,
+        "checkpoint": pick.checkpoint,
+        "images_seen": run.images_seen(pick.checkpoint),
         # A run trained anew at the same place is another one.
         "hash": weights_digest(model.denoiser.network.state_dict()),
         **to_table(model.sampling),

@@ -9,7 +9,7 @@ from mezzotint import imaging
 from mezzotint.errors import InputError
 from mezzotint.evaluation import nearest
 from mezzotint.model import Drawing
-from mezzotint.run import Run
+from mezzotint.run import Pick, Run
 from mezzotint.session import Every, Notice, Previewed, advance
 from mezzotint.start import Request, prepare
 from mezzotint.training import Stepped, checkpoint
@@ -116,7 +116,7 @@ def test_weights_that_have_seen_nothing_are_not_drawn_from(tmp_path):
     run.last.write_bytes(b"")  # the backup is the checkpoint of the very start
     with pytest.raises(InputError, match="seen no image yet"):
         run.model()
-    run.model(which="best")
+    run.model(Pick(checkpoint="best"))
 
 
 def test_divergence_rolls_back_with_half_the_rate_and_gives_up_in_the_end(tmp_path):

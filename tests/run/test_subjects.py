@@ -15,6 +15,7 @@ from mezzotint.data import load
 from mezzotint.errors import InputError
 from mezzotint.model import Drawing, Model
 from mezzotint.randomness import generator
+from mezzotint.run import Pick
 from mezzotint.subjects import (
     Subject,
     folder_subject,
@@ -84,9 +85,10 @@ def silent(line):
 
 def stream(path, data=None, say=lambda line: None, **changes):
     changes = {"evaluations": 2, **changes}
-    known = {"weights", "checkpoint", "seed", "device"}
-    named = {name: changes.pop(name) for name in known & set(changes)}
-    return run_subject(path, data, changes=changes, say=say, **named)
+    seed = changes.pop("seed", 0)
+    known = {"weights", "checkpoint", "device"}
+    pick = Pick(**{name: changes.pop(name) for name in known & set(changes)})
+    return run_subject(path, data, pick=pick, changes=changes, seed=seed, say=say)
 
 
 def blocks(path):

@@ -215,6 +215,7 @@ def sample(
 ) -> None:
     """Draw images from a run."""
     from mezzotint.cli import outputs, verbs
+    from mezzotint.run import Pick
 
     wanted = outputs.Outputs(out, strip, animate, overwrite)
     changes = {
@@ -223,9 +224,9 @@ def sample(
         "guidance": guidance,
         "interval": interval,
     }
-    picked = verbs.Picked(run, weights, checkpoint, device)
-    wish = verbs.Wish(n, label, seed, seeds, changes, dry_run)
-    _print(verbs.sample(picked, wish, wanted, _say), verbs.sample_text, as_json)
+    pick = Pick(weights, checkpoint, device)
+    wish = verbs.Wish(run, pick, n, label, seed, seeds, changes, dry_run)
+    _print(verbs.sample(wish, wanted, _say), verbs.sample_text, as_json)
 
 
 @app.command(
@@ -276,6 +277,7 @@ def evaluate(
     """Judge images: numbers with their protocol, floor and anchors."""
     from mezzotint.cli import judging
     from mezzotint.judge import Question
+    from mezzotint.run import Pick
 
     question = Question(
         subject=subject,
@@ -285,11 +287,9 @@ def evaluate(
         split=split,
         extractor=extractor,
         seed=seed,
-        weights=weights,
-        checkpoint=checkpoint,
+        pick=Pick(weights, checkpoint, device),
         changes={"evaluations": evaluations, "sampler": sampler, "guidance": guidance},
         out=out,
-        device=device,
         data_dir=data_dir,
         command=shlex.join(["mezzotint", *sys.argv[1:]]),
     )
@@ -347,10 +347,11 @@ def select(
 ) -> None:
     """Draw a pool, keep the best by a score, and say what that did to quality and variety."""
     from mezzotint.cli import selecting
+    from mezzotint.run import Pick
 
     wish = selecting.Selection(
-        run, out, label, pool, top, pools, score, refill, threshold, seed, weights, checkpoint,
-        device, data_dir,
+        run, out, label, pool, top, pools, score, refill, threshold, seed,
+        Pick(weights, checkpoint, device), data_dir,
     )  # fmt: skip
     _print(selecting.select(wish, _say), selecting.select_text, as_json)
 

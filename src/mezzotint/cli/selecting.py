@@ -18,6 +18,7 @@ from mezzotint.evaluation.scorers import Score, scorer
 from mezzotint.evaluation_file import add_part
 from mezzotint.model import Drawing, Model
 from mezzotint.randomness import generator
+from mezzotint.run import Pick
 from mezzotint.subjects import RunSubject, run_subject
 
 __all__ = ["Selection", "select", "select_text"]
@@ -48,9 +49,7 @@ class Selection:
     refill: int | None
     threshold: float | None
     seed: int
-    weights: str
-    checkpoint: str
-    device: str
+    pick: Pick
     data_dir: Path | None
 
 
@@ -63,10 +62,8 @@ def select(wish: Selection, say: Say) -> dict[str, Any]:
         raise InputError("--refill draws until enough images pass: say from which --threshold on")
     stream = run_subject(
         wish.run,
-        weights=wish.weights,
-        checkpoint=wish.checkpoint,
+        pick=wish.pick,
         seed=wish.seed,
-        device=wish.device,
         data_dir=wish.data_dir,
         say=say,
     )

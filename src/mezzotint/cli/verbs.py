@@ -12,12 +12,11 @@ from mezzotint.errors import InputError
 from mezzotint.model import Drawing, Model
 from mezzotint.progress import follow, peak_memory
 from mezzotint.report import figures
-from mezzotint.run import Run
+from mezzotint.run import Pick
 from mezzotint.session import Every, advance
 from mezzotint.start import Request, prepare, warnings
 
 __all__ = [
-    "Picked",
     "Wish",
     "every",
     "sample",
@@ -93,28 +92,11 @@ def train_text(result: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Picked:
-    """Which weights to draw with."""
-
-    run: Path
-    weights: str
-    checkpoint: str
-    device: str
-
-    def model(self) -> Model:
-        """The model, ready to draw."""
-        return api.load(
-            Run.at(self.run),
-            weights=self.weights,
-            checkpoint=self.checkpoint,
-            device=self.device,
-        )
-
-
-@dataclass(frozen=True)
 class Wish:
     """What to draw."""
 
+    run: Path
+    pick: Pick
     n: int
     label: str | None
     seed: int
@@ -130,16 +112,20 @@ class Wish:
         return Drawing(labels, [(self.seed + k, 0) for k in range(self.seeds)])
 
 
-def sample(picked: Picked, wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
+def sample(wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
     """Draw images and write them where they were asked for."""
     outputs.check()
-    model = picked.model().changed(**wish.changes)
+    pick = wish.pick
+    loaded = api.load(
+        wish.run, weights=pick.weights, checkpoint=pick.checkpoint, device=pick.device
+    )
+    model = loaded.changed(**wish.changes)
     drawing = wish.drawing(model)
     settings = model.sampling
     meta = {
-        "run": str(picked.run),
-        "weights": picked.weights,
-        "checkpoint": picked.checkpoint,
+        "run": str(wish.run),
+        "weights": pick.weights,
+        "checkpoint": pick.checkpoint,
         "sampler": settings.sampler,
         "evaluations": settings.evaluations,
         "guidance": settings.guidance,

@@ -1,0 +1,194 @@
+"""What all parts of an evaluation look at: samples, real images, and who reads them."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from mezzotint import imaging
+from mezzotint.data import ImageSet, load
+from mezzotint.errors import InputError
+from mezzotint.evaluation.classifier import Classifier
+from mezzotint.evaluation.clip import Clip
+from mezzotint.evaluation.features import Extractor, classifier_for
+from mezzotint.evaluation.measures import Read, Reference
+from mezzotint.evaluation.scorers import clip_for
+from mezzotint.judge.question import Question
+from mezzotint.subjects import (
+    RunSubject,
+    Subject,
+    folder_subject,
+    is_run,
+    limited,
+    npz_subject,
+    run_subject,
+)
+
+__all__ = ["Case", "Clock", "Pictures", "gather"]
+
+Say = Callable[[str], None]
+
+MOST = 10_000
+"""Samples judged where the user names no number."""
+
+LABELLED = ("accuracy", "difficulty", "clip", "cas")
+"""Parts that need to know what the images were meant to be."""
+
+
+@dataclass
+class Clock:
+    """Seconds that each part took."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Time what is inside."""
+        started = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - started, 2)
+
+
+@dataclass
+class Pictures:
+    """Pictures of an evaluation, kept where there is a place for them."""
+
+    out: Path | None
+    written: dict[str, str] = field(default_factory=dict)
+    """Where each lies, below `out`."""
+
+    def keep(self, name: str, image: Tensor) -> None:
+        """Write uint8 (C, H, W) as a PNG."""
+        if self.out is not None:
+            imaging.save_png(image, self.out / "evaluation" / f"{name}.png")
+            self.written[name] = f"evaluation/{name}.png"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A question with all that it takes to answer it."""
+
+    question: Question
+    data: ImageSet
+    """The real images."""
+
+    stream: RunSubject | None
+    """The run that the samples are drawn from; None for images that somebody else made."""
+
+    subject: Subject
+    """The samples."""
+
+    extractor: Extractor
+    classifier: Classifier | None
+    """The data set's own; None where another extractor was chosen and there is a single class."""
+
+    clip: Clip | None
+    """None where it is not asked for, or there are no labels."""
+
+    reference: Reference
+    samples: Read
+    pictures: Pictures
+    say: Say
+
+    @property
+    def held(self) -> Tensor:
+        """Rows of the real images to judge with."""
+        return self.data.splits[self.question.split]
+
+
+def gather(question: Question, clock: Clock, say: Say) -> Case:
+    """Load, draw and read; InputError for whatever cannot be answered."""
+    parts, path = question.parts(), question.subject
+    if not path.exists():
+        raise InputError(f"{path} does not exist: give a run, a folder of images or an .npz")
+    against = (
+        load(question.against, data_dir=question.data_dir, say=say) if question.against else None
+    )
+    stream = _stream(question, against, say) if is_run(path) else None
+    data = stream.data if stream else against
+    if data is None:
+        raise InputError(
+            f"{path} is not a run: say what its images are held --against, as in --against mnist"
+        )
+    if len(data.splits.get(question.split, ())) == 0:
+        raise InputError(f"{data.name} has no {question.split} images to judge with")
+    needed = question.extractor == "classifier" or len(data.classes) > 1
+    classifier = classifier_for(data, say) if needed else None
+    extractor = _extractor(question.extractor, classifier)
+    with clock("drawing"):
+        subject = _subject(question, stream, data, say)
+    _refuse_impossible(question, subject, stream)
+    with clock("reading"):
+        reference = Reference.of(
+            data,
+            extractor,
+            classifier,
+            n=len(subject.images),
+            split=question.split,
+            seed=question.seed,
+        )
+        samples = reference.read(subject.images, subject.labels)
+    seen = "clip" in parts and subject.labels is not None
+    return Case(
+        question=question,
+        data=data,
+        stream=stream,
+        subject=subject,
+        extractor=extractor,
+        classifier=classifier,
+        clip=clip_for(data, question.clip, say) if seen else None,
+        reference=reference,
+        samples=samples,
+        pictures=Pictures(question.out or (path if stream else None)),
+        say=say,
+    )
+
+
+def _stream(question: Question, against: ImageSet | None, say: Say) -> RunSubject:
+    return run_subject(
+        question.subject,
+        against,
+        pick=question.pick,
+        changes=question.changes,
+        seed=question.seed,
+        data_dir=question.data_dir,
+        say=say,
+    )
+
+
+def _subject(question: Question, stream: RunSubject | None, data: ImageSet, say: Say) -> Subject:
+    """As many samples as were asked for, or as suffice."""
+    n, path = question.n or min(MOST, len(data.splits[question.split])), question.subject
+    if stream is not None:
+        return stream.samples(n)
+    found = folder_subject(path, data, say) if path.is_dir() else npz_subject(path, data)
+    if question.n is not None and question.n > len(found.images):
+        raise InputError(
+            f"{path} holds {len(found.images):,} images, fewer than --n {question.n:,}"
+        )
+    return limited(found, n, question.seed)
+
+
+def _extractor(name: str, classifier: Classifier | None) -> Extractor:
+    if name == "classifier":
+        assert classifier is not None
+        return classifier
+    from mezzotint.evaluation.pretrained import extractor_named
+
+    return extractor_named(name)
+
+
+def _refuse_impossible(question: Question, subject: Subject, stream: RunSubject | None) -> None:
+    """What was asked for by name is made, or refused; what was not may be left out."""
+    path = subject.facts["path"]
+    for part in question.metrics:
+        if part in LABELLED and subject.labels is None:
+            raise InputError(
+                f"{part} needs labels, and {path} has none: put images into class subfolders, "
+                "or add an array 'labels' to the .npz"
+            )
+        if part == "recognition" and stream is None:
+            raise InputError(f"recognition watches a run draw, and {path} is none: give a run")

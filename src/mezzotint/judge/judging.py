@@ -1,0 +1,62 @@
+"""A question answered: every part that was asked for, in one JSON object."""
+
+from collections.abc import Callable
+from typing import Any
+
+from mezzotint.evaluation import measures
+from mezzotint.evaluation_file import hardware, keep
+from mezzotint.judge import parts
+from mezzotint.judge.case import Clock, gather
+from mezzotint.judge.question import Question
+from mezzotint.verdict import verdict
+
+__all__ = ["judge"]
+
+Json = dict[str, Any]
+
+
+def judge(question: Question, say: Callable[[str], None]) -> Json:
+    """Answer it: a JSON object, written beside its pictures where there is a place."""
+    clock, asked = Clock(), question.parts()
+    case = gather(question, clock, say)
+    groups = {name: group for name, group in measures.GROUPS.items() if name in asked}
+    with clock("metrics"):
+        found = measures.measure(case.samples, case.reference, groups)
+    metrics: Json = {name: number.to_json() for name, number in found.items()}
+    result: Json = {
+        "subject": dict(case.subject.facts),
+        "against": {
+            "source": case.data.name,
+            "fingerprint": case.data.fingerprint,
+            "split": question.split,
+            "n": case.reference.facts["n_reference"],
+            "classes": list(case.data.classes),
+        },
+        "metrics": metrics,
+    }
+    if case.samples.probabilities is not None and case.samples.labels is not None:
+        result |= parts.judge_classes(case)
+    if "memorisation" in asked:
+        with clock("memorisation"):
+            result["memorisation"] = parts.judge_memorisation(case)
+    if "recognition" in asked and case.stream is not None and case.classifier is not None:
+        with clock("recognition"):
+            result["recognition"] = parts.judge_recognition(case, case.stream, case.classifier)
+    if "difficulty" in asked and "per_class" in result:
+        with clock("difficulty"):
+            result["difficulty"] = parts.judge_difficulty(case, result["per_class"])
+    if case.clip is not None:
+        with clock("clip"):
+            result["clip"] = parts.judge_clip(case, case.clip)
+    if "cas" in asked:
+        with clock("cas"):
+            metrics["cas"] = parts.judge_cas(case)
+    parts.add_sheets(case)
+    result |= {
+        "verdict": verdict(result),
+        "pictures": case.pictures.written,
+        "seconds": clock.seconds,
+        "hardware": hardware(),
+        "command": question.command,
+    }
+    return result if case.pictures.out is None else keep(case.pictures.out, result)

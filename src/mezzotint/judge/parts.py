@@ -1,0 +1,352 @@
+"""The parts of an evaluation that are more than a metric: functions of a `Case`.
+
+They are independent of each other. CAS draws as many samples as there are training images and
+trains classifiers, so it is made only when asked for.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from mezzotint import films, imaging
+from mezzotint.errors import InputError
+from mezzotint.evaluation import accuracy, difficulty, measures
+from mezzotint.evaluation.captions import phrase
+from mezzotint.evaluation.cas import SEEDS, cas, real_cas, recipe_for
+from mezzotint.evaluation.classifier import Classifier
+from mezzotint.evaluation.clip import Clip, Prompts, clip_report
+from mezzotint.evaluation.kernel import kernel_distance
+from mezzotint.evaluation.memorisation import memorisation
+from mezzotint.evaluation.recognition import (
+    Reader,
+    Readings,
+    Recognition,
+    merged,
+    recognise_forward,
+    recognise_walk,
+    summarise,
+)
+from mezzotint.judge.case import Case
+from mezzotint.model import Drawing
+from mezzotint.randomness import generator
+from mezzotint.subjects import RunSubject, limited
+
+__all__ = [
+    "add_sheets",
+    "judge_cas",
+    "judge_classes",
+    "judge_clip",
+    "judge_difficulty",
+    "judge_memorisation",
+    "judge_recognition",
+]
+
+Json = dict[str, Any]
+
+WALKED = 20
+"""Images of each class whose processes are read."""
+
+CLIPPED = 2000
+"""Images that CLIP reads, at most: a large one is slow."""
+
+STRIP = 5
+"""Images on a film strip."""
+
+HELD_OUT = 1000
+"""Validation images from which they suffice as held-out ones; else test images join them."""
+
+FEWEST = 20
+"""Images of a class from which its own distances are worth a number."""
+
+CLASS_BLOCK = 100
+"""Images in a block of a class's kernel distance; its error is that over blocks."""
+
+CLIP_READER = "CLIP"
+
+SHOWN = 10
+"""Images of each class on a sheet."""
+
+CAS_SAID_EVERY = 128_000
+"""Images between two lines about a classifier's training."""
+
+
+def judge_classes(case: Case) -> Json:
+    """A row for each class, and the confusion matrix."""
+    samples, real = case.samples, case.reference.real
+    assert samples.probabilities is not None
+    assert samples.labels is not None
+    assert real.probabilities is not None
+    assert real.labels is not None
+    names = case.data.classes
+    ours = accuracy.per_class(samples.probabilities, samples.labels)
+    theirs = accuracy.per_class(real.probabilities, real.labels)
+    rows = []
+    for label, name in enumerate(names):
+        own, real_own = samples.labels == label, real.labels == label
+        row: Json = {"class": name, "n": int(own.sum())}
+        if own.any():
+            right = float(ours[label])
+            row |= {
+                "accuracy": right,
+                "accuracy_error": (right * (1 - right) / int(own.sum())) ** 0.5,
+                "accuracy_real": float(theirs[label]),
+            }
+        if min(int(own.sum()), int(real_own.sum())) >= FEWEST:
+            draws = generator("class", case.question.seed, label)
+            features, real_features = samples.features[own], real.features[real_own]
+            shares = measures.even_coverage(real_features, features, draws)
+            distance = kernel_distance(features, real_features, draws, block=CLASS_BLOCK)
+            row |= {
+                "kd": distance.value,
+                "kd_error": distance.error,
+                "density": shares.density,
+                "coverage": shares.coverage,
+            }
+        rows.append(row)
+    table = accuracy.confusion(samples.probabilities, samples.labels, len(names))
+    return {
+        "per_class": rows,
+        "confusion": {"classes": list(names), "rows": table.tolist()},
+    }
+
+
+def judge_recognition(case: Case, stream: RunSubject, classifier: Classifier) -> Json:
+    """When noise becomes a picture, and a picture noise."""
+    model, classes = stream.model, case.data.classes
+    readers: dict[str, Reader] = {
+        "the classifier": lambda images: classifier.read(images).probabilities
+    }
+    if case.clip is not None:
+        readers[CLIP_READER] = _zero_shot(case.clip, classes)
+    drawing = Drawing.of(torch.arange(len(classes)).repeat_interleave(WALKED), stream.seed)
+    free = model.free() if model.guidable else None
+    steps = len(model.ladder()) - 1
+    each = -(-model.sampling.evaluations // steps)  # Heun's two, but one in its last step
+    spent = [min(each * i, each * steps - (each - 1)) for i in range(steps + 1)]
+
+    def chunks() -> Iterator[list[Readings]]:
+        for start in range(0, len(drawing), model.chunk()):
+            part = drawing[start : start + model.chunk()]
+            yield recognise_walk(
+                model.walk(part), readers, part.labels, denoise=free, evaluations=spent
+            )
+
+    reverse = [summarise(readings, classes) for readings in merged(chunks())]
+    order = generator("lost", case.question.seed)
+    rows = case.held[torch.randperm(len(case.held), generator=order)]
+    rows = rows[: WALKED * len(classes)]
+    forward = [
+        summarise(readings, classes)
+        for readings in recognise_forward(
+            case.data.images[rows], case.data.labels[rows], model.schedule, readers,
+            generator("forward", case.question.seed), denoise=free,
+        )
+    ]  # fmt: skip
+    for which, rank in (("earliest", 0), ("latest", -1)):
+        label = classes.index(_headline(reverse).ranking[rank])
+        few = Drawing.of(torch.full((STRIP,), label), stream.seed)
+        case.pictures.keep(which, films.reverse_strip(films.walk_frames(model, few)))
+    return {
+        "sentences": [*_headline(reverse).sentences, *_headline(forward).sentences],
+        "reverse": [each.to_json() for each in reverse],
+        "forward": [each.to_json() for each in forward],
+    }
+
+
+def judge_cas(case: Case) -> Json:
+    """Train on as many samples as there are training images, and on those."""
+    train = case.data.splits["train"]
+    made = case.subject if case.stream is None else case.stream.samples(len(train))
+    if made.labels is None:
+        raise InputError(f"cas needs labels, and {made.facts['path']} has none")
+
+    def watch(what: str) -> Callable[[int, int], None]:
+        def line(seed: int, seen: int) -> None:
+            if seen % CAS_SAID_EVERY < 128:
+                case.say(f"cas: {what}, seed {seed}: {seen:,} images")
+
+        return line
+
+    ours = cas(made.images, made.labels, case.data, watch=watch("synthetic"))
+    real = real_cas(case.data, case.say, watch("real"))
+    return {
+        "title": "classification accuracy score",
+        "value": ours.mean,
+        "error": ours.spread,
+        "better": "higher",
+        "floor": real.mean,
+        "anchors": {},
+        "accuracies": list(ours.accuracies),
+        "real": list(real.accuracies),
+        "protocol": {
+            "metric": "cas",
+            "n": len(made.images),
+            "recipe": recipe_for(case.data).digest,
+            "seeds": list(SEEDS),
+            "against": case.data.name,
+            "fingerprint": case.data.fingerprint,
+            "split": "test",
+        },
+    }
+
+
+def judge_memorisation(case: Case) -> Json:
+    """Samples against training and held-out images, in pixels and in features."""
+    subject, extractor = case.subject, case.extractor
+    images, train = case.data.images, case.data.splits["train"]
+    # Cut from what train was cut from: a test split may have other writers.
+    held = case.data.splits["validation"]
+    if len(held) < HELD_OUT:
+        held = torch.cat([held, case.data.splits["test"]])
+    draws = generator("memorisation", case.question.seed)
+    pixels = memorisation(subject.images, images[train], images[held], draws)
+    features = memorisation(
+        case.samples.features,
+        extractor.features(images[train]),
+        extractor.features(images[held]),
+        generator("memorisation", case.question.seed),
+    )
+    worst = pixels.worst[:SHOWN]
+    rows = torch.tensor([offender.sample for offender in worst])
+    near = torch.tensor([offender.train for offender in worst])
+    other = pixels.held_out.index[rows]
+    case.pictures.keep(
+        "memorisation",
+        imaging.labelled_grid(
+            [
+                ("sample", subject.images[rows]),
+                ("nearest training image", images[train[near]]),
+                ("nearest held-out image", images[held[other]]),
+            ]
+        ),
+    )
+    found: Json = {
+        name: {
+            "auc": each.auc,
+            "error": each.error,
+            "floor": each.floor,
+            "tail": each.tail,
+            "expected": each.expected,
+            "flagged": each.flagged,
+            "verdict": each.verdict,
+            "worst": [offender._asdict() for offender in each.worst],
+        }
+        for name, each in {"pixels": pixels, "features": features}.items()
+    }
+    flagged = pixels.flagged or features.flagged
+    first = features if features.flagged and not pixels.flagged else pixels
+    where = "features" if first is features else "pixels"
+    return {
+        **found,
+        "flagged": flagged,
+        "verdict": f"{first.verdict} (by {where})",
+        "protocol": {
+            "n": len(subject.images),
+            "n_train": len(train),
+            "n_held_out": len(held),
+            "extractor": extractor.name,
+            "hash": extractor.digest,
+        },
+    }
+
+
+def judge_difficulty(case: Case, rows: Sequence[Json]) -> Json:
+    """Which properties of the real images go with the classes that are drawn badly."""
+    real = case.reference.real
+    assert real.probabilities is not None
+    assert real.labels is not None
+    n, seed = len(case.subject.images), case.question.seed
+    # The images that `reference` read.
+    picks = measures.chosen(case.data, case.question.split, n, seed)
+    table = difficulty.properties(
+        case.data.images[picks],
+        case.data.labels[picks],
+        case.data.classes,
+        features=real.features,
+        probabilities=real.probabilities,
+        train_labels=case.data.labels[case.data.splits["train"]],
+    )
+    qualities = [
+        difficulty.Quality(
+            name, better, tuple(row[name] for row in rows), _all(rows, f"{name}_error")
+        )
+        for name, better in (("accuracy", "higher"), ("kd", "lower"))
+        if all(name in row for row in rows)
+    ]
+    draws = generator("difficulty", case.question.seed)
+    return difficulty.difficulty(table, qualities, draws).to_json()
+
+
+def judge_clip(case: Case, clip: Clip) -> Json:
+    """What a CLIP says, beside real and damaged images; its highest and lowest images."""
+    most = generator("clip", case.question.seed)
+    rows = case.held[torch.randperm(len(case.held), generator=most)[:CLIPPED]]
+    chosen = limited(case.subject, CLIPPED, case.question.seed)
+    assert chosen.labels is not None
+    found = dict(
+        clip_report(
+            clip, chosen.images, chosen.labels, case.data.classes,
+            case.data.images[rows], case.data.labels[rows], generator=most,
+        )
+    )  # fmt: skip
+    rated = [row for row in cast(list[Json], found["classes"]) if row["highest"]]
+    for end in ("highest", "lowest"):
+        page = imaging.labelled_grid([(r["name"], chosen.images[r[end]]) for r in rated])
+        case.pictures.keep(f"clip-{end}", page)
+    return found
+
+
+def add_sheets(case: Case) -> None:
+    """Pictures of samples and real images, and of both processes."""
+    subject, held = case.subject, case.held
+    real = (case.data.images, case.data.labels, held)
+    for name, (images, labels, rows) in {
+        "samples": (subject.images, subject.labels, torch.arange(len(subject.images))),
+        "real": real,
+    }.items():
+        if labels is None:
+            page = imaging.grid(images[:100], SHOWN, scale=imaging.scale_for(images.shape[3]))
+        else:
+            page = imaging.labelled_grid(
+                [
+                    (title, images[rows[labels[rows] == label][:SHOWN]])
+                    for label, title in enumerate(case.data.classes)
+                    if (labels[rows] == label).any()
+                ]
+            )
+        case.pictures.keep(name, page)
+    if case.stream is not None:
+        model = case.stream.model
+        labels = model.labels(None, min(STRIP, len(case.data.classes)))
+        steps = films.walk_frames(model, Drawing.of(labels, case.question.seed))
+        case.pictures.keep("reverse", films.reverse_strip(steps))
+        few = case.data.images[held[:STRIP]]
+        case.pictures.keep("forward", films.forward_strip(few, model.schedule))
+
+
+def _zero_shot(clip: Clip, classes: Sequence[str]) -> Reader:
+    """CLIP as a reader: the softmax over its class prompts."""
+    texts = clip.embed_texts([phrase(Prompts().template, name) for name in classes])
+
+    def read(images: Tensor) -> Tensor:
+        return (clip.scale * clip.embed_images(images) @ texts.T).softmax(1)
+
+    return read
+
+
+def _headline(found: Sequence[Recognition]) -> Recognition:
+    """The reading that says most: what the noisy image alone tells, where the model can say it.
+
+    A conditional model's first x0 is already the mean of its class, and a classifier trained on
+    clean images fails on x long before a person does.
+    """
+    views = {each.view: each for each in found if each.reader != CLIP_READER}
+    return views.get("free") or views["x"]
+
+
+def _all(rows: Sequence[Json], key: str) -> tuple[float, ...] | None:
+    """The column, if no class lacks it."""
+    found = tuple(row.get(key) for row in rows)
+    return None if None in found else cast(tuple[float, ...], found)
