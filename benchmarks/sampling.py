@@ -45,12 +45,12 @@ def main() -> None:
             changed = model.changed(
                 sampler=sampler, evaluations=count, guidance=given.guidance, interval=interval
             )
-            found = []
-            start = time.perf_counter()
+            found, seconds = [], 0.0
             for seed in range(given.seeds):
+                start = time.perf_counter()
                 images = changed.draw(Drawing.of(labels, seed))
+                seconds += time.perf_counter() - start
                 found.append(ruler.measure(images, labels).above)
-            seconds = time.perf_counter() - start
             cell = f"{sum(found) / len(found):.3f}"
             if len(found) > 1:
                 cell += f" ({min(found):.3f} to {max(found):.3f})"

@@ -50,7 +50,7 @@ def judge(file: Path) -> dict[str, Any]:
         "through_our_kernels": meta["through_our_kernels"],
         "version": meta["version"],
     }
-    same = ("peer", "source", "weights", "images_seen", "n")
+    same = ("peer", "source", "weights", "images_seen", "n", "seed")
     others = [r for r in kept() if any(r[key] != row[key] for key in same)]
     RESULTS.write_text(json.dumps([*others, row], indent=1) + "\n")
     return row

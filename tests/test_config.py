@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mezzotint.config import (
     SAMPLERS,
+    SCHEDULES,
     Budget,
     Config,
     build_denoiser,
@@ -283,6 +284,20 @@ def test_what_is_mistyped_is_answered_with_the_closest(setting, words):
 def test_a_bad_value_is_answered_with_its_place_and_what_is_allowed(setting, words):
     message = refusal(preset, "digits", setting)
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_every_schedule_can_be_asked_for_and_written_down(kind):
+    base = {"zero-terminal": "linear-beta", "learned": "log-normal"}.get(kind)
+    table = {"kind": kind} | ({"base": {"kind": base}} if base else {})
+    config = parse_config(load_preset("digits") | {"objective": {"schedule": table}}, Config)
+    assert isinstance(config.objective.schedule, SCHEDULES[kind])
+    assert parse_config(tomllib.loads(tomli_w.dumps(to_table(config))), Config) == config
+
+
+def test_a_best_checkpoint_by_a_metric_needs_that_metric():
+    assert "set training.metrics_every" in refusal(preset, "digits", "training.best=kd")
+    preset("digits", "training.best=kd", "training.metrics_every=1000")
 
 
 def test_a_missing_network_is_said():

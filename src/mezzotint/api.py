@@ -65,7 +65,7 @@ def load(
     """The model of a run, ready to draw.
 
     weights: "ema", the averaged weights, or "network", those of the last step.
-    checkpoint: "last", or "best" by validation loss.
+    checkpoint: "last", or "best" by validation loss (or what `training.best` says).
     device: "auto" (the run's own where this machine has it), "cpu", "cuda" or "mps".
     """
     found = run if isinstance(run, Run) else Run.at(run)

@@ -195,6 +195,15 @@ class Training(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _best_is_judged(self) -> "Training":
+        if self.best != "loss" and self.metrics_every == 0:
+            raise ValueError(
+                f"best = {self.best} is judged every metrics_every images, and that is 0: set "
+                "training.metrics_every, to 20000 for instance"
+            )
+        return self
+
 
 class Sampling(Strict):
     """How images are drawn where the command does not say otherwise."""

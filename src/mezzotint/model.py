@@ -207,8 +207,10 @@ class Model:
 
     def _precise(self, denoise: Denoise) -> Denoise:
         def precise(x: Tensor, sigma: Tensor) -> Tensor:
+            """On our device, wherever x lies; a reader's x lies on the CPU."""
+            here = (self.compute.device, torch.float32 if self._single() else x.dtype)
             with torch.no_grad(), self.compute.active(), self.compute.autocast():
-                return denoise(x, sigma)
+                return denoise(x.to(*here), sigma.to(*here)).to(x.device)
 
         return precise
 

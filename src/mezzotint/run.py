@@ -1,7 +1,7 @@
 """A run: one directory that holds a training from its first step to its pictures.
 
     config.toml              resolved configuration, facts of the data, choices for the machine
-    metrics.jsonl            one JSON object a line: kind step | validation | event
+    metrics.jsonl            one JSON object a line: kind step | validation | metrics | event
     checkpoints/last…        everything to go on from; best…: weights to draw with; with backups
     samples/                 grids over time
 
@@ -180,7 +180,7 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """The weights with the lowest validation loss."""
+        """The best weights, by validation loss or what else `training.best` says."""
         return self.path / "checkpoints" / "best.safetensors"
 
     @property
@@ -227,7 +227,14 @@ class Run:
         denoiser = build_denoiser(self.config, facts.channels, len(facts.classes))
         denoiser.network.load_state_dict(saved.part(pick.weights))
         denoiser.to(compute.device)
-        return self.model_of(denoiser, compute), [notice] if notice else []
+        notices = [notice] if notice else []
+        plan, seen = self.plan(), saved.facts["images_seen"]
+        if plan.scale(seen) != plan.guidance:
+            notices.append(
+                f"these weights, of {seen:,} images, draw without guidance: {plan.guidance:g} is "
+                f"learned in from {plan.guidance_after * plan.images:,.0f} images on"
+            )
+        return self.model_of(denoiser, compute), notices
 
     def model_of(self, denoiser: Denoiser, compute: Compute) -> Model:
         """A model around a denoiser of this run."""

@@ -7,6 +7,7 @@ samples in between.
 
 import contextlib
 import dataclasses
+import errno
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -229,6 +230,8 @@ class _Session:
         self.state.rate_scale = scale
         self.lines = []
         self._forget_later_metrics()
+        seen = self.state.images_seen
+        self.gauged = [row for row in self.gauged if row["images_seen"] <= seen]
         return Notice(
             f"the loss is not finite any more: rolled back to {self.state.images_seen} images, "
             f"learning rate now {self.plan.learning_rate * scale:.3g}"
@@ -335,4 +338,7 @@ def _locked(path: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(f"another process is training in {path}: wait for it") from error
+        except OSError as error:  # some network drives know no locks
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
         yield

@@ -28,7 +28,7 @@ from mezzotint.config import (
 from mezzotint.data import SOURCES, ImageSet, load
 from mezzotint.diffusion import terminal_snr
 from mezzotint.errors import InputError
-from mezzotint.machine import COMPILE_PAYS_AFTER, Compute, choose
+from mezzotint.machine import COMPILE_PAYS_AFTER, Compute, choose, pick_device
 from mezzotint.run import DataFacts, Machine, Origin, Run, RunConfig, fresh_state, plan_of
 from mezzotint.training import Stepped, train
 
@@ -131,6 +131,13 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     machine = _with_budget(machine, budget, config, data, say, new=found is None, dry=request.dry)
     tables = {**to_table(config), "origin": origin, "data": facts, "machine": machine}
     run = Run(request.out, RunConfig.model_validate(tables))
+    if found is not None:
+        seen, plan = run.images_seen(), run.plan()
+        if found.plan().scale(seen) != plan.scale(seen):
+            say(
+                f"a larger budget learns guidance later: from {seen:,} to "
+                f"{plan.guidance_after * plan.images:,.0f} images this run trains without it again"
+            )
     return run, data
 
 
@@ -191,6 +198,9 @@ def _here(machine: Machine, wish: str, say: Say) -> Machine:
     """The choices of a run as this machine can obey them; says so where it cannot."""
     compute = machine.here(wish)
     if compute == machine.compute():
+        best = pick_device()
+        if wish == "auto" and machine.device != best:
+            say(f"this run goes on on {machine.device}, as it was left; --device {best} uses that")
         return machine
     say(
         f"this run was made on {machine.device} in {machine.precision} and goes on on "

@@ -11,6 +11,7 @@ from PIL import Image
 from mezzotint import imaging
 from mezzotint.data import load
 from mezzotint.evaluation import scorers, small_clip
+from mezzotint.evaluation.cas import Cas
 from mezzotint.evaluation.features import shipped
 from mezzotint.model import Model
 
@@ -104,6 +105,31 @@ def test_all_parts_of_an_evaluation_are_made_and_the_report_shows_them(
     assert "https://" not in text
     assert text.count("data:image/png;base64,") >= len(found["pictures"])
     assert all(name in text for name in found["metrics"])
+
+
+def test_cas_reads_all_images_of_a_file_and_refuses_at_once_what_it_cannot_score(
+    cli, digits, tmp_path, monkeypatch
+):
+    images, labels = digits.split("train")
+    given = []
+
+    def scored(images, labels, data, **rest):
+        given.append((len(images), data.name))
+        return Cas((0.5,))
+
+    monkeypatch.setattr("mezzotint.judge.parts.cas", scored)
+    imaging.save_npz(tmp_path / "all.npz", images, labels, {})
+    found = result(cli("evaluate all.npz --against digits --metrics cas --json"))
+    assert given == [(len(images), "digits")]  # and not only as many as there are test images
+    assert found["metrics"]["cas"]["protocol"]["n"] == len(images)
+    result(cli("evaluate all.npz --against digits --metrics cas --n 200 --json"))
+    assert given[1] == (200, "digits")
+    some = labels != 3
+    imaging.save_npz(tmp_path / "some.npz", images[some], labels[some], {})
+    answer = cli("evaluate some.npz --against digits --metrics cas,fd")
+    assert answer.code == 2
+    assert "none of 3" in answer.err
+    assert len(given) == 2
 
 
 def test_a_second_evaluation_adds_to_the_first_and_draws_nothing_anew(

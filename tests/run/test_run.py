@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import json
 
 import pytest
@@ -163,6 +164,29 @@ def test_two_processes_do_not_train_in_one_directory(tmp_path):
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="another process"):
             list(advance(run, data))
+
+
+def test_a_place_that_knows_no_locks_is_trained_in_without(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(handle, how):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    run = mezzotint.train("digits", out=tmp_path / "run", budget="32images", settings=TINY)
+    assert run.images_seen() == 32
+
+
+def test_weights_from_before_guidance_was_learned_in_say_so(tmp_path):
+    settings = (*TINY, "training.guidance=2.0", "training.guidance_after=0.5")
+    run = mezzotint.train("digits", out=tmp_path / "run", budget="64images", settings=settings)
+    assert run.model()[1] == []
+    said = []
+    longer = Request("digits", run.path, budget="320images", settings=settings)
+    again, _ = prepare(longer, said.append)
+    assert "from 64 to 160 images this run trains without it again" in said[-1]
+    (notice,) = again.model()[1]
+    assert "64 images, draw without guidance: 2 is learned in from 160 images on" in notice
 
 
 def test_previews_are_grids_of_every_class(trained):

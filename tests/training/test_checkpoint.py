@@ -85,3 +85,15 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / "x.safetensors")
     with pytest.raises(InputError, match="damaged"):
         read(tmp_path / "x.safetensors")
+
+
+def test_a_file_system_without_second_names_keeps_the_backup_too(file, monkeypatch):
+    def refuse(path, other):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    for value in (1.0, 2.0, 3.0):
+        write(file, tensors(value), {"images_seen": value})
+    assert read(file).facts["images_seen"] == 3
+    assert read(previous(file)).facts["images_seen"] == 2
+    assert len(list(file.parent.iterdir())) == 2

@@ -11,6 +11,7 @@ from mezzotint.imaging import to_float
 from mezzotint.randomness import generator
 from mezzotint.training import Diverged, Shrunk, Skipped, Stepped, Stopped, Validated, train
 from mezzotint.training import loop as loops
+from mezzotint.training.batches import next_batch, rows_after
 from mezzotint.training.checkpoint import read, write
 from mezzotint.training.recovery import BAD_STEPS_IN_A_ROW
 
@@ -28,7 +29,7 @@ def assert_equal(ours, theirs):
 def test_every_epoch_visits_every_training_image_once(data, new_plan):
     plan = new_plan(batch=7)
     n = len(data.splits["train"])
-    seen = torch.cat([loops._rows(data, plan, start) for start in range(0, 7 * n, 7)])
+    seen = torch.cat([rows_after(data, plan, start) for start in range(0, 7 * n, 7)])
     for epoch in range(7):
         chunk = seen[epoch * n : (epoch + 1) * n]
         assert torch.equal(chunk.sort().values, data.splits["train"])
@@ -223,7 +224,7 @@ def test_early_stopping_and_target(data, new_state, new_plan, compute):
 
 def test_the_label_is_dropped_at_its_rate(data, new_state, new_plan):
     plan = new_plan(batch=4000, drop={"label": 0.25})
-    batch = loops._batch(data, plan, new_state(), "cpu")
+    batch = next_batch(data, plan, new_state(), "cpu")
     share = float((batch.condition.factors["label"] < 0).float().mean())
     assert share == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 4000) ** 0.5)
 
@@ -247,10 +248,22 @@ def test_a_learned_schedule_draws_where_the_loss_is_larger(data, new_state, new_
     state = new_state()
     size = torch.tensor([1.0, 2.0, 3.0, 4.0])
     for _ in range(4000):
-        batch = loops._batch(data, plan, state, "cpu")
+        batch = next_batch(data, plan, state, "cpu")
         loops._follow_losses(state, batch, size[(batch.position * 4).long()], 4)
         state.images_seen += plan.batch
-    assert state.losses == pytest.approx([1, 4, 9, 16], rel=0.05)
-    assert plan.schedule.resampled(state.losses).shares == pytest.approx(
+    assert state.second_moments == pytest.approx([1, 4, 9, 16], rel=0.05)
+    assert plan.schedule.resampled(state.second_moments).shares == pytest.approx(
         [0.99 * k / 10 + 0.0025 for k in (1, 2, 3, 4)], rel=0.02
     )
+
+
+def test_validation_in_small_memory_gives_the_same_loss(data, new_state, new_plan, compute):
+    def small_memory(module, given):
+        if len(given[0]) > 2:
+            raise RuntimeError("can't allocate memory: 8 GB")
+
+    state, plan = new_state(), new_plan()
+    list(train(state, data, plan, compute))
+    whole = loops.validation_loss(state, data, plan, compute)
+    state.ema.register_forward_pre_hook(small_memory)
+    assert loops.validation_loss(state, data, plan, compute) == pytest.approx(whole, rel=1e-5)

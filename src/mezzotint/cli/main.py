@@ -207,7 +207,7 @@ def sample(
         typer.Option(help="LOW HIGH: guide only at levels LOW < sigma <= HIGH."),
     ] = None,
     weights: Weights = "ema",
-    checkpoint: Annotated[str, typer.Option(help="last or best (validation loss).")] = "last",
+    checkpoint: Annotated[str, typer.Option(help="last or best (training.best).")] = "last",
     overwrite: Overwrite = False,
     device: Device = "auto",
     as_json: Json = False,

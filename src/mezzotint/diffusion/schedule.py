@@ -2,7 +2,8 @@
 
 Convention: x = x0 + sigma * eps with eps ~ N(0, I). A schedule is one primitive, a monotone map
 from a position u in [0, 1] to a noise level sigma; u = 1 is the noisiest. Everything else
-(`draw` for training, `ladder` for sampling, `terminal_snr`) is a free function of any schedule.
+(`positions` and `draw` for training, `ladder` for sampling, `terminal_snr`) is a free function of
+any schedule.
 
 The discrete schedules of DDPM are written here, and only here, in their own terms: beta_t,
 alpha_bar_t = prod (1 - beta_s), and then sigma_t^2 = 1 / alpha_bar_t - 1. DDPM's x_t is
@@ -39,6 +40,7 @@ NO_SIGNAL = 1e6
 by 1e-6, eight roundings of float32, while float64 still carries x0 exactly enough."""
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """A monotone map from a position u in [0, 1] to a noise level."""
 
@@ -251,12 +253,10 @@ class Learned:
 
     def resampled(self, second_moments: Sequence[float]) -> "Resampled":
         """How to draw, given the mean squared loss of each piece; none are known yet: as base."""
-        roots = [math.sqrt(moment) for moment in second_moments] or [1.0] * self.pieces
-        total = sum(roots) or 1.0
-        even = self.floor / self.pieces
-        return Resampled(
-            self.base, tuple((1 - self.floor) * root / total + even for root in roots)
-        )
+        known = second_moments if any(second_moments) else [1.0] * self.pieces
+        roots = [math.sqrt(moment) for moment in known]
+        learned, even = (1 - self.floor) / sum(roots), self.floor / self.pieces
+        return Resampled(self.base, tuple(learned * root + even for root in roots))
 
 
 @dataclass(frozen=True)

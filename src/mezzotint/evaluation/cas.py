@@ -20,7 +20,7 @@ from mezzotint.errors import InputError
 from mezzotint.evaluation.classifier import VERSION, Recipe, fit
 from mezzotint.imaging import replacing
 
-__all__ = ["RECIPES", "SEEDS", "Cas", "cas", "real_cas", "recipe_for"]
+__all__ = ["RECIPES", "SEEDS", "Cas", "cas", "check", "real_cas", "recipe_for"]
 
 KNOWN = Path(__file__).parent / "weights" / "cas.json"
 """Accuracies of classifiers trained on the real train splits, by key (`_key`)."""
@@ -53,6 +53,15 @@ def recipe_for(data: ImageSet) -> Recipe:
     return RECIPES.get(data.name) or Recipe.usual(len(data.splits["train"]))
 
 
+def check(labels: Tensor, data: ImageSet) -> None:
+    """InputError where samples of these labels (N,) cannot be scored."""
+    if missing := set(range(len(data.classes))) - set(labels.tolist()):
+        names = ", ".join(data.classes[i] for i in sorted(missing))
+        raise InputError(f"cas needs samples of every class; there are none of {names}")
+    if len(data.splits["test"]) == 0:
+        raise InputError(f"cas reads a test split, and {data.name} has none")
+
+
 def cas(
     images: Tensor,
     labels: Tensor,
@@ -63,14 +72,9 @@ def cas(
 ) -> Cas:
     """Train on uint8 images (N, C, H, W) and labels (N,), read the real test split of `data`.
 
-    `watch` is called with the seed and the images seen. InputError where a class is missing from
-    the labels, or there is no test split.
+    `watch` is called with the seed and the images seen. InputError: see `check`.
     """
-    if missing := set(range(len(data.classes))) - set(labels.tolist()):
-        names = ", ".join(data.classes[i] for i in sorted(missing))
-        raise InputError(f"cas needs samples of every class; there are none of {names}")
-    if len(data.splits["test"]) == 0:
-        raise InputError(f"cas reads a test split, and {data.name} has none")
+    check(labels, data)
     test, truth = data.split("test")
     accuracies = []
     for seed in seeds:

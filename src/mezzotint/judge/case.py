@@ -11,6 +11,7 @@ from torch import Tensor
 from mezzotint import imaging
 from mezzotint.data import ImageSet, load
 from mezzotint.errors import InputError
+from mezzotint.evaluation import cas
 from mezzotint.evaluation.classifier import Classifier
 from mezzotint.evaluation.clip import Clip
 from mezzotint.evaluation.features import Extractor, classifier_for
@@ -79,7 +80,10 @@ class Case:
     """The run that the samples are drawn from; None for images that somebody else made."""
 
     subject: Subject
-    """The samples."""
+    """The samples that are judged."""
+
+    everything: Subject
+    """All that a folder or an .npz holds, unless a number was asked for; a run's samples."""
 
     extractor: Extractor
     classifier: Classifier | None
@@ -119,8 +123,12 @@ def gather(question: Question, clock: Clock, say: Say) -> Case:
     classifier = classifier_for(data, say) if needed else None
     extractor = _extractor(question.extractor, classifier)
     with clock("drawing"):
-        subject = _subject(question, stream, data, say)
+        n = question.n or min(MOST, len(data.splits[question.split]))
+        everything = _everything(question, stream, data, n, say)
+        subject = limited(everything, n, question.seed)
     _refuse_impossible(question, subject, stream)
+    if "cas" in parts and everything.labels is not None and stream is None:
+        cas.check(everything.labels, data)  # now, not after everything else
     with clock("reading"):
         reference = Reference.of(
             data,
@@ -137,6 +145,7 @@ def gather(question: Question, clock: Clock, say: Say) -> Case:
         data=data,
         stream=stream,
         subject=subject,
+        everything=subject if question.n else everything,
         extractor=extractor,
         classifier=classifier,
         clip=clip_for(data, question.clip, say) if seen else None,
@@ -159,9 +168,11 @@ def _stream(question: Question, against: ImageSet | None, say: Say) -> RunSubjec
     )
 
 
-def _subject(question: Question, stream: RunSubject | None, data: ImageSet, say: Say) -> Subject:
-    """As many samples as were asked for, or as suffice."""
-    n, path = question.n or min(MOST, len(data.splits[question.split])), question.subject
+def _everything(
+    question: Question, stream: RunSubject | None, data: ImageSet, n: int, say: Say
+) -> Subject:
+    """What a file or folder holds, n samples of a run."""
+    path = question.subject
     if stream is not None:
         return stream.samples(n)
     found = folder_subject(path, data, say) if path.is_dir() else npz_subject(path, data)
@@ -169,7 +180,7 @@ def _subject(question: Question, stream: RunSubject | None, data: ImageSet, say:
         raise InputError(
             f"{path} holds {len(found.images):,} images, fewer than --n {question.n:,}"
         )
-    return limited(found, n, question.seed)
+    return found
 
 
 def _extractor(name: str, classifier: Classifier | None) -> Extractor:

@@ -48,7 +48,7 @@ def judge(question: Question, say: Callable[[str], None]) -> Json:
     if case.clip is not None:
         with clock("clip"):
             result["clip"] = parts.judge_clip(case, case.clip)
-    if "cas" in asked:
+    if "cas" in asked and case.subject.labels is not None:
         with clock("cas"):
             metrics["cas"] = parts.judge_cas(case)
     parts.add_sheets(case)

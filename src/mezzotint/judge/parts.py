@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from mezzotint import films, imaging
-from mezzotint.errors import InputError
 from mezzotint.evaluation import accuracy, difficulty, measures
 from mezzotint.evaluation.captions import phrase
 from mezzotint.evaluation.cas import SEEDS, cas, real_cas, recipe_for
@@ -134,8 +133,8 @@ def judge_recognition(case: Case, stream: RunSubject, classifier: Classifier) ->
             )
 
     reverse = [summarise(readings, classes) for readings in merged(chunks())]
-    order = generator("lost", case.question.seed)
-    rows = case.held[torch.randperm(len(case.held), generator=order)]
+    draws = generator("lost", case.question.seed)
+    rows = case.held[torch.randperm(len(case.held), generator=draws)]
     rows = rows[: WALKED * len(classes)]
     forward = [
         summarise(readings, classes)
@@ -158,9 +157,9 @@ def judge_recognition(case: Case, stream: RunSubject, classifier: Classifier) ->
 def judge_cas(case: Case) -> Json:
     """Train on as many samples as there are training images, and on those."""
     train = case.data.splits["train"]
-    made = case.subject if case.stream is None else case.stream.samples(len(train))
-    if made.labels is None:
-        raise InputError(f"cas needs labels, and {made.facts['path']} has none")
+    made = case.stream.samples(len(train)) if case.stream else case.everything
+    made = limited(made, len(train), case.question.seed)
+    assert made.labels is not None
 
     def watch(what: str) -> Callable[[int, int], None]:
         def line(seed: int, seen: int) -> None:
@@ -281,14 +280,14 @@ def judge_difficulty(case: Case, rows: Sequence[Json]) -> Json:
 
 def judge_clip(case: Case, clip: Clip) -> Json:
     """What a CLIP says, beside real and damaged images; its highest and lowest images."""
-    most = generator("clip", case.question.seed)
-    rows = case.held[torch.randperm(len(case.held), generator=most)[:CLIPPED]]
+    draws = generator("clip", case.question.seed)
+    rows = case.held[torch.randperm(len(case.held), generator=draws)[:CLIPPED]]
     chosen = limited(case.subject, CLIPPED, case.question.seed)
     assert chosen.labels is not None
     found = dict(
         clip_report(
             clip, chosen.images, chosen.labels, case.data.classes,
-            case.data.images[rows], case.data.labels[rows], generator=most,
+            case.data.images[rows], case.data.labels[rows], generator=draws,
         )
     )  # fmt: skip
     rated = [row for row in cast(list[Json], found["classes"]) if row["highest"]]

@@ -2,7 +2,6 @@
 
 from mezzotint.training.loop import (
     Diverged,
-    Plan,
     Record,
     Shrunk,
     Skipped,
@@ -13,6 +12,7 @@ from mezzotint.training.loop import (
     validation_loss,
 )
 from mezzotint.training.muon import Muon
+from mezzotint.training.plan import Plan
 from mezzotint.training.state import TrainState
 
 __all__ = [

@@ -8,6 +8,7 @@ tensors tells a damaged file from a good one.
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,10 @@ def write_bytes(path: Path, data: bytes, *, keep: Path | None = None) -> None:
         if keep is not None and path.exists():
             spare = path.with_name(f".{path.name}.old")
             spare.unlink(missing_ok=True)
-            os.link(path, spare)  # a second name, so that `path` is whole at every moment
+            try:
+                os.link(path, spare)  # a second name, so that `path` is whole at every moment
+            except OSError:  # exFAT and some network drives have no second names
+                shutil.copyfile(path, spare)
             spare.replace(keep)
         fresh.replace(path)
     except OSError:

@@ -9,27 +9,25 @@ the state is complete and may be saved.
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mezzotint.data import ImageSet
-from mezzotint.diffusion import Condition, Learned, Schedule, Weight, draw, loss, positions
+from mezzotint.diffusion import Learned, loss, positions
 from mezzotint.errors import InputError
-from mezzotint.imaging import to_float
 from mezzotint.machine import Compute
 from mezzotint.randomness import generator
+from mezzotint.training.batches import Batch, held_out, next_batch
 from mezzotint.training.ema import follow
-from mezzotint.training.rates import Constant, Rate
+from mezzotint.training.plan import Plan
 from mezzotint.training.recovery import BAD_STEPS_IN_A_ROW, is_out_of_memory
 from mezzotint.training.state import TrainState
 
 __all__ = [
     "Diverged",
-    "Plan",
     "Record",
     "Shrunk",
     "Skipped",
@@ -45,49 +43,6 @@ LOSSES_OVER = 10_000
 
 VALIDATION_CHUNK = 250
 """Images validated at once; fixed, since the noise of a chunk is drawn in one go."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything but data and machine that decides what a training computes."""
-
-    images: int
-    """Budget: the run's total number of images seen."""
-
-    batch: int
-    seed: int
-    schedule: Schedule
-    weight: Weight
-    learning_rate: float
-    rate: Rate = field(default_factory=Constant)
-    drop: Mapping[str, float] = field(default_factory=dict)
-    """Probability of leaving each factor free."""
-
-    guidance: float = 1.0
-    """Scale of the guidance that is learned in; 1: none."""
-
-    guidance_after: float = 0.0
-    """Share of the budget after which it is learned in."""
-
-    clip: float = 1.0
-    """Largest norm of the gradient; 0: no clipping."""
-
-    ema: float = 0.1
-    """Relative width of the weight average; 0: no averaging."""
-
-    validate_every: int = 20_000
-    """Images between validations; there is always one at the end."""
-
-    validation_images: int = 1000
-    patience: int = 0
-    """Stop after so many validations without improvement; 0: never."""
-
-    target: float = 0.0
-    """Stop once the validation loss is below this; 0: never."""
-
-    def scale(self, images_seen: int) -> float:
-        """The guidance that is learned in at this moment."""
-        return self.guidance if images_seen >= self.guidance_after * self.images else 1.0
 
 
 @dataclass(frozen=True)
@@ -151,7 +106,7 @@ def train(state: TrainState, data: ImageSet, plan: Plan, compute: Compute) -> It
             yield Stopped(state.images_seen, reason)
             return
         start = time.perf_counter()
-        batch = _batch(data, plan, state, compute.device)
+        batch = next_batch(data, plan, state, compute.device)
         rate = plan.learning_rate * state.rate_scale
         rate *= plan.rate(state.images_seen, plan.images, state.history)
         losses, shrunk = _gradients(state, batch, plan, compute)
@@ -188,80 +143,35 @@ def validation_loss(state: TrainState, data: ImageSet, plan: Plan, compute: Comp
     on from what it was before.
     """
     chosen = data.splits["validation"][: plan.validation_images]
-    levels = draw(plan.schedule, len(chosen), generator("validation levels"))
+    position = positions(len(chosen), generator("validation levels"))
     network, state.denoiser.network = state.denoiser.network, state.ema
-    total, scale = 0.0, plan.scale(state.images_seen)
+    total, at_once = 0.0, VALIDATION_CHUNK
     try:
         for start in range(0, len(chosen), VALIDATION_CHUNK):
-            rows = chosen[start : start + VALIDATION_CHUNK]
-            x0 = to_float(data.images[rows])
-            eps = torch.randn(x0.shape, generator=generator("validation noise", start))
-            sigma = levels[start : start + len(rows)]
-            condition = Condition({"label": data.labels[rows]}).to(compute.device)
-            with compute.autocast():
-                x0, eps, sigma = (t.to(compute.device) for t in (x0, eps, sigma))
-                each = loss(state.denoiser, x0, condition, sigma, eps, plan.weight, scale)
-            total += float(each.double().sum())
+            chunk = slice(start, start + VALIDATION_CHUNK)
+            batch = held_out(data, plan, chosen[chunk], position[chunk], start)
+            losses, at_once = _losses_of(state, batch.to(compute.device), plan, compute, at_once)
+            total += float(losses.cpu().double().sum())
     finally:
         state.denoiser.network = network
     return total / len(chosen)
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """What one step is computed from; all on the device."""
-
-    x0: Tensor
-    condition: Condition
-    sigma: Tensor
-    eps: Tensor
-    weight: Tensor
-    """Of each loss (B,): 1, unless a learned schedule draws its level more or less often."""
-
-    position: Tensor
-    """Of each level (B,), in the schedule; on the CPU."""
-
-
-def _batch(data: ImageSet, plan: Plan, state: TrainState, device: str) -> _Batch:
-    """The batch that follows the state's images_seen."""
-    images_seen = state.images_seen
-    draws = generator("step", plan.seed, images_seen)
-    rows = _rows(data, plan, images_seen)
-    images = data.augment(data.images[rows], draws)
-    condition = Condition({"label": data.labels[rows]}).drop(plan.drop, draws)
-    position = positions(plan.batch, draws)
-    weight = torch.ones(plan.batch)
-    if isinstance(plan.schedule, Learned):
-        resampled = plan.schedule.resampled(state.losses)
-        weight = resampled.weight(position).float()
-        position = resampled.position(position)
-    sigma = plan.schedule.sigma(position).float()
-    if device != "cpu":  # drawing where the noise is used saves the transfer
-        draws = generator("noise", plan.seed, images_seen, device=device)
-    eps = torch.randn(images.shape, generator=draws, device=device)
-    x0 = to_float(images.to(device))
-    return _Batch(x0, condition.to(device), sigma.to(device), eps, weight.to(device), position)
-
-
-def _rows(data: ImageSet, plan: Plan, images_seen: int) -> Tensor:
-    """Which images (batch,): the training split, shuffled anew every epoch, without gaps."""
-    train = data.splits["train"]
-    position = torch.arange(images_seen, images_seen + plan.batch)
-    epoch, place = position // len(train), position % len(train)
-    rows = torch.empty_like(position)
-    for number in epoch.unique().tolist():
-        here = epoch == number
-        rows[here] = train[_order(plan.seed, number, len(train))[place[here]]]
-    return rows
-
-
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, n: int) -> Tensor:
-    return torch.randperm(n, generator=generator("epoch", seed, epoch))
+def _losses_of(
+    state: TrainState, batch: Batch, plan: Plan, compute: Compute, at_once: int
+) -> tuple[Tensor, int]:
+    """Losses (B,) without gradient, and how many images went through at once in the end."""
+    while True:
+        parts = range(0, len(batch.x0), at_once)
+        try:
+            each = [_losses(state, batch, slice(i, i + at_once), plan, compute) for i in parts]
+            return torch.cat(each), at_once
+        except (RuntimeError, MemoryError) as error:
+            at_once = _fewer(at_once, error, compute)
 
 
 def _gradients(
-    state: TrainState, batch: _Batch, plan: Plan, compute: Compute
+    state: TrainState, batch: Batch, plan: Plan, compute: Compute
 ) -> tuple[Tensor, bool]:
     """Losses (B,), their mean's gradient left in the parameters; and whether memory ran out.
 
@@ -273,49 +183,62 @@ def _gradients(
         try:
             return _accumulate(state, batch, plan, compute), shrunk
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        if state.micro_batch == 1:
-            raise InputError(
-                "memory runs out even with one image at a time: use a smaller network"
-            )
-        state.micro_batch = max(1, min(state.micro_batch, plan.batch) // 2)
+            now = min(state.micro_batch, plan.batch)
+            state.micro_batch = _fewer(now, error, compute)
         shrunk = True
-        if compute.device.startswith("cuda"):
-            torch.cuda.empty_cache()
 
 
-def _accumulate(state: TrainState, batch: _Batch, plan: Plan, compute: Compute) -> Tensor:
+def _fewer(images: int, error: Exception, compute: Compute) -> int:
+    """Half as many images at once, where that helps against an error; else raises it."""
+    if not is_out_of_memory(error):
+        raise error
+    if images == 1:
+        raise InputError(
+            "memory runs out even with one image at a time: use a smaller network"
+        ) from error
+    if compute.device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    return images // 2
+
+
+def _accumulate(state: TrainState, batch: Batch, plan: Plan, compute: Compute) -> Tensor:
     state.optimizer.zero_grad(set_to_none=True)
     losses = torch.empty(plan.batch, device=compute.device)
     for start in range(0, plan.batch, state.micro_batch):
         part = slice(start, start + state.micro_batch)
-        with compute.autocast():
-            each = loss(
-                state.denoiser,
-                batch.x0[part],
-                batch.condition[part],
-                batch.sigma[part],
-                batch.eps[part],
-                plan.weight,
-                plan.scale(state.images_seen),
-            )
+        each = _losses(state, batch, part, plan, compute)
         value = (each * batch.weight[part]).sum() / plan.batch
         (state.scaler.scale(value) if state.scaler else value).backward()
         losses[part] = each.detach()
     return losses
 
 
-def _follow_losses(state: TrainState, batch: _Batch, losses: Tensor, pieces: int) -> None:
+def _losses(state: TrainState, batch: Batch, part: slice, plan: Plan, compute: Compute) -> Tensor:
+    """The loss of each image of a part of a batch."""
+    with compute.autocast():
+        return loss(
+            state.denoiser,
+            batch.x0[part],
+            batch.condition[part],
+            batch.sigma[part],
+            batch.eps[part],
+            plan.weight,
+            plan.scale(state.images_seen),
+        )
+
+
+def _follow_losses(state: TrainState, batch: Batch, losses: Tensor, pieces: int) -> None:
     """Move the mean squared loss of each piece of a learned schedule towards this batch (B,)."""
-    squares = losses.double().square().cpu()
+    squares = losses.cpu().double().square()
     piece = (batch.position * pieces).long().clamp(max=pieces - 1)
-    before = state.losses or [float(squares.mean())] * pieces
-    state.losses = []
+    before = state.second_moments or [float(squares.mean())] * pieces
+    state.second_moments = []
     for index, known in enumerate(before):
         new = squares[piece == index]
         share = min(1.0, len(new) * pieces / LOSSES_OVER)
-        state.losses.append(known + share * (float(new.mean()) - known) if len(new) else known)
+        state.second_moments.append(
+            known + share * (float(new.mean()) - known) if len(new) else known
+        )
 
 
 def _step(state: TrainState, value: float, rate: float, plan: Plan) -> float:

@@ -38,7 +38,7 @@ class TrainState:
     rate_scale: float = 1.0
     """Halved by every roll-back."""
 
-    losses: list[float] = field(default_factory=list)
+    second_moments: list[float] = field(default_factory=list)
     """Mean squared loss of each piece of a learned schedule; none before the first step."""
 
     seconds: float = 0.0
@@ -61,8 +61,8 @@ class TrainState:
     def facts(self) -> dict[str, Any]:
         """What is not a tensor, as JSON."""
         names = (
-            "images_seen", "history", "skipped", "bad_run", "rate_scale", "losses", "seconds",
-            "micro_batch",
+            "images_seen", "history", "skipped", "bad_run", "rate_scale", "second_moments",
+            "seconds", "micro_batch",
         )  # fmt: skip
         facts = {name: getattr(self, name) for name in names}
         return {**facts, "scaler": self.scaler.state_dict() if self.scaler else None}

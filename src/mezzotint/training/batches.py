@@ -1,0 +1,92 @@
+"""What a training step and a validation are computed from.
+
+A batch is a function of (seed, images_seen), the data, and for a learned schedule of the losses so
+far; what is held out gets the same noise every time.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from mezzotint.data import ImageSet
+from mezzotint.diffusion import Condition, Learned, positions
+from mezzotint.imaging import to_float
+from mezzotint.randomness import generator
+from mezzotint.training.plan import Plan
+from mezzotint.training.state import TrainState
+
+__all__ = ["Batch", "held_out", "next_batch", "rows_after"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step is computed from; all on the device."""
+
+    x0: Tensor
+    condition: Condition
+    sigma: Tensor
+    eps: Tensor
+    weight: Tensor
+    """Of each loss (B,): 1, unless a learned schedule draws its level more or less often."""
+
+    position: Tensor
+    """Of each level (B,), in the schedule; on the CPU."""
+
+    def to(self, device: str) -> "Batch":
+        """The same on a device."""
+        return Batch(
+            self.x0.to(device),
+            self.condition.to(device),
+            self.sigma.to(device),
+            self.eps.to(device),
+            self.weight.to(device),
+            self.position,
+        )
+
+
+def next_batch(data: ImageSet, plan: Plan, state: TrainState, device: str) -> Batch:
+    """The batch that follows the state's images_seen."""
+    images_seen = state.images_seen
+    draws = generator("step", plan.seed, images_seen)
+    rows = rows_after(data, plan, images_seen)
+    images = data.augment(data.images[rows], draws)
+    condition = Condition({"label": data.labels[rows]}).drop(plan.drop, draws)
+    position = positions(plan.batch, draws)
+    weight = torch.ones(plan.batch)
+    if isinstance(plan.schedule, Learned):
+        resampled = plan.schedule.resampled(state.second_moments)
+        weight = resampled.weight(position).float()
+        position = resampled.position(position)
+    sigma = plan.schedule.sigma(position).float()
+    if device != "cpu":  # drawing where the noise is used saves the transfer
+        draws = generator("noise", plan.seed, images_seen, device=device)
+    eps = torch.randn(images.shape, generator=draws, device=device)
+    x0 = to_float(images.to(device))
+    return Batch(x0, condition, sigma, eps, weight, position).to(device)
+
+
+def held_out(data: ImageSet, plan: Plan, rows: Tensor, position: Tensor, start: int) -> Batch:
+    """A batch to validate with; `start`: its place among the validation images."""
+    x0 = to_float(data.images[rows])
+    eps = torch.randn(x0.shape, generator=generator("validation noise", start))
+    condition, sigma = Condition({"label": data.labels[rows]}), plan.schedule.sigma(position)
+    return Batch(x0, condition, sigma.float(), eps, torch.ones(len(rows)), position)
+
+
+def rows_after(data: ImageSet, plan: Plan, images_seen: int) -> Tensor:
+    """Which images (batch,): the training split, shuffled anew every epoch, without gaps."""
+    train = data.splits["train"]
+    position = torch.arange(images_seen, images_seen + plan.batch)
+    epoch, place = position // len(train), position % len(train)
+    rows = torch.empty_like(position)
+    for number in epoch.unique().tolist():
+        here = epoch == number
+        rows[here] = train[_order(plan.seed, number, len(train))[place[here]]]
+    return rows
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, n: int) -> Tensor:
+    return torch.randperm(n, generator=generator("epoch", seed, epoch))
