@@ -113,13 +113,18 @@ def test_cas_reads_all_images_of_a_file_and_refuses_at_once_what_it_cannot_score
     images, labels = digits.split("train")
     given = []
 
-    def scored(images, labels, data, **rest):
+    def scored(images, labels, data, *, watch):
         given.append((len(images), data.name))
+        for seen in (128, 12_928, 100_128, 112_928):  # every hundred steps of 128 images
+            watch(1, seen)
         return Cas((0.5,))
 
     monkeypatch.setattr("mezzotint.judge.parts.cas", scored)
     imaging.save_npz(tmp_path / "all.npz", images, labels, {})
-    found = result(cli("evaluate all.npz --against digits --metrics cas --json"))
+    answer = cli("evaluate all.npz --against digits --metrics cas --json")
+    found = result(answer)
+    told = [line for line in answer.err.splitlines() if "seed 1" in line]
+    assert [line.split(": ")[2].split(" of")[0] for line in told] == ["128", "100,128"]
     assert given == [(len(images), "digits")]  # and not only as many as there are test images
     assert found["metrics"]["cas"]["protocol"]["n"] == len(images)
     result(cli("evaluate all.npz --against digits --metrics cas --n 200 --json"))

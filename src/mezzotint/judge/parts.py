@@ -67,7 +67,7 @@ CLIP_READER = "CLIP"
 SHOWN = 10
 """Images of each class on a sheet."""
 
-CAS_SAID_EVERY = 128_000
+CAS_SAID_EVERY = 100_000
 """Images between two lines about a classifier's training."""
 
 
@@ -161,10 +161,15 @@ def judge_cas(case: Case) -> Json:
     made = limited(made, len(train), case.question.seed)
     assert made.labels is not None
 
+    total = recipe_for(case.data).images
+
     def watch(what: str) -> Callable[[int, int], None]:
+        due = dict.fromkeys(SEEDS, 0)
+
         def line(seed: int, seen: int) -> None:
-            if seen % CAS_SAID_EVERY < 128:
-                case.say(f"cas: {what}, seed {seed}: {seen:,} images")
+            if seen >= due[seed]:
+                due[seed] = seen + CAS_SAID_EVERY
+                case.say(f"cas: {what}, seed {seed}: {seen:,} of {total:,} images")
 
         return line
 
