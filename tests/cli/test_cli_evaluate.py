@@ -123,7 +123,7 @@ def test_cas_reads_all_images_of_a_file_and_refuses_at_once_what_it_cannot_score
     imaging.save_npz(tmp_path / "all.npz", images, labels, {})
     answer = cli("evaluate all.npz --against digits --metrics cas --json")
     found = result(answer)
-    told = [line for line in answer.err.splitlines() if "seed 1" in line]
+    told = [line for line in answer.err.splitlines() if "synthetic, seed 1" in line]
     assert [line.split(": ")[2].split(" of")[0] for line in told] == ["128", "100,128"]
     assert given == [(len(images), "digits")]  # and not only as many as there are test images
     assert found["metrics"]["cas"]["protocol"]["n"] == len(images)
