@@ -21,6 +21,7 @@ from mezzotint.config import (
     preset_names,
     preset_summary,
     sampler_named,
+    suited_from,
     to_table,
     with_deviation,
 )
@@ -86,6 +87,19 @@ def test_what_is_written_of_a_preset_is_at_least_what_it_says(name):
             assert given == written[key]
         else:
             assert written[key] == value, key
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_for_a_long_budget_is_one_too(name):
+    most = suited_from(name, 10**12)
+    assert suited_from(name, max(0, most - 1)) < max(1, most)
+    parse_config(load_preset(name, 10**12), Config)
+
+
+def test_a_longer_part_that_cannot_be_is_refused(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(tomli_w.dumps(load_preset("digits") | {"longer": [{"image": 5, "set": []}]}))
+    assert "did you mean 'images'" in refusal(load_preset, str(file))
 
 
 @pytest.mark.parametrize("name", preset_names())

@@ -46,6 +46,7 @@ __all__ = [
     "preset_names",
     "preset_summary",
     "sampler_named",
+    "suited_from",
     "to_table",
 ]
 
@@ -288,9 +289,29 @@ def _preset_text(name: str) -> str:
     return (resources.files("mezzotint") / "presets" / f"{name}.toml").read_text()
 
 
-def load_preset(name: str) -> dict[str, Any]:
-    """The table of a preset, by name or by the path of a TOML file."""
-    return parse_toml(_preset_text(name), name)
+class Longer(Strict):
+    """What a preset has otherwise from a budget of so many images on."""
+
+    images: int = Field(ge=1)
+    set: tuple[str, ...]
+    """As `--set` takes them."""
+
+
+def load_preset(name: str, images: int = 0) -> dict[str, Any]:
+    """The table of a preset, by name or path of a TOML file, for a budget of so many images."""
+    table, longer = _preset(name)
+    return override(table, [each for part in longer if part.images <= images for each in part.set])
+
+
+def suited_from(name: str, images: int) -> int:
+    """The budget from which a preset is as it is for so many images; 0: it is as it always is."""
+    return max((part.images for part in _preset(name)[1] if part.images <= images), default=0)
+
+
+def _preset(name: str) -> tuple[dict[str, Any], list[Longer]]:
+    table = parse_toml(_preset_text(name), name)
+    longer = [parse_config(part, Longer) for part in table.pop("longer", [])]
+    return table, sorted(longer, key=lambda part: part.images)
 
 
 def preset_summary(name: str) -> str:

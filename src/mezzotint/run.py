@@ -47,6 +47,8 @@ class Origin(Strict):
     preset: str
     size: int | None = None
     limit: int | None = None
+    suited_from: int = 0
+    """The budget from which the preset is as it was then, in images; 0: as it always is."""
 
 
 class DataFacts(Strict):

@@ -22,6 +22,7 @@ from mezzotint.config import (
     override,
     parse_config,
     preset_names,
+    suited_from,
     to_table,
     with_deviation,
 )
@@ -90,9 +91,8 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     """The run that was asked for, new or found, and its data; nothing is written yet."""
     found = _existing(request.out)
     preset = request.preset or recommended(request.source)
-    table = override(load_preset(preset), request.settings)
-    if request.budget is not None:
-        table = override(table, [f'training.budget="{request.budget}"'])
+    suited = found.config.origin.suited_from if found is not None else 0
+    table = _table(request, preset, suited)
     # Bad settings are said before the data is read.
     budget = Budget.parse(parse_config(table, Config).training.budget)
     data = load(
@@ -109,35 +109,32 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
         )
     config = parse_config(with_deviation(table, data.deviation), Config)
     build_denoiser(config, data.channels, len(data.classes))  # refuses what cannot work
-    origin = Origin(source=request.source, preset=preset, size=request.size, limit=request.limit)
     facts = DataFacts.of(data)
+    origin = Origin(
+        source=request.source,
+        preset=preset,
+        size=request.size,
+        limit=request.limit,
+        suited_from=suited,
+    )
     if found is not None:
         _refuse_other(found, config, origin, facts)
         machine = _here(found.config.machine, request.device, say)
     else:
-        compute = choose(request.device)
-        if compute.device == "cpu" and kernels.library() is None:
-            say(
-                "no C++ kernels, for want of a compiler: training takes half as long again, "
-                "sampling twice as long"
-            )
-        machine = Machine(
-            device=compute.device,
-            precision=compute.precision,
-            threads=compute.threads,
-            compile=False,
-            images=0,
-        )
-    machine = _with_budget(machine, budget, config, data, say, new=found is None, dry=request.dry)
+        machine = _new_machine(request.device, say)
+    measured = _with_budget(machine, budget, config, data, say, new=found is None, dry=request.dry)
+    suited = suited_from(preset, measured.images)
+    if found is None and suited:
+        table = _table(request, preset, suited)
+        config = parse_config(with_deviation(table, data.deviation), Config)
+        origin = origin.model_copy(update={"suited_from": suited})
+        say(f"{preset} as it is for {suited:,} images and more")
+        measured = _with_budget(machine, budget, config, data, say, new=True, dry=request.dry)
+    machine = measured
     tables = {**to_table(config), "origin": origin, "data": facts, "machine": machine}
     run = Run(request.out, RunConfig.model_validate(tables))
     if found is not None:
-        seen, plan = run.images_seen(), run.plan()
-        if found.plan().scale(seen) != plan.scale(seen):
-            say(
-                f"a larger budget learns guidance later: from {seen:,} to "
-                f"{plan.guidance_after * plan.images:,.0f} images this run trains without it again"
-            )
+        _say_where_guidance_waits(found, run, say)
     return run, data
 
 
@@ -157,6 +154,14 @@ def warnings(config: Config, facts: DataFacts | None = None) -> list[str]:
             "briefly, or bring more"
         )
     return found
+
+
+def _table(request: Request, preset: str, suited: int) -> dict[str, Any]:
+    """The preset for such a budget, with what the user has otherwise."""
+    table = override(load_preset(preset, suited), request.settings)
+    if request.budget is not None:
+        table = override(table, [f'training.budget="{request.budget}"'])
+    return table
 
 
 def _existing(out: Path) -> Run | None:
@@ -192,6 +197,32 @@ def _refuse_other(found: Run, config: Config, origin: Origin, facts: DataFacts) 
             f"{theirs.get(key, 'not set')}, is now {ours.get(key, 'not set')}; use the "
             "command it was made with, or another --out"
         )
+
+
+def _say_where_guidance_waits(before: Run, now: Run, say: Say) -> None:
+    seen, plan = now.images_seen(), now.plan()
+    if before.plan().scale(seen) != plan.scale(seen):
+        say(
+            f"a larger budget learns guidance later: from {seen:,} to "
+            f"{plan.guidance_after * plan.images:,.0f} images this run trains without it again"
+        )
+
+
+def _new_machine(wish: str, say: Say) -> Machine:
+    """What this machine does best, decided for a new run."""
+    compute = choose(wish)
+    if compute.device == "cpu" and kernels.library() is None:
+        say(
+            "no C++ kernels, for want of a compiler: training takes half as long again, "
+            "sampling twice as long"
+        )
+    return Machine(
+        device=compute.device,
+        precision=compute.precision,
+        threads=compute.threads,
+        compile=False,
+        images=0,
+    )
 
 
 def _here(machine: Machine, wish: str, say: Say) -> Machine:

@@ -3,10 +3,12 @@ import errno
 import json
 
 import pytest
+import tomli_w
 import torch
 
 import mezzotint
 from mezzotint import imaging
+from mezzotint.config import load_preset, override
 from mezzotint.errors import InputError
 from mezzotint.evaluation import nearest
 from mezzotint.model import Drawing
@@ -187,6 +189,40 @@ def test_weights_from_before_guidance_was_learned_in_say_so(tmp_path):
     assert "from 64 to 160 images this run trains without it again" in said[-1]
     (notice,) = again.model()[1]
     assert "64 images, draw without guidance: 2 is learned in from 160 images on" in notice
+
+
+@pytest.fixture
+def patient(tmp_path):
+    """A preset file that is otherwise from 100 images on, and from 1,000."""
+    text = tomli_w.dumps(override(load_preset("digits"), TINY))
+    text += '\n[[longer]]\nimages = 1000\nset = ["training.guidance=3.0"]\n'
+    text += "\n[[longer]]\nimages = 100\n"
+    text += 'set = ["training.guidance=2.0", "training.learning_rate=1e-4"]\n'
+    file = tmp_path / "patient.toml"
+    file.write_text(text)
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("images", "guidance", "rate"), [(99, 1.0, 2e-3), (100, 2.0, 1e-4), (5000, 3.0, 1e-4)]
+)
+def test_a_preset_suits_the_budget(tmp_path, patient, images, guidance, rate):
+    request = Request("digits", tmp_path / "run", preset=patient, budget=f"{images}images")
+    training = prepare(request, lambda line: None)[0].config.training
+    assert (training.guidance, training.learning_rate) == (guidance, rate)
+    own = dataclasses.replace(request, settings=("training.guidance=1.2",))
+    assert prepare(own, lambda line: None)[0].config.training.guidance == 1.2
+
+
+def test_a_run_keeps_the_preset_of_its_first_budget(tmp_path, patient):
+    out = tmp_path / "run"
+    for budget, wanted in (("32images", 1.0), ("160images", 1.0)):
+        run = mezzotint.train("digits", out=out, preset=patient, budget=budget)
+        assert run.config.training.guidance == wanted
+    assert run.images_seen() == 160
+    other = mezzotint.train("digits", out=tmp_path / "b", preset=patient, budget="112images")
+    again = mezzotint.train("digits", out=other.path, preset=patient, budget="2000images")
+    assert again.config.training.guidance == 2.0
 
 
 def test_previews_are_grids_of_every_class(trained):
