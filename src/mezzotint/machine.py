@@ -7,13 +7,14 @@ another number of threads would round differently.
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody uses
 
 from mezzotint.errors import InputError
+from mezzotint.world import World, current
 
 __all__ = [
     "COMPILE_PAYS_AFTER",
@@ -48,6 +49,8 @@ class Compute:
     precision: Precision = "float32"
     threads: int = 1
     compile: bool = False
+    world: World = field(default_factory=current, compare=False)
+    """The processes that compute together."""
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Convolutions and products in the chosen precision; a no-op for float32."""
@@ -90,7 +93,7 @@ def choose(wish: str = "auto") -> Compute:
     if device == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return Compute(device, "bfloat16" if native else "float16", threads)
-    if device == "cpu" and has_bf16_units() and _bf16_race() > 1.2:
+    if device == "cpu" and has_bf16_units() and current().same(_bf16_race()) > 1.2:
         return Compute(device, "bfloat16", threads)
     return Compute(device, "float32", threads)
 

@@ -148,23 +148,39 @@ class Model:
         return max(1, min(LARGEST_CHUNK[self.compute.device], CHUNK_BYTES // per_image))
 
     def draw(self, drawing: Drawing, watch: Callable[[int], None] = lambda done: None) -> Tensor:
-        """Images uint8 (N, C, H, W) on the CPU, in chunks, so memory does not grow with N."""
-        images = torch.empty((len(drawing), *self.shape), dtype=torch.uint8)
-        start, chunk = 0, self.chunk()
-        while start < len(drawing):
-            rows = slice(start, start + chunk)
+        """Images uint8 (N, C, H, W) on the CPU, in chunks, so memory does not grow with N.
+
+        Several processes take the chunks in turn, and each returns all images.
+        """
+        world, trouble = self.compute.world, None
+        images = torch.zeros((len(drawing), *self.shape), dtype=torch.uint8)
+        chunks = range(0, len(drawing), self.chunk())
+        for place in range(world.rank, len(chunks), world.size):
+            rows = slice(chunks[place], chunks[place] + self.chunk())
             try:
-                for step in self.walk(drawing[rows]):
-                    last = step
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or chunk == 1:
-                    raise
-                chunk = (chunk + 1) // 2  # the same images, to within one grey level
-                continue
-            images[rows] = to_uint8(last.x.float()).cpu()
-            start = min(len(drawing), start + chunk)
-            watch(start)
+                images[rows] = self._drawn(drawing[rows])
+            except InputError as error:  # the others wait for these images
+                trouble = error
+                break
+            watch(
+                min(len(drawing), chunks[min(place + world.size, len(chunks)) - 1] + self.chunk())
+            )
+        if world.any(trouble is not None):
+            raise trouble or InputError("another process drew what is no picture; it says why")
+        world.add([images])
         return images
+
+    def _drawn(self, drawing: Drawing) -> Tensor:
+        """One chunk; where memory runs out, in halves: the same, to within one grey level."""
+        try:
+            for step in self.walk(drawing):
+                last = step
+            return to_uint8(last.x.float()).cpu()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(drawing) == 1:
+                raise
+        half = (len(drawing) + 1) // 2
+        return torch.cat([self._drawn(drawing[:half]), self._drawn(drawing[half:])])
 
     def walk(self, drawing: Drawing) -> Iterator[Step]:
         """The reverse process of one chunk of images, step by step; starts with the noise itself.

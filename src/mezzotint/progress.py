@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from mezzotint.run import Run
 from mezzotint.session import Event, Gauged, Notice, Previewed
 from mezzotint.training import Shrunk, Skipped, Stepped, Stopped, Validated
+from mezzotint.world import current
 
 __all__ = ["follow", "peak_memory"]
 
@@ -19,11 +20,15 @@ SMOOTH = 0.05
 
 
 def follow(run: Run, records: Iterable[Event]) -> Stopped | None:
-    """Consume a training's records and show them on standard error; how it stopped, if early."""
+    """Consume a training's records and show them on standard error; how it stopped, if early.
+
+    Of several processes the first shows them.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    first = current().first
+    console = Console(stderr=True, soft_wrap=True, highlight=False, quiet=not first)
     total = run.config.machine.images
     meter = _Meter(total)
     columns = (
@@ -31,7 +36,7 @@ def follow(run: Run, records: Iterable[Event]) -> Stopped | None:
         BarColumn(),
         TextColumn("{task.percentage:3.0f}%"),
     )
-    live = console.is_terminal or console.is_jupyter
+    live = first and (console.is_terminal or console.is_jupyter)
     stopped = None
     with Progress(*columns, console=console, disable=not live, transient=True) as bar:
         task = bar.add_task("training", total=total)
@@ -40,7 +45,7 @@ def follow(run: Run, records: Iterable[Event]) -> Stopped | None:
                 meter.step(record)
                 if live:
                     bar.update(task, completed=record.images_seen, description=meter.line())
-                elif meter.due():
+                elif first and meter.due():
                     print(meter.line(), file=sys.stderr, flush=True)
                 continue
             if isinstance(record, Stopped):

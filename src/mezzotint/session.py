@@ -2,7 +2,7 @@
 
 `advance` is a generator of records; the caller shows them. Whatever is written is written here:
 checkpoints at intervals with the metrics up to there, the best weights at validations, grids of
-samples in between.
+samples in between. Of several processes only the first writes; all go through the same records.
 """
 
 import contextlib
@@ -97,6 +97,7 @@ class _Session:
     ) -> None:
         self.run, self.data, self.every = run, data, every
         self.compute, self.interrupt = compute, interrupt
+        self.world = compute.world
         self.plan = run.plan()
         self.state = run.fresh_state()
         self.lines: list[str] = []  # of the metrics, since the last save
@@ -110,8 +111,9 @@ class _Session:
 
     def records(self) -> Iterator[Event]:
         """Resume if there is something to resume, train, and leave everything saved."""
-        with _locked(self.run.path):
-            self.run.write_config()
+        with _locked(self.run.path) if self.world.first else contextlib.nullcontext():
+            if self.world.first:
+                self.run.write_config()
             yield from self._begin()
             yield from self._begin_gauge()
             while True:
@@ -120,7 +122,7 @@ class _Session:
                     again = isinstance(record, Diverged)
                     yield from self._handle(record)
                     yield record
-                    if isinstance(record, Stepped) and self.interrupt.asked:
+                    if isinstance(record, Stepped) and self.world.any(self.interrupt.asked):
                         self._save(final=True)
                         yield Stopped(self.state.images_seen, "interrupted")
                         return
@@ -130,12 +132,14 @@ class _Session:
 
     def _begin(self) -> Iterator[Notice]:
         last = self.run.last
-        if last.exists() or checkpoints.previous(last).exists():
+        found = last.exists() or checkpoints.previous(last).exists()
+        if self.world.same(found):
             saved, notice = checkpoints.recover(last)
             if notice:
                 yield Notice(notice)
             self.state.restore(saved)
-            self._forget_later_metrics()
+            with self.world.in_turn():
+                self._forget_later_metrics()
             yield Notice(f"resumed at {self.state.images_seen} images")
         else:
             self._save(final=True)  # finds out at once whether the directory can be written
@@ -176,7 +180,7 @@ class _Session:
     def _try_save(self) -> Iterator[Notice]:
         """A save that may fail: training goes on, and tries again next time."""
         self.saved_at, self.saved_images = time.monotonic(), self.state.images_seen
-        if not self.state.healthy():
+        if not (self.world.first and self.state.healthy()):
             return
         try:
             self._save()
@@ -187,6 +191,8 @@ class _Session:
             )
 
     def _try_write(self, path: Path, tensors: Mapping[str, Any]) -> Iterator[Notice]:
+        if not self.world.first:
+            return
         try:
             checkpoints.write(path, tensors, {"images_seen": self.state.images_seen})
         except OSError as error:
@@ -194,6 +200,8 @@ class _Session:
 
     def _save(self, *, final: bool = False) -> None:
         """Write metrics, then the checkpoint; `final`: a failure is the user's to mend."""
+        if not self.world.first:
+            return
         with saying(self.run.path) if final else contextlib.nullcontext():
             self.run.path.mkdir(parents=True, exist_ok=True)
             if self.lines:
@@ -205,7 +213,7 @@ class _Session:
 
     def _forget_later_metrics(self) -> None:
         """Cut what a killed process logged after the checkpoint, and a torn last line."""
-        if not self.run.metrics.exists():
+        if not (self.world.first and self.run.metrics.exists()):
             return
         kept = []
         for line in self.run.metrics.read_text().splitlines():
@@ -259,6 +267,8 @@ class _Session:
         except InputError as error:  # pixels that are not finite
             yield Notice(f"no preview at {self.state.images_seen} images: {error}")
             return
+        if not self.world.first:
+            return
         path = self.run.path / "samples" / f"{self.state.images_seen:09d}.png"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -273,9 +283,10 @@ class _Session:
         if settings.metrics_every == 0:
             return
         notices: list[str] = []
-        self.gauge = Gauge.of(self.data, settings.metrics_images, notices.append)
+        with self.world.in_turn():  # the first makes the classifier, where there is none yet
+            self.gauge = Gauge.of(self.data, settings.metrics_images, notices.append)
         with self._averaged() as model:
-            self.gauge_cost = self.gauge.cost(model)
+            self.gauge_cost = self.world.same(self.gauge.cost(model))
         yield from map(Notice, notices)
         yield Notice(
             f"metrics: judging {settings.metrics_images:,} samples takes about "
@@ -291,8 +302,9 @@ class _Session:
         settings = self.run.config.training
         self.gauge_due = self.gauge_due or self._crossed(settings.metrics_every)
         spent = sum(row["seconds"] for row in self.gauged)
-        allowed = settings.metrics_share * self.state.seconds
-        if self.gauge is None or not self.gauge_due or spent + self.gauge_cost > allowed:
+        if self.gauge is None or not self.gauge_due:
+            return
+        if spent + self.gauge_cost > settings.metrics_share * self.world.same(self.state.seconds):
             return
         self.gauge_due = False
         started = time.perf_counter()
@@ -302,7 +314,7 @@ class _Session:
         except InputError as error:  # pixels that are not finite
             yield Notice(f"no metrics at {self.state.images_seen} images: {error}")
             return
-        self.gauge_cost = time.perf_counter() - started
+        self.gauge_cost = self.world.same(time.perf_counter() - started)
         best = self._beats(values)
         record = Gauged(
             self.state.images_seen, values, settings.metrics_images, self.gauge_cost, best

@@ -32,6 +32,7 @@ from mezzotint.errors import InputError
 from mezzotint.machine import COMPILE_PAYS_AFTER, Compute, choose, pick_device
 from mezzotint.run import DataFacts, Machine, Origin, Run, RunConfig, fresh_state, plan_of
 from mezzotint.training import Stepped, train
+from mezzotint.world import World, current
 
 __all__ = [
     "OVERHEAD",
@@ -95,13 +96,15 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     table = _table(request, preset, suited)
     # Bad settings are said before the data is read.
     budget = Budget.parse(parse_config(table, Config).training.budget)
-    data = load(
-        request.source,
-        size=request.size,
-        limit=request.limit,
-        data_dir=request.data_dir,
-        say=say,
-    )
+    world = current()
+    with world.in_turn():  # the first decodes the images, the others find them in the cache
+        data = load(
+            request.source,
+            size=request.size,
+            limit=request.limit,
+            data_dir=request.data_dir,
+            say=say,
+        )
     if len(data.splits["validation"]) == 0:
         raise InputError(
             f"{request.source}: no class has the 3 images that it takes to hold one out; "
@@ -135,6 +138,8 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     run = Run(request.out, RunConfig.model_validate(tables))
     if found is not None:
         _say_where_guidance_waits(found, run, say)
+    _refuse_too_many(world, config)
+    world.wait()  # nobody writes before all have read what is there
     return run, data
 
 
@@ -196,6 +201,20 @@ def _refuse_other(found: Run, config: Config, origin: Origin, facts: DataFacts) 
             f"{found.path} is a run of another configuration: {key} was "
             f"{theirs.get(key, 'not set')}, is now {ours.get(key, 'not set')}; use the "
             "command it was made with, or another --out"
+        )
+
+
+def _refuse_too_many(world: World, config: Config) -> None:
+    """InputError where so many processes cannot train as one would."""
+    if world.size > config.training.batch:
+        raise InputError(
+            f"{world.size} processes share batches of {config.training.batch} images: start "
+            "fewer, or set training.batch higher"
+        )
+    if world.size > 1 and config.network.block.norm == "batch":
+        raise InputError(
+            "batch normalisation sees another batch in every process: set network.block.norm to "
+            "group, or start one process"
         )
 
 
@@ -331,6 +350,6 @@ def training_steps(config: Config, data: ImageSet, compute: Compute) -> Iterator
     start = time.perf_counter()
     for record in train(state, data, plan, compute):
         if isinstance(record, Stepped):
-            yield time.perf_counter() - start
+            yield compute.world.same(time.perf_counter() - start)  # all measure as long
             start = time.perf_counter()
     raise InputError("training ended before its speed could be measured: the loss is not finite")

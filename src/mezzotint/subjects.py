@@ -84,17 +84,29 @@ class RunSubject:
         """The first n samples, drawn or found."""
         drawing = self.drawing(n)
         parts, started, drawn = [], time.monotonic(), 0
+        first = self.model.compute.world.first
         for start in range(0, n, BLOCK):
             rows = slice(start, min(n, start + BLOCK))
-            part = self._found(drawing[rows], start)
+            part = self._told(self._found(drawing[rows], start) if first else None, drawing[rows])
             if part is None:
                 part = self.model.draw(drawing[rows])
-                self._keep(part, drawing[rows], start)
+                if first:
+                    self._keep(part, drawing[rows], start)
                 drawn += len(part)
                 left = (time.monotonic() - started) / drawn * (n - rows.stop)
                 self.say(f"drawn {rows.stop:,} of {n:,} samples, {left:.0f} s left")
             parts.append(part)
         return Subject(torch.cat(parts), drawing.labels, {**self.facts, "n": n})
+
+    def _told(self, found: Tensor | None, drawing: Drawing) -> Tensor | None:
+        """What the first of several processes found on its disk, for all."""
+        world = self.model.compute.world
+        if not world.same(found is not None):
+            return None
+        if found is None:
+            found = torch.zeros(len(drawing), *self.model.shape, dtype=torch.uint8)
+        world.add([found])
+        return found
 
     @property
     def _folder(self) -> Path:

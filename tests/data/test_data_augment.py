@@ -58,3 +58,13 @@ def test_the_generator_alone_decides():
 def test_a_negative_shift_is_refused():
     with pytest.raises(InputError, match="shift -1"):
         Augment(shift=-1)
+
+
+def test_a_share_of_the_changes_is_that_share_of_the_whole():
+    images = torch.arange(10 * 5 * 6).view(10, 1, 5, 6)
+    changes = Augment(flip=True, shift=2).draw(10, torch.Generator().manual_seed(0))
+    whole = changes(images)
+    assert torch.equal(changes[slice(3, 7)](images[3:7]), whole[3:7])
+    assert not torch.equal(whole[3:7], images[3:7])
+    nothing = Augment().draw(10, torch.Generator())
+    assert nothing[slice(3, 7)](images) is images

@@ -4,8 +4,10 @@ Results go to standard output (with --json one JSON object), progress and notice
 error. Whatever is heavy is imported inside the verb that needs it, so that --help is instant.
 """
 
+import contextlib
 import errno
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -103,6 +105,7 @@ def data(
     as_json: Json = False,
 ) -> None:
     """Show what a data set holds: counts, classes, size, pixel statistics, a sample sheet."""
+    _alone("data")
     from mezzotint.cli import outputs, show
     from mezzotint.data import load
 
@@ -127,6 +130,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show every layer with shape, parameters and FLOPs, and the schedule with its warnings."""
+    _alone("inspect")
     from mezzotint.cli import outputs, show
 
     if out is not None:
@@ -309,6 +313,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """One self-contained HTML page: what was trained, what it draws, how good it is."""
+    _alone("report")
     from mezzotint.cli import judging
 
     _print(judging.report(runs, out, overwrite), judging.report_text, as_json)
@@ -346,6 +351,7 @@ def select(
     as_json: Json = False,
 ) -> None:
     """Draw a pool, keep the best by a score, and say what that did to quality and variety."""
+    _alone("select")
     from mezzotint.cli import selecting
     from mezzotint.run import Pick
 
@@ -369,6 +375,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """What this machine does: images/s for training and sampling, share of its matrix peak."""
+    _alone("bench")
     from mezzotint.cli import benchmark
 
     _print(benchmark.bench(preset, device, seconds, _say), benchmark.bench_text, as_json)
@@ -380,6 +387,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """The main job on the embedded digits, end to end, for a first look: about a minute."""
+    _alone("demo")
     from mezzotint.cli import demonstration
 
     result, interrupted = demonstration.demo(out, _say)
@@ -396,7 +404,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
-        code = app(arguments, standalone_mode=False)
+        with _joined():
+            code = app(arguments, standalone_mode=False)
     except InputError as error:
         return _complain(str(error))
     except typer.Exit as stop:
@@ -412,25 +421,64 @@ def run(arguments: list[str] | None = None) -> int:
             "nothing saved before is lost"
         )
     except Exception as error:
+        if _several() and _is_loss(error):
+            return _complain(
+                "another process of this job has ended or does not answer (torchrun says which); "
+                "nothing saved before is lost, the same command goes on"
+            )
         if not hasattr(error, "format_message"):  # a mistyped verb or option
             raise
         return _complain(f"{error.format_message()} See mezzotint --help")
     return code if isinstance(code, int) else 0
 
 
+def _several() -> bool:
+    """Whether torchrun started several processes of this command."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def _alone(verb: str) -> None:
+    """Refuse a verb that does not share its work."""
+    if _several():
+        raise InputError(f"{verb} works in one process: start it without torchrun")
+
+
+def _first() -> bool:
+    """Whether this is the one of them that speaks."""
+    return not _several() or os.environ["RANK"] == "0"
+
+
+def _joined() -> contextlib.AbstractContextManager[object]:
+    """Work with the others, where there are some; torch is imported only then."""
+    if not _several():
+        return contextlib.nullcontext()
+    from mezzotint.world import joined
+
+    return joined()
+
+
+def _is_loss(error: Exception) -> bool:
+    from mezzotint.world import is_loss
+
+    return is_loss(error)
+
+
 def _complain(message: str) -> int:
     line = " ".join(message.split())
-    print(f"mezzotint: {line}", file=sys.stderr)
+    who = "" if _first() else f"rank {os.environ['RANK']}: "
+    print(f"mezzotint: {who}{line}", file=sys.stderr)
     return 2
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    if _first():
+        print(line, file=sys.stderr, flush=True)
 
 
 def _print(result: dict[str, Any], text: Any, as_json: bool) -> None:
     """The result of a verb, for a person or for a program."""
-    print(json.dumps(result) if as_json else text(result))
+    if _first():
+        print(json.dumps(result) if as_json else text(result))
 
 
 if __name__ == "__main__":

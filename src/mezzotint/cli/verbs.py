@@ -15,6 +15,7 @@ from mezzotint.report import figures
 from mezzotint.run import Pick
 from mezzotint.session import Every, advance
 from mezzotint.start import Request, prepare, warnings
+from mezzotint.world import current
 
 __all__ = [
     "Wish",
@@ -58,7 +59,7 @@ def train(request: Request, saves: Every, say: Say) -> tuple[dict[str, Any], boo
     )
     stopped = follow(run, advance(run, data, saves))
     interrupted = stopped is not None and stopped.reason == "interrupted"
-    if run.metrics.exists():
+    if current().first and run.metrics.exists():
         result["curves"] = str(figures.loss_curves(run.metrics, run.path / "loss.png"))
         _, validation = figures.read_losses(run.metrics)
         if validation.loss:
@@ -138,6 +139,9 @@ def sample(wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
     written: dict[str, str] = {}
     if outputs.out is not None:
         images = model.draw(drawing, lambda done: say(f"{done:,} of {len(drawing):,} images"))
+    if not current().first:
+        return meta
+    if outputs.out is not None:
         written["out"] = str(_write(outputs.out, images, drawing, model, meta))
     if outputs.strip is not None or outputs.animate is not None:
         steps = films.walk_frames(model, drawing[:STRIP_IMAGES])

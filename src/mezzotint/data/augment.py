@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mezzotint.errors import InputError
 
-__all__ = ["Augment"]
+__all__ = ["Augment", "Changes"]
 
 
 @dataclass(frozen=True)
@@ -35,24 +35,48 @@ class Augment:
 
         Nothing to do returns the same object and leaves the generator as it was.
         """
+        return self.draw(len(images), generator)(images)
+
+    def draw(self, n: int, generator: torch.Generator) -> "Changes":
+        """What to do with each of n images."""
+        device, mirrored, moves = generator.device, None, None
         if self.flip:
-            images = _flipped(images, generator)
+            mirrored = torch.rand(n, generator=generator, device=device) < 0.5
         if self.shift:
-            images = _shifted(images, self.shift, generator)
+            reach = (-self.shift, self.shift + 1)
+            moves = torch.randint(*reach, (2, n), generator=generator, device=device)
+        return Changes(mirrored, moves)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is done with each image of a batch."""
+
+    mirrored: Tensor | None
+    """bool (B,)."""
+
+    moves: Tensor | None
+    """Pixels down and right (2, B)."""
+
+    def __getitem__(self, rows: slice) -> "Changes":
+        """Those of some of the images."""
+        return Changes(
+            None if self.mirrored is None else self.mirrored[rows],
+            None if self.moves is None else self.moves[:, rows],
+        )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """New images (B, C, H, W); the same object where nothing is done."""
+        if self.mirrored is not None:
+            mirrored = self.mirrored.to(images.device)
+            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+        if self.moves is not None:
+            images = _shifted(images, self.moves.to(images.device)[:, :, None])
         return images
 
 
-def _flipped(images: Tensor, generator: torch.Generator) -> Tensor:
-    chance = torch.rand(len(images), generator=generator, device=generator.device)
-    mirrored = (chance < 0.5).to(images.device)
-    return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-
-
-def _shifted(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+def _shifted(images: Tensor, moves: Tensor) -> Tensor:
     batch, channels, height, width = images.shape
-    moves = torch.randint(
-        -shift, shift + 1, (2, batch, 1), generator=generator, device=generator.device
-    ).to(images.device)
     # A clamped source index is what repeats the edge.
     rows = (torch.arange(height, device=images.device) - moves[0]).clamp(0, height - 1)  # (B, H)
     columns = (torch.arange(width, device=images.device) - moves[1]).clamp(0, width - 1)  # (B, W)

@@ -27,6 +27,7 @@ from mezzotint.subjects import (
     npz_subject,
     run_subject,
 )
+from mezzotint.world import current
 
 __all__ = ["Case", "Clock", "Pictures", "gather"]
 
@@ -120,8 +121,10 @@ def gather(question: Question, clock: Clock, say: Say) -> Case:
     if len(data.splits.get(question.split, ())) == 0:
         raise InputError(f"{data.name} has no {question.split} images to judge with")
     needed = question.extractor == "classifier" or len(data.classes) > 1
-    classifier = classifier_for(data, say) if needed else None
-    extractor = _extractor(question.extractor, classifier)
+    world = current()
+    with world.in_turn():  # what the first makes and keeps, the others find
+        classifier = classifier_for(data, say) if needed else None
+        extractor = _extractor(question.extractor, classifier)
     with clock("drawing"):
         n = question.n or min(MOST, len(data.splits[question.split]))
         everything = _everything(question, stream, data, n, say)
@@ -139,7 +142,11 @@ def gather(question: Question, clock: Clock, say: Say) -> Case:
             seed=question.seed,
         )
         samples = reference.read(subject.images, subject.labels)
-    seen = "clip" in parts and subject.labels is not None
+    clip = None
+    if "clip" in parts and subject.labels is not None:
+        with world.in_turn():
+            clip = clip_for(data, question.clip, say)
+    out = question.out or (path if stream else None)
     return Case(
         question=question,
         data=data,
@@ -148,10 +155,10 @@ def gather(question: Question, clock: Clock, say: Say) -> Case:
         everything=subject if question.n else everything,
         extractor=extractor,
         classifier=classifier,
-        clip=clip_for(data, question.clip, say) if seen else None,
+        clip=clip,
         reference=reference,
         samples=samples,
-        pictures=Pictures(question.out or (path if stream else None)),
+        pictures=Pictures(out if world.first else None),
         say=say,
     )
 

@@ -31,6 +31,7 @@ from mezzotint.judge.case import Case
 from mezzotint.model import Drawing
 from mezzotint.randomness import generator
 from mezzotint.subjects import RunSubject, limited
+from mezzotint.world import current
 
 __all__ = [
     "add_sheets",
@@ -174,7 +175,8 @@ def judge_cas(case: Case) -> Json:
         return line
 
     ours = cas(made.images, made.labels, case.data, watch=watch("synthetic"))
-    real = real_cas(case.data, case.say, watch("real"))
+    with current().in_turn():
+        real = real_cas(case.data, case.say, watch("real"))
     return {
         "title": "classification accuracy score",
         "value": ours.mean,

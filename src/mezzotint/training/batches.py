@@ -22,7 +22,7 @@ __all__ = ["Batch", "held_out", "next_batch", "rows_after"]
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step is computed from; all on the device."""
+    """What one step is computed from, or a rank's share of it; all on the device."""
 
     x0: Tensor
     condition: Condition
@@ -34,6 +34,9 @@ class Batch:
     position: Tensor
     """Of each level (B,), in the schedule; on the CPU."""
 
+    share: slice
+    """Which of the B images the others are; weights and positions are of all."""
+
     def to(self, device: str) -> "Batch":
         """The same on a device."""
         return Batch(
@@ -43,15 +46,22 @@ class Batch:
             self.eps.to(device),
             self.weight.to(device),
             self.position,
+            self.share,
         )
 
 
-def next_batch(data: ImageSet, plan: Plan, state: TrainState, device: str) -> Batch:
-    """The batch that follows the state's images_seen."""
+def next_batch(
+    data: ImageSet, plan: Plan, state: TrainState, device: str, share: slice = slice(None)
+) -> Batch:
+    """The batch that follows the state's images_seen, or a share of it.
+
+    Whoever has a share draws for the whole batch and keeps its part: so the batch is the same
+    whatever the number of those who share it. Pixels are read for the share alone.
+    """
     images_seen = state.images_seen
     draws = generator("step", plan.seed, images_seen)
     rows = rows_after(data, plan, images_seen)
-    images = data.augment(data.images[rows], draws)
+    changes = data.augment.draw(plan.batch, draws)
     condition = Condition({"label": data.labels[rows]}).drop(plan.drop, draws)
     position = positions(plan.batch, draws)
     weight = torch.ones(plan.batch)
@@ -62,9 +72,10 @@ def next_batch(data: ImageSet, plan: Plan, state: TrainState, device: str) -> Ba
     sigma = plan.schedule.sigma(position).float()
     if device != "cpu":  # drawing where the noise is used saves the transfer
         draws = generator("noise", plan.seed, images_seen, device=device)
-    eps = torch.randn(images.shape, generator=draws, device=device)
-    x0 = to_float(images.to(device))
-    return Batch(x0, condition, sigma, eps, weight, position).to(device)
+    shape = (plan.batch, *data.images.shape[1:])
+    eps = torch.randn(shape, generator=draws, device=device)[share]
+    x0 = to_float(changes[share](data.images[rows[share]]).to(device))
+    return Batch(x0, condition[share], sigma[share], eps, weight, position, share).to(device)
 
 
 def held_out(data: ImageSet, plan: Plan, rows: Tensor, position: Tensor, start: int) -> Batch:
@@ -72,7 +83,8 @@ def held_out(data: ImageSet, plan: Plan, rows: Tensor, position: Tensor, start: 
     x0 = to_float(data.images[rows])
     eps = torch.randn(x0.shape, generator=generator("validation noise", start))
     condition, sigma = Condition({"label": data.labels[rows]}), plan.schedule.sigma(position)
-    return Batch(x0, condition, sigma.float(), eps, torch.ones(len(rows)), position)
+    weight = torch.ones(len(rows))
+    return Batch(x0, condition, sigma.float(), eps, weight, position, slice(None))
 
 
 def rows_after(data: ImageSet, plan: Plan, images_seen: int) -> Tensor:

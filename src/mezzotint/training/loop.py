@@ -5,6 +5,8 @@ so a run that is stopped after any record and taken up again goes on exactly as 
 A learned schedule depends on the losses so far, which the state keeps.
 Within one step the records come in the order skipped/shrunk, validated, stepped: after `Stepped`
 the state is complete and may be saved.
+Several processes train as one: each computes the gradient of its share of the batch, and the sums
+move the same weights everywhere (`world`).
 """
 
 import math
@@ -106,7 +108,7 @@ def train(state: TrainState, data: ImageSet, plan: Plan, compute: Compute) -> It
             yield Stopped(state.images_seen, reason)
             return
         start = time.perf_counter()
-        batch = next_batch(data, plan, state, compute.device)
+        batch = next_batch(data, plan, state, compute.device, compute.world.share(plan.batch))
         rate = plan.learning_rate * state.rate_scale
         rate *= plan.rate(state.images_seen, plan.images, state.history)
         losses, shrunk = _gradients(state, batch, plan, compute)
@@ -145,16 +147,17 @@ def validation_loss(state: TrainState, data: ImageSet, plan: Plan, compute: Comp
     chosen = data.splits["validation"][: plan.validation_images]
     position = positions(len(chosen), generator("validation levels"))
     network, state.denoiser.network = state.denoiser.network, state.ema
-    total, at_once = 0.0, VALIDATION_CHUNK
+    world, total, at_once = compute.world, torch.zeros((), dtype=torch.float64), VALIDATION_CHUNK
     try:
-        for start in range(0, len(chosen), VALIDATION_CHUNK):
+        for start in range(0, len(chosen), VALIDATION_CHUNK)[world.rank :: world.size]:
             chunk = slice(start, start + VALIDATION_CHUNK)
             batch = held_out(data, plan, chosen[chunk], position[chunk], start)
             losses, at_once = _losses_of(state, batch.to(compute.device), plan, compute, at_once)
-            total += float(losses.cpu().double().sum())
+            total += losses.cpu().double().sum()
     finally:
         state.denoiser.network = network
-    return total / len(chosen)
+    world.add([total])
+    return float(total) / len(chosen)
 
 
 def _losses_of(
@@ -181,11 +184,17 @@ def _gradients(
     shrunk = False
     while True:
         try:
-            return _accumulate(state, batch, plan, compute), shrunk
+            losses = _accumulate(state, batch, plan, compute)
+            break
         except (RuntimeError, MemoryError) as error:
             now = min(state.micro_batch, plan.batch)
             state.micro_batch = _fewer(now, error, compute)
         shrunk = True
+    # Only now that memory has sufficed: while a rank tries again, the others just wait.
+    parameters = state.denoiser.network.parameters()
+    compute.world.add([p.grad for p in parameters if p.grad is not None])
+    compute.world.add([losses])
+    return losses, shrunk
 
 
 def _fewer(images: int, error: Exception, compute: Compute) -> int:
@@ -203,13 +212,14 @@ def _fewer(images: int, error: Exception, compute: Compute) -> int:
 
 def _accumulate(state: TrainState, batch: Batch, plan: Plan, compute: Compute) -> Tensor:
     state.optimizer.zero_grad(set_to_none=True)
-    losses = torch.empty(plan.batch, device=compute.device)
-    for start in range(0, plan.batch, state.micro_batch):
+    losses = torch.zeros(plan.batch, device=compute.device)
+    own, weight = losses[batch.share], batch.weight[batch.share]
+    for start in range(0, len(batch.x0), state.micro_batch):
         part = slice(start, start + state.micro_batch)
         each = _losses(state, batch, part, plan, compute)
-        value = (each * batch.weight[part]).sum() / plan.batch
+        value = (each * weight[part]).sum() / plan.batch
         (state.scaler.scale(value) if state.scaler else value).backward()
-        losses[part] = each.detach()
+        own[part] = each.detach()
     return losses
 
 
