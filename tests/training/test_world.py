@@ -12,7 +12,6 @@ from tiny import make_data, make_plan, make_state
 from torch.multiprocessing import start_processes
 
 from mezzotint.data import Augment
-from mezzotint.diffusion import Learned, LogNormal
 from mezzotint.imaging import to_float
 from mezzotint.machine import Compute
 from mezzotint.training import Stepped, batches, train
@@ -22,7 +21,6 @@ from mezzotint.world import ALONE, World, current
 PLANS = {
     "plain": {},
     "guided": {"guidance": 1.5, "guidance_after": 0.4},
-    "learned": {"schedule": Learned(LogNormal(), pieces=4)},
 }
 
 
