@@ -10,15 +10,17 @@ signal or a disk, rank 0's answer counts (`same`), or anybody's (`any`).
 
 import datetime
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["ALONE", "World", "current", "is_loss", "joined"]
+__all__ = ["ALONE", "World", "current", "is_loss", "joined", "leave"]
 
 PATIENCE = datetime.timedelta(minutes=10)
 """How long a rank waits for one that lives but does not answer; a dead one is noticed at once."""
@@ -92,7 +94,10 @@ def current() -> World:
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """Within the block, be one of the processes that torchrun started; alone without it."""
+    """Within the block, be one of the processes that torchrun started; alone without it.
+
+    The process stays one of them until it ends: see `leave`.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         yield ALONE
         return
@@ -106,10 +111,18 @@ def joined() -> Iterator[World]:
         world_size=int(os.environ["WORLD_SIZE"]),
         timeout=PATIENCE,
     )
-    try:
-        yield current()
-    finally:
-        dist.destroy_process_group()
+    yield current()
+
+
+def leave(code: int) -> NoReturn:
+    """End a process that has joined a world, with all it printed.
+
+    At once, without taking the group apart: gloo's threads may still hold the last sum, and then
+    destroy_process_group aborts a process that has done all it should.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _store() -> dist.Store:

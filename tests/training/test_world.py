@@ -12,15 +12,17 @@ from tiny import make_data, make_plan, make_state
 from torch.multiprocessing import start_processes
 
 from mezzotint.data import Augment
+from mezzotint.diffusion import Learned, LogNormal
 from mezzotint.imaging import to_float
 from mezzotint.machine import Compute
 from mezzotint.training import Stepped, batches, train
 from mezzotint.training.checkpoint import read, write
-from mezzotint.world import ALONE, World, current
+from mezzotint.world import ALONE, World, current, leave
 
 PLANS = {
     "plain": {},
     "guided": {"guidance": 1.5, "guidance_after": 0.4},
+    "learned": {"schedule": Learned(LogNormal(), pieces=4)},
 }
 
 
@@ -54,9 +56,8 @@ def rank_of(rank, size, place, work):
     dist.init_process_group(
         "gloo", init_method=f"file://{place}/store", rank=rank, world_size=size, timeout=patience
     )
-    with contextlib.ExitStack() as stack:
-        stack.callback(dist.destroy_process_group)
-        work()
+    work()
+    leave(0)
 
 
 def several(size, place, work):

@@ -398,7 +398,12 @@ def demo(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; the process's entry point."""
-    sys.exit(run(arguments))
+    code = run(arguments)
+    if _several():
+        from mezzotint.world import leave
+
+        leave(code)
+    sys.exit(code)
 
 
 def run(arguments: list[str] | None = None) -> int:
