@@ -68,7 +68,7 @@ def load(
     checkpoint: "last", or "best" by validation loss (or what `training.best` says).
     device: "auto" (the run's own where this machine has it), "cpu", "cuda" or "mps".
     """
-    found = run if isinstance(run, Run) else Run.at(run)
+    found = run if isinstance(run, Run) else Run.at(run, say)
     model, notices = found.model(Pick(weights, checkpoint, device))
     for notice in notices:
         say(notice)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mezzotint import seal
 from mezzotint.errors import InputError
 from mezzotint.imaging import replacing
 from mezzotint.verdict import verdict
@@ -21,11 +22,14 @@ def evaluation_of(path: Path) -> Json:
     """The evaluation.json in a folder, or that file itself."""
     file = path / "evaluation.json" if path.is_dir() else path
     try:
-        return dict(json.loads(file.read_text()))
+        found = dict(json.loads(file.read_text()))
     except OSError as error:
         raise InputError(f"{file} is not there: make it with mezzotint evaluate") from error
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{file} is not an evaluation ({error}): make it anew") from error
+    if not seal.intact(found):
+        raise InputError(f"{file} is damaged, or was edited: make it anew")
+    return seal.opened(found)
 
 
 def keep(folder: Path, result: Json) -> Json:
@@ -43,7 +47,7 @@ def add_part(folder: Path, name: str, value: Json) -> None:
 
 def _write(folder: Path, result: Json) -> None:
     with replacing(folder / "evaluation.json") as file:
-        file.write(json.dumps(result, indent=1).encode())
+        file.write(json.dumps(seal.sealed(result), indent=1).encode())
 
 
 def _joined(file: Path, result: Json) -> Json:

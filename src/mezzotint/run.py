@@ -1,6 +1,7 @@
 """A run: one directory that holds a training from its first step to its pictures.
 
-    config.toml              resolved configuration, facts of the data, choices for the machine
+    config.toml              resolved configuration, facts of the data, choices for the machine;
+                             every checkpoint has a copy
     metrics.jsonl            one JSON object a line: kind step | validation | metrics | event
     checkpoints/last…        everything to go on from; best…: weights to draw with; with backups
     samples/                 grids over time
@@ -18,6 +19,7 @@ from typing import Literal
 import tomli_w
 import torch
 
+from mezzotint import seal
 from mezzotint.config import Config, Strict, build_denoiser, parse_config, parse_toml, to_table
 from mezzotint.data import ImageSet
 from mezzotint.diffusion import Denoiser
@@ -38,6 +40,11 @@ __all__ = [
     "plan_of",
     "saying",
 ]
+
+
+LAST = Path("checkpoints") / "last.safetensors"
+BEST = Path("checkpoints") / "best.safetensors"
+CHECKPOINTS = (LAST, checkpoints.previous(LAST), BEST, checkpoints.previous(BEST))
 
 
 class Origin(Strict):
@@ -161,29 +168,51 @@ class Run:
     config: RunConfig
 
     @staticmethod
-    def at(path: Path | str) -> "Run":
-        """The run in a directory; InputError if there is none."""
-        file = Path(path) / "config.toml"
-        if not file.is_file():
+    def is_at(path: Path | str) -> bool:
+        """Whether a run lies there: a config.toml, or a checkpoint with its copy."""
+        return any((Path(path) / name).is_file() for name in ("config.toml", *CHECKPOINTS))
+
+    @staticmethod
+    def at(path: Path | str, say: Callable[[str], None] = lambda line: None) -> "Run":
+        """The run in a directory; InputError if there is none, or none that can be read.
+
+        Where config.toml is missing or damaged, the copy in a checkpoint counts, and `say` hears.
+        """
+        path = Path(path)
+        if not Run.is_at(path):
             raise InputError(f"{path} is no run: it has no config.toml; make one with train")
-        return Run(Path(path), parse_config(parse_toml(file.read_text(), str(file)), RunConfig))
+        file = path / "config.toml"
+        try:
+            return Run(path, _read_config(file))
+        except InputError as error:
+            for name in CHECKPOINTS:
+                with contextlib.suppress(InputError, KeyError):
+                    text = checkpoints.read(path / name).facts["config"]
+                    found = parse_config(parse_toml(text, str(name)), RunConfig)
+                    say(f"{error}; the copy in {name} counts")
+                    return Run(path, found)
+            raise
+
+    def config_text(self) -> str:
+        """The configuration as TOML."""
+        return tomli_w.dumps(to_table(self.config))
 
     def write_config(self) -> None:
         """Write config.toml, whole or not at all."""
-        text = tomli_w.dumps(to_table(self.config))
         with saying(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+            text = seal.sealed_text(self.config_text())
             checkpoints.write_bytes(self.path / "config.toml", text.encode())
 
     @property
     def last(self) -> Path:
         """The checkpoint to go on from."""
-        return self.path / "checkpoints" / "last.safetensors"
+        return self.path / LAST
 
     @property
     def best(self) -> Path:
         """The best weights, by validation loss or what else `training.best` says."""
-        return self.path / "checkpoints" / "best.safetensors"
+        return self.path / BEST
 
     @property
     def metrics(self) -> Path:
@@ -252,6 +281,17 @@ class Run:
             compute=compute,
             guidable=self.config.training.drop > 0,
         )
+
+
+def _read_config(file: Path) -> RunConfig:
+    """A config.toml; InputError where it is missing, damaged or not understood."""
+    try:
+        text = seal.opened_text(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read ({error})") from error
+    if text is None:
+        raise InputError(f"{file} is damaged, or was edited: it does not match its check")
+    return parse_config(parse_toml(text, str(file)), RunConfig)
 
 
 def fresh_state(config: Config, facts: DataFacts, compute: Compute) -> TrainState:

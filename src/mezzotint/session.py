@@ -8,7 +8,6 @@ samples in between. Of several processes only the first writes; all go through t
 import contextlib
 import dataclasses
 import errno
-import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 
-from mezzotint import imaging
+from mezzotint import imaging, seal
 from mezzotint.data import ImageSet
 from mezzotint.errors import InputError
 from mezzotint.gauge import BETTER, Gauge
@@ -101,6 +100,7 @@ class _Session:
         self.plan = run.plan()
         self.state = run.fresh_state()
         self.lines: list[str] = []  # of the metrics, since the last save
+        self.logged = 0  # lines until then
         self.saved_at = time.monotonic()
         self.saved_images = 0
         self.roll_backs = 0
@@ -140,8 +140,15 @@ class _Session:
             self.state.restore(saved)
             with self.world.in_turn():
                 self._forget_later_metrics()
+            missing = saved.facts.get("logged", self.logged) - self.logged
+            if missing > 0:
+                yield Notice(f"{self.run.metrics} has lost {missing} lines: it was damaged")
             yield Notice(f"resumed at {self.state.images_seen} images")
         else:
+            if self._rows():
+                yield Notice(f"{self.run.path} has lost its checkpoints: training begins anew")
+            with self.world.in_turn():
+                self._forget_later_metrics()
             self._save(final=True)  # finds out at once whether the directory can be written
         self.saved_images = self.state.images_seen
 
@@ -170,7 +177,7 @@ class _Session:
         return every > 0 and seen // every > (seen - self.plan.batch) // every
 
     def _log(self, kind: str, record: Record | Gauged, **more: object) -> None:
-        self.lines.append(json.dumps({"kind": kind, **dataclasses.asdict(record), **more}))
+        self.lines.append(seal.line({"kind": kind, **dataclasses.asdict(record), **more}))
 
     def _save_due(self) -> bool:
         if self.every.unit == "images":
@@ -194,7 +201,7 @@ class _Session:
         if not self.world.first:
             return
         try:
-            checkpoints.write(path, tensors, {"images_seen": self.state.images_seen})
+            checkpoints.write(path, tensors, self._facts({"images_seen": self.state.images_seen}))
         except OSError as error:
             yield Notice(f"cannot write {path}: {error.strerror or error}; training goes on")
 
@@ -205,23 +212,34 @@ class _Session:
         with saying(self.run.path) if final else contextlib.nullcontext():
             self.run.path.mkdir(parents=True, exist_ok=True)
             if self.lines:
-                with self.run.metrics.open("a") as file:
-                    file.write("".join(line + "\n" for line in self.lines))
+                _append(self.run.metrics, "".join(self.lines).encode())
+                self.logged += len(self.lines)
                 self.lines = []
             if self.state.healthy():
-                checkpoints.write(self.run.last, self.state.tensors(), self.state.facts())
+                facts = {**self.state.facts(), "logged": self.logged}
+                checkpoints.write(self.run.last, self.state.tensors(), self._facts(facts))
+
+    def _facts(self, facts: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With the configuration, from which config.toml can be mended."""
+        return {**facts, "config": self.run.config_text()}
 
     def _forget_later_metrics(self) -> None:
-        """Cut what a killed process logged after the checkpoint, and a torn last line."""
+        """Cut what a killed process logged after the checkpoint, and lines that are damaged."""
+        kept = [row for row in self._rows() if row["images_seen"] <= self.state.images_seen]
+        self.logged = len(kept)
         if not (self.world.first and self.run.metrics.exists()):
             return
-        kept = []
-        for line in self.run.metrics.read_text().splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                if json.loads(line)["images_seen"] <= self.state.images_seen:
-                    kept.append(line + "\n")
         with saying(self.run.path):
-            checkpoints.write_bytes(self.run.metrics, "".join(kept).encode())
+            text = "".join(map(seal.line, kept))
+            checkpoints.write_bytes(self.run.metrics, text.encode())
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """What was logged."""
+        if not self.run.metrics.exists():
+            return []
+        with saying(self.run.path):
+            rows, _ = seal.rows(self.run.metrics)
+        return [row for row in rows if isinstance(row.get("images_seen"), int)]
 
     def _roll_back(self) -> Notice:
         """Return to the last good checkpoint with half the learning rate."""
@@ -293,9 +311,7 @@ class _Session:
             f"{self.gauge_cost:.0f} s, every {settings.metrics_every:,} images and never more "
             f"than {settings.metrics_share:.0%} of the training time"
         )
-        if self.run.metrics.exists():
-            rows = map(json.loads, self.run.metrics.read_text().splitlines())
-            self.gauged = [row for row in rows if row["kind"] == "metrics"]
+        self.gauged = [row for row in self._rows() if row.get("kind") == "metrics"]
 
     def _gauge(self) -> Iterator[Notice | Gauged]:
         """Judge samples when it is time and the share of the training time allows it."""
@@ -332,6 +348,18 @@ class _Session:
             return False
         earlier = [row["values"][name] for row in self.gauged if name in row["values"]]
         return all(BETTER[name](values[name], value) for value in earlier)
+
+
+def _append(path: Path, data: bytes) -> None:
+    """Add to a file, all of it or nothing."""
+    with path.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 @contextlib.contextmanager

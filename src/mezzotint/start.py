@@ -90,7 +90,7 @@ def usual_source(preset: str) -> str:
 
 def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     """The run that was asked for, new or found, and its data; nothing is written yet."""
-    found = _existing(request.out)
+    found = _existing(request.out, say)
     preset = request.preset or recommended(request.source)
     suited = found.config.origin.suited_from if found is not None else 0
     table = _table(request, preset, suited)
@@ -169,12 +169,12 @@ def _table(request: Request, preset: str, suited: int) -> dict[str, Any]:
     return table
 
 
-def _existing(out: Path) -> Run | None:
+def _existing(out: Path, say: Say) -> Run | None:
     """The run that lies at `out`; None where nothing lies there; InputError for something else."""
     if out.is_file():
         raise InputError(f"--out {out} is a file: choose a directory for the run")
-    if (out / "config.toml").is_file():
-        return Run.at(out)
+    if Run.is_at(out):
+        return Run.at(out, say)
     others = [item for item in out.iterdir() if item.name != ".lock"] if out.is_dir() else []
     if others:
         raise InputError(

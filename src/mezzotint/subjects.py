@@ -37,7 +37,6 @@ __all__ = [
     "RunSubject",
     "Subject",
     "folder_subject",
-    "is_run",
     "limited",
     "npz_subject",
     "run_subject",
@@ -135,11 +134,6 @@ class RunSubject:
             self.say(f"{folder} keeps no samples ({error.strerror}): they are drawn again")
 
 
-def is_run(path: Path) -> bool:
-    """Whether a run lies there."""
-    return (path / "config.toml").is_file()
-
-
 def run_subject(
     path: Path,
     data: ImageSet | None = None,
@@ -151,7 +145,7 @@ def run_subject(
     say: Say,
 ) -> RunSubject:
     """A run's model and its data; `changes` are sampling settings."""
-    run = Run.at(path)
+    run = Run.at(path, say)
     origin = run.config.origin
     if data is None:
         data = load(

@@ -15,11 +15,10 @@ from mezzotint.data import load
 from mezzotint.errors import InputError
 from mezzotint.model import Drawing, Model
 from mezzotint.randomness import generator
-from mezzotint.run import Pick
+from mezzotint.run import Pick, Run
 from mezzotint.subjects import (
     Subject,
     folder_subject,
-    is_run,
     limited,
     npz_subject,
     run_subject,
@@ -252,8 +251,8 @@ def test_a_run_is_held_against_its_own_kind_of_images(run, digits):
 
 
 def test_a_run_is_known_by_its_configuration(run, tmp_path):
-    assert is_run(run)
-    assert not is_run(tmp_path)
+    assert Run.is_at(run)
+    assert not Run.is_at(tmp_path)
     with pytest.raises(InputError, match="is no run"):
         stream(tmp_path)
 

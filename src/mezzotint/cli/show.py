@@ -80,7 +80,7 @@ def inspection(
     name: str, settings: tuple[str, ...], out: Path | None, data_dir: Path | None, say: Say
 ) -> dict[str, Any]:
     """Layers and schedule of a preset or a run; writes pictures into `out`."""
-    config, channels, height, width, classes, source = _subject(name, settings)
+    config, channels, height, width, classes, source = _subject(name, settings, say)
     network = build_denoiser(config, channels, classes).network
     layers = summarise(network, (channels, height, width))  # type: ignore[arg-type]
     schedule = config.objective.schedule
@@ -96,7 +96,7 @@ def inspection(
         "sigma_max": float(ends[1]),
         "terminal_snr": terminal_snr(schedule),
         "warnings": warnings(config),
-        "about": "" if (Path(name) / "config.toml").is_file() else preset_summary(name),
+        "about": "" if Run.is_at(name) else preset_summary(name),
     }
     if out is not None:
         images = load(source, data_dir=data_dir, say=say)
@@ -112,12 +112,14 @@ def inspection(
     return result
 
 
-def _subject(name: str, settings: tuple[str, ...]) -> tuple[Config, int, int, int, int, str]:
+def _subject(
+    name: str, settings: tuple[str, ...], say: Say
+) -> tuple[Config, int, int, int, int, str]:
     """Configuration, channels, height, width, classes and source of a run or a preset."""
-    if (Path(name) / "config.toml").is_file():
+    if Run.is_at(name):
         if settings:
             raise InputError("--set changes a preset; a run is what it is")
-        found = Run.at(name).config
+        found = Run.at(name, say).config
         facts = found.data
         return (
             found, facts.channels, facts.height, facts.width, len(facts.classes),

@@ -7,6 +7,7 @@ Convention: a batch of images is uint8 (N, C, H, W), a finished picture uint8 (C
 from mezzotint.imaging.files import (
     Samples,
     folder_names,
+    is_whole_png,
     load_npz,
     replacing,
     save_animation,
@@ -23,6 +24,7 @@ __all__ = [
     "folder_names",
     "from_pillow",
     "grid",
+    "is_whole_png",
     "labelled_grid",
     "load_npz",
     "replacing",

@@ -4,10 +4,12 @@ Files are written under a temporary name and then renamed: a full disk or a kill
 leaves half a picture.
 """
 
+import io
 import json
 import math
 import os
 import re
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mezzotint.errors import InputError
@@ -25,6 +28,7 @@ from mezzotint.imaging.pixels import check_batch, to_pillow
 __all__ = [
     "Samples",
     "folder_names",
+    "is_whole_png",
     "load_npz",
     "replacing",
     "save_animation",
@@ -57,6 +61,16 @@ def save_png(image: Tensor, path: Path) -> Path:
     with replacing(path) as file:
         picture.save(file, format="PNG")
     return path
+
+
+def is_whole_png(data: bytes) -> bool:
+    """Whether these bytes are a PNG whose checksums are right."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
+            picture.verify()
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+        return False
+    return True
 
 
 def save_animation(frames: Sequence[Tensor], path: Path, *, seconds_per_frame: float) -> Path:

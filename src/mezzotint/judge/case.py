@@ -18,11 +18,11 @@ from mezzotint.evaluation.features import Extractor, classifier_for
 from mezzotint.evaluation.measures import Read, Reference
 from mezzotint.evaluation.scorers import clip_for
 from mezzotint.judge.question import Question
+from mezzotint.run import Run
 from mezzotint.subjects import (
     RunSubject,
     Subject,
     folder_subject,
-    is_run,
     limited,
     npz_subject,
     run_subject,
@@ -112,7 +112,7 @@ def gather(question: Question, clock: Clock, say: Say) -> Case:
     against = (
         load(question.against, data_dir=question.data_dir, say=say) if question.against else None
     )
-    stream = _stream(question, against, say) if is_run(path) else None
+    stream = _stream(question, against, say) if Run.is_at(path) else None
     data = stream.data if stream else against
     if data is None:
         raise InputError(

@@ -8,15 +8,15 @@ shown at 900. No pyplot and no global state: two threads may draw at once.
 """
 
 import bisect
-import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mezzotint import seal
 from mezzotint.errors import InputError
 from mezzotint.imaging import replacing
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Curve",
-    "json_objects",
     "loss_curves",
     "loss_figure",
     "read_losses",
@@ -56,32 +55,20 @@ class Curve:
 def read_losses(metrics: Path) -> tuple[Curve, Curve]:
     """Training and validation loss in a metrics.jsonl; either may be empty, not both.
 
-    Rows of the kinds "step" and "validation" count, others are passed over, and so is a line
-    torn by a killed process. A run that resumed repeats images it had logged already: the later
-    row counts.
+    Rows of the kinds "step" and "validation" count, others are passed over, and so are lines that
+    are torn or damaged. A run that resumed repeats images it had logged already: the later row
+    counts.
     """
     if not metrics.is_file():
         raise InputError(f"{metrics} does not exist; train first, or name a run's metrics.jsonl")
     losses: dict[str, dict[int, float]] = {"step": {}, "validation": {}}
-    with metrics.open(encoding="utf-8", errors="replace") as lines:
-        for row in json_objects(lines):
-            if row.get("kind") in losses and {"images_seen", "loss"} <= row.keys():
-                loss = math.nan if row["loss"] is None else float(row["loss"])
-                losses[row["kind"]][int(row["images_seen"])] = loss
+    for row in seal.rows(metrics)[0]:
+        if row.get("kind") in losses and {"images_seen", "loss"} <= row.keys():
+            loss = math.nan if row["loss"] is None else float(row["loss"])
+            losses[row["kind"]][int(row["images_seen"])] = loss
     if not any(losses.values()):
         raise InputError(f'{metrics} has no rows of kind "step" or "validation"; train first')
     return _curve(losses["step"]), _curve(losses["validation"])
-
-
-def json_objects(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
-    """The JSON objects among the lines."""
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict):
-            yield row
 
 
 def _curve(losses: dict[int, float]) -> Curve:

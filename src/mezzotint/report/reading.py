@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mezzotint import imaging, seal
 from mezzotint.errors import InputError
 from mezzotint.report.blocks import Block, Plate, Plates, Text
 from mezzotint.report.charts import Line, finite
-from mezzotint.report.figures import Curve, json_objects, read_losses
+from mezzotint.report.figures import Curve, read_losses
 
 __all__ = ["Reading", "at", "keyed", "listed", "picture", "plates", "read", "records", "texts"]
 
@@ -129,18 +130,27 @@ def read(run: Path) -> Reading:
     config, evaluation, notes = {}, {}, []
     try:
         config = tomllib.loads(settings)
+        plain = seal.opened_text(settings)
+        if plain is None:
+            notes.append("config.toml is damaged, or was edited: what it says may be wrong.")
+        settings = plain or settings
     except tomllib.TOMLDecodeError as error:
         notes.append(f"config.toml cannot be read ({error}).")
     try:
         evaluation = keyed(json.loads(judged.read_bytes()) if judged.is_file() else {})
+        if not seal.intact(evaluation):
+            evaluation = {}
+            notes.append("evaluation.json is damaged, or was edited: it is left out.")
     except (ValueError, RecursionError) as error:
         notes.append(f"evaluation.json cannot be read ({error}).")
-    training, validation, rows = Curve((), (), 0), Curve((), (), 0), []
+    training, validation = Curve((), (), 0), Curve((), (), 0)
+    rows: list[dict[str, Any]] = []
     if jsonl.is_file():
         with contextlib.suppress(InputError):  # no losses in it
             training, validation = read_losses(jsonl)
-        with jsonl.open(encoding="utf-8", errors="replace") as lines:
-            rows = list(json_objects(lines))
+        rows, damaged = seal.rows(jsonl)
+        if damaged:
+            notes.append(f"Lines of metrics.jsonl that are damaged and left out: {damaged}.")
     clock = [row.get("seconds") for row in rows if row.get("kind") in ("step", "validation")]
     return Reading(
         path=run,
@@ -182,6 +192,8 @@ def picture(run: Path, title: str, name: object) -> Plate | str:
         return f"{name} was left out: there is no such file."
     if not (data.startswith(PNG) and len(data) > 24):
         return f"{name} was left out: it is not a PNG."
+    if not imaging.is_whole_png(data):
+        return f"{name} was left out: it is damaged."
     width, height = struct.unpack(">II", data[16:24])
     uri = f"data:image/png;base64,{base64.b64encode(data).decode()}"
     return Plate(title, uri, width, height, factor=max(1, SHOWN // max(1, width)))

@@ -1,8 +1,8 @@
 """Checkpoints: named tensors and JSON facts in one safetensors file; never pickled code.
 
 A file is written beside its place, flushed to disk, and renamed; the one it replaces stays as
-`NAME.previous.safetensors`. Whenever the process dies, there is a whole file. A digest of the
-tensors tells a damaged file from a good one.
+`NAME.previous.safetensors`. Whenever the process dies, there is a whole file. A digest of tensors
+and facts tells a damaged file from a good one.
 """
 
 import hashlib
@@ -46,7 +46,8 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
     """Save a checkpoint whole or not at all; the former one becomes the backup. OSError passes."""
     # A copy of its own for every tensor: safetensors refuses shared memory.
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    metadata = {"mezzotint": json.dumps(dict(facts)), "digest": _digest(plain)}
+    said = json.dumps(dict(facts))
+    metadata = {"mezzotint": said, "digest": _digest(plain, said)}
     data = save(plain, metadata=metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, data, keep=previous(path))
@@ -82,9 +83,10 @@ def read(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} cannot be read as a checkpoint: {error}") from error
-    if "mezzotint" not in metadata or metadata.get("digest") != _digest(tensors):
+    said = metadata.get("mezzotint", "")
+    if metadata.get("digest") != _digest(tensors, said):
         raise InputError(f"{path} is damaged: its content does not match its digest")
-    return Checkpoint(tensors, json.loads(metadata["mezzotint"]))
+    return Checkpoint(tensors, json.loads(said))
 
 
 def recover(path: Path) -> tuple[Checkpoint, str | None]:
@@ -92,15 +94,23 @@ def recover(path: Path) -> tuple[Checkpoint, str | None]:
     try:
         return read(path), None
     except InputError as error:
-        if not previous(path).exists():
+        backup = previous(path)
+        if not backup.exists():
             raise
-        return read(previous(path)), f"{error}; going on from {previous(path).name}"
+        try:
+            return read(backup), f"{error}; going on from {backup.name}"
+        except InputError as second:
+            raise InputError(
+                f"{error}; and {second}: restore either from a copy, or train anew with another "
+                "--out"
+            ) from second
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """BLAKE2b over names and bytes, in the order of the names."""
-    state = hashlib.blake2b(digest_size=16)
+def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
+    """BLAKE2b over the facts and, in the order of their names, the tensors."""
+    state = hashlib.blake2b(facts.encode(), digest_size=16)
     for name in sorted(tensors):
-        state.update(name.encode())
-        state.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().data)
+        value = tensors[name]
+        state.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        state.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
     return state.hexdigest()
