@@ -1,0 +1,112 @@
+"""Kills: at random moments, and before every single change of a file."""
+
+import itertools
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from .children import begin, command
+from .runs import compared, training
+
+IMAGES = 8000
+SHORT = 1600
+CHANGES = {"os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.truncate"}
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+def at_random(n: int, place: Path, seed: int) -> Iterator[str]:
+    """SIGKILL or SIGTERM after random times; a run is killed until it is done, then compared."""
+    chance = random.Random(seed)
+    whole = place / "whole"
+    begun = time.monotonic()
+    assert command(*training(whole, IMAGES)).code == 0
+    longest = (time.monotonic() - begun) / 4
+    for number in itertools.count():
+        out, killed = place / f"killed{number}", []
+        while True:
+            child = begin(*training(out, IMAGES))
+            time.sleep(chance.uniform(0, longest))
+            how = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
+            child.kill(how)
+            ending = child.wait()
+            if ending.code == 0:
+                break
+            if ending.code not in (-how, 130):
+                yield f"BAD: ended with {ending.code}: {ending.said}"
+                break
+            moment = ", while a checkpoint was written" if drafts(out) else ""
+            killed.append(f"{how.name}{moment}")
+        found = compared(out, whole)
+        yield from (f"{what}: {found}" for what in killed)
+        shutil.rmtree(out)
+        n -= len(killed)
+        if n <= 0:
+            return
+
+
+def drafts(out: Path) -> bool:
+    """Whether a file was begun and not finished."""
+    return any(out.rglob(".*.new")) or any(out.rglob(".*.tmp"))
+
+
+def before_every_change(place: Path, step: int = 1) -> Iterator[str]:
+    """Killed before the first change of a file, before the second ...; `step`: of how many one."""
+    whole, cache = place / "whole", place / "cache"
+    assert command(*training(whole, SHORT, every=400), before=caching(cache)).code == 0
+    for number in itertools.count(1, step):
+        out = place / f"change{number}"
+        for kept in cache.glob("*.np?"):  # the decoded images; not our kernels, which take long
+            kept.unlink()
+        words = training(out, SHORT, every=400)
+        ending = command(*words, before=dying(place, number, cache))
+        if ending.code == 0:
+            return
+        what = ending.said.splitlines()[-1] if ending.said else "?"
+        what = "killed before " + what
+        again = command(*words, before=caching(cache))
+        if ending.code != -signal.SIGKILL or again.code != 0:
+            yield f"BAD: {what}: {ending.code}, {again.said}"
+        else:
+            yield f"{what}: {compared(out, whole)}"
+        shutil.rmtree(out)
+
+
+def caching(cache: Path) -> Callable[[], None]:
+    """Decoded images are kept there."""
+    return lambda: os.environ.__setitem__("MEZZOTINT_CACHE", str(cache))
+
+
+def dying(place: Path, number: int, cache: Path) -> Callable[[], None]:
+    """The child kills itself before change `number` of a file below `place`."""
+
+    def before() -> None:
+        caching(cache)()
+        changes = itertools.count(1)
+
+        def heard(event: str, args: tuple[object, ...]) -> None:
+            if not (event in CHANGES or (event == "open" and _writes(args))):
+                return
+            if str(args[0]).startswith(str(place)) and next(changes) == number:
+                verb = "writing" if event == "open" else event.removeprefix("os.")
+                os.write(2, f"{verb} {_name(Path(str(args[0])), place)}\n".encode())
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(heard)
+
+    return before
+
+
+def _writes(args: tuple[object, ...]) -> bool:
+    return isinstance(args[2], int) and bool(args[2] & WRITING)
+
+
+def _name(path: Path, place: Path) -> str:
+    """Without what differs from trial to trial."""
+    inside = path.relative_to(place)
+    parts = inside.parts[1:] or (inside.name,)
+    return "/".join(p.strip(".").split(".")[0] for p in parts if not p.isdecimal())
