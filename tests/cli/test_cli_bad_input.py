@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mezzotint import seal
 from mezzotint.data.hub import FetchError
 
 TRAIN = ["train", "digits", "--out", "new", "--budget", "32images"]
@@ -188,9 +189,14 @@ def test_training_leaves_a_folder_of_something_else_alone(refused, unchanged, tm
     assert "empty or new directory" in message
 
 
-def test_a_run_of_a_broken_configuration_is_left_alone(refused, unchanged, digits_run):
+def test_a_configuration_that_no_checkpoint_can_mend_is_left_alone(refused, unchanged, digits_run):
     file = digits_run / "config.toml"
+    for checkpoint in (digits_run / "checkpoints").iterdir():
+        checkpoint.unlink()
     file.write_text(file.read_text().replace("batch = 16", "bach = 16"))
+    with unchanged():
+        assert "is damaged, or was edited" in refused("sample run --out a.png")
+    file.write_text(seal.sealed_text(file.read_text().partition("\n")[2]))
     with unchanged():
         message = refused("sample run --out a.png")
     assert "training.bach" in message
@@ -198,6 +204,25 @@ def test_a_run_of_a_broken_configuration_is_left_alone(refused, unchanged, digit
     file.write_text("[training\n")
     with unchanged():
         assert "config.toml is not valid TOML" in refused("sample run --out a.png")
+
+
+@pytest.mark.parametrize("damage", ["another rate", "half of it", "nothing", "noise"])
+def test_a_damaged_configuration_is_mended_from_a_checkpoint(cli, digits_run, damage):
+    file, whole = digits_run / "config.toml", (digits_run / "config.toml").read_text()
+    words = "sample run --n 4 --evaluations 1 --out"
+    assert cli(f"{words} whole.npz").code == 0
+    if damage == "nothing":
+        file.unlink()
+    else:
+        rate = whole.replace("learning_rate = 0.0", "learning_rate = 0.1")
+        noise = whole.encode()[:100] + b"\xff\xfe" + whole.encode()[100:]
+        damaged = {"another rate": rate.encode(), "half of it": whole.encode()[:500]}
+        file.write_bytes(damaged.get(damage, noise))
+    answer = cli(f"{words} mended.npz")
+    assert answer.code == 0
+    assert "the copy in checkpoints/last.safetensors counts" in answer.err
+    drawn = [digits_run.parent / f"{name}.npz" for name in ("whole", "mended")]
+    assert drawn[0].read_bytes() == drawn[1].read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,13 @@
 """The command line in children of this process: forked, so that a start costs no imports."""
 
+import contextlib
 import os
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import BinaryIO
 
 import torch
 
@@ -37,7 +36,9 @@ class Child:
     """A command that runs."""
 
     pid: int
-    said: BinaryIO
+    said: int
+    """The end of the pipe into which it speaks; no file, which might be full."""
+
     ending: Ending | None = None
     began: float = field(default_factory=time.monotonic)
 
@@ -63,29 +64,31 @@ class Child:
         return self.ending
 
     def _ended(self, status: int) -> None:
-        self.said.seek(0)
-        text = self.said.read().decode(errors="replace")
+        with os.fdopen(self.said, "rb") as pipe:
+            text = pipe.read().decode(errors="replace")
         self.ending = Ending(os.waitstatus_to_exitcode(status), text)
 
 
 def begin(*words: object, before: Callable[[], None] = lambda: None) -> Child:
     """Start the command with these words; `before` is called in the child."""
-    said = tempfile.TemporaryFile()  # noqa: SIM115 - the child's, until it has ended
+    said, speaks = os.pipe()
     pid = os.fork()
     if pid:
+        os.close(speaks)
         return Child(pid, said)
     code = CRASH
     try:
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
+        os.dup2(speaks, 1)
+        os.dup2(speaks, 2)
         sys.stdout, sys.stderr = (os.fdopen(number, "w") for number in (1, 2))
         before()
         code = main.run([str(word) for word in words])
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 

@@ -191,6 +191,18 @@ def test_weights_from_before_guidance_was_learned_in_say_so(tmp_path):
     assert "64 images, draw without guidance: 2 is learned in from 160 images on" in notice
 
 
+def test_a_log_that_was_damaged_is_cut_to_what_is_right_and_says_so(tmp_path):
+    words = {"out": tmp_path / "run", "settings": (*TINY, "training.rate={kind='constant'}")}
+    run = mezzotint.train("digits", budget="160images", **words)
+    lines = run.metrics.read_text().splitlines(keepends=True)
+    run.metrics.write_text(lines[0].replace("16", "17") + "".join(lines[1:-1]) + lines[-1][:9])
+    again, data = prepare(Request("digits", **words, budget="320images"), lambda line: None)
+    notices = [r.text for r in advance(again, data) if isinstance(r, Notice)]
+    assert f"{run.metrics} has lost 2 lines: it was damaged" in notices
+    kept = run.metrics.read_text().splitlines(keepends=True)
+    assert kept[: len(lines) - 2] == lines[1:-1]
+
+
 @pytest.fixture
 def patient(tmp_path):
     """A preset file that is otherwise from 100 images on, and from 1,000."""

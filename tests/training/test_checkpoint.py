@@ -97,3 +97,19 @@ def test_a_file_system_without_second_names_keeps_the_backup_too(file, monkeypat
     assert read(file).facts["images_seen"] == 3
     assert read(previous(file)).facts["images_seen"] == 2
     assert len(list(file.parent.iterdir())) == 2
+
+
+def test_no_bit_can_be_another_unseen(file):
+    write(file, {"a": torch.arange(3.0)}, {"images_seen": 12345})
+    whole, wanted = file.read_bytes(), read(file)
+    for place in range(len(whole)):
+        for bit in range(8):
+            file.write_bytes(
+                whole[:place] + bytes([whole[place] ^ (1 << bit)]) + whole[place + 1 :]
+            )
+            try:
+                found = read(file)
+            except InputError:
+                continue
+            assert found.facts == wanted.facts
+            assert torch.equal(found.tensors["a"], wanted.tensors["a"])
