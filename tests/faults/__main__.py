@@ -16,12 +16,12 @@ Campaign = Callable[[int, Path, int], Iterator[str]]
 
 CAMPAIGNS: dict[str, Campaign] = {
     "kills": kills.at_random,
-    "changes": lambda n, place, seed: kills.before_every_change(place),
+    "changes": kills.before_changes,
     "corruptions": corruptions.corrupted,
-    "disk": lambda n, place, seed: disk.without_room(place),
-    "memory": lambda n, place, seed: memory.stepped_down(place),
+    "disk": disk.without_room,
+    "memory": memory.stepped_down,
     "numbers": numbers.not_a_number,
-    "places": lambda n, place, seed: places.of_runs(place),
+    "places": places.of_runs,
 }
 
 
@@ -29,7 +29,9 @@ def main() -> int:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m faults")
     parser.add_argument("campaigns", nargs="*", help=f"of {', '.join(CAMPAIGNS)}; all if none")
-    parser.add_argument("--n", type=int, default=200, help="trials, where their number is free")
+    parser.add_argument(
+        "--n", type=int, default=200, help="trials, or fewer where there are no more"
+    )
     parser.add_argument("--seed", type=int, default=0)
     wish = parser.parse_args()
     warm()

@@ -1,6 +1,7 @@
 """No room, no permission: a full disk, a limit of the size of files, read-only directories."""
 
 import os
+import random
 import resource
 import shutil
 import signal
@@ -13,18 +14,23 @@ from .children import Ending, command
 from .runs import compared, training
 
 IMAGES = 1600
-SIZES = (0, 4, 64, 256, 512, 700, 900, 1200)  # KiB that a disk or a file may have
+NOBODY = 65534
+SIZES = (1, 4, 64, 256, 512, 700, 900, 1200)  # KiB that a disk or a file may have
 
 
-def without_room(place: Path) -> Iterator[str]:
-    """Every size of disk and of file, then room again: nothing is lost, and the run goes on."""
+def without_room(n: int, place: Path, seed: int) -> Iterator[str]:
+    """Small disks and files of limited size, n of each at most, then directories that are closed.
+
+    Afterwards there is room again: nothing is lost, and the run goes on.
+    """
+    sizes = random.Random(seed).sample(SIZES, min(n, len(SIZES)))
     whole = place / "whole"
     assert command(*training(whole, IMAGES)).code == 0
-    for size in SIZES:
+    for size in sizes:
         out = place / f"limited{size}"
         ending = command(*training(out, IMAGES), before=limited(size * 1024))
         yield f"files of at most so many KiB: {verdict(ending, out, whole)}"
-    for size in SIZES[1:]:
+    for size in sizes:
         disk = place / f"disk{size}"
         with mounted(disk, size) as there:
             if not there:
@@ -41,12 +47,16 @@ def without_room(place: Path) -> Iterator[str]:
 
 def read_only(place: Path, whole: Path) -> Iterator[str]:
     """Each directory of a run is read-only."""
+    place.chmod(0o755)
     for folder in (".", "checkpoints", "samples"):
         out = place / f"closed{len(folder)}"
         assert command(*training(out, IMAGES // 2)).code == 0
-        os.chmod(out / folder, 0o555)
+        if os.geteuid() == 0:
+            for path in (out, *out.rglob("*")):
+                os.chown(path, NOBODY, NOBODY)
+        (out / folder).chmod(0o555)
         ending = command(*training(out, IMAGES), before=nobody)
-        os.chmod(out / folder, 0o755)
+        (out / folder).chmod(0o755)
         yield f"{folder} is read-only: {verdict(ending, out, whole)}"
 
 
@@ -77,8 +87,8 @@ def limited(size: int) -> Callable[[], None]:
 def nobody() -> None:
     """The child has no rights beyond the files' own, also where root runs this."""
     if os.geteuid() == 0:
-        os.setegid(65534)
-        os.seteuid(65534)
+        os.setegid(NOBODY)
+        os.seteuid(NOBODY)
 
 
 @contextmanager

@@ -8,7 +8,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import Value
 from pathlib import Path
+from typing import Any
 
 from .children import begin, command
 from .runs import compared, training
@@ -54,18 +56,19 @@ def drafts(out: Path) -> bool:
     return any(out.rglob(".*.new")) or any(out.rglob(".*.tmp"))
 
 
-def before_every_change(place: Path, step: int = 1) -> Iterator[str]:
-    """Killed before the first change of a file, before the second ...; `step`: of how many one."""
+def before_changes(n: int, place: Path, seed: int) -> Iterator[str]:
+    """Killed before a change of a file: before all of them, or before n that are chosen."""
     whole, cache = place / "whole", place / "cache"
-    assert command(*training(whole, SHORT, every=400), before=caching(cache)).code == 0
-    for number in itertools.count(1, step):
+    done = Value("i", 0)  # how many changes a whole run makes, counted in its process
+    words = training(whole, SHORT, every=400)
+    assert command(*words, before=dying(place, 0, cache, done)).code == 0
+    numbers = range(1, done.value + 1)
+    for number in random.Random(seed).sample(numbers, min(n, len(numbers))):
         out = place / f"change{number}"
         for kept in cache.glob("*.np?"):  # the decoded images; not our kernels, which take long
             kept.unlink()
         words = training(out, SHORT, every=400)
-        ending = command(*words, before=dying(place, number, cache))
-        if ending.code == 0:
-            return
+        ending = command(*words, before=dying(place, number, cache, done))
         what = ending.said.splitlines()[-1] if ending.said else "?"
         what = "killed before " + what
         again = command(*words, before=caching(cache))
@@ -81,17 +84,20 @@ def caching(cache: Path) -> Callable[[], None]:
     return lambda: os.environ.__setitem__("MEZZOTINT_CACHE", str(cache))
 
 
-def dying(place: Path, number: int, cache: Path) -> Callable[[], None]:
-    """The child kills itself before change `number` of a file below `place`."""
+def dying(place: Path, number: int, cache: Path, done: Any) -> Callable[[], None]:
+    """The child kills itself before change `number` of a file below `place`; 0: it counts them."""
 
     def before() -> None:
         caching(cache)()
-        changes = itertools.count(1)
+        done.value = 0
 
         def heard(event: str, args: tuple[object, ...]) -> None:
             if not (event in CHANGES or (event == "open" and _writes(args))):
                 return
-            if str(args[0]).startswith(str(place)) and next(changes) == number:
+            if not str(args[0]).startswith(str(place)):
+                return
+            done.value += 1
+            if done.value == number:
                 verb = "writing" if event == "open" else event.removeprefix("os.")
                 os.write(2, f"{verb} {_name(Path(str(args[0])), place)}\n".encode())
                 os.kill(os.getpid(), signal.SIGKILL)

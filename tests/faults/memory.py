@@ -9,11 +9,12 @@ from pathlib import Path
 from .children import CRASH, command
 
 BATCH, IMAGES = 64, 192
-MOST, LEAST, STEP = 4096, 1024, 128  # MiB
+MOST, LEAST, SMALLEST_STEP = 4096, 1024, 128  # MiB
 
 
-def stepped_down(place: Path, step: int = STEP) -> Iterator[str]:
+def stepped_down(n: int, place: Path, seed: int) -> Iterator[str]:
     """The same training with less and less; its losses are those of the run that had enough."""
+    step = max(SMALLEST_STEP, (MOST - LEAST) // n)
     wanted = losses(place / "enough", None)[1]
     assert wanted, "even without a limit it does not train"
     for size in range(MOST, LEAST - 1, -step):

@@ -13,7 +13,7 @@ from .runs import compared, last, training
 IMAGES = 1600
 
 
-def of_runs(place: Path) -> Iterator[str]:
+def of_runs(n: int, place: Path, seed: int) -> Iterator[str]:
     """Each thing that may happen to the place of a run."""
     whole = place / "whole"
     assert command(*training(whole, IMAGES)).code == 0

@@ -7,7 +7,7 @@ from mezzotint.training.checkpoint import read
 TINY = (
     "--set", "network.levels=[{width=16}, {width=16, attention=true}]",
     "--set", "network.embedding.width=16", "--set", "training.batch=16",
-    "--set", "training.validate_every=800", "--set", "training.preview_every=1600",
+    "--set", "training.validate_every=800", "--set", "training.preview_every=800",
     "--set", "training.log_every=80", "--set", 'training.rate={kind="constant"}',
 )  # fmt: skip
 

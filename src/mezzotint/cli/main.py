@@ -431,6 +431,11 @@ def run(arguments: list[str] | None = None) -> int:
                 "another process of this job has ended or does not answer (torchrun says which); "
                 "nothing saved before is lost, the same command goes on"
             )
+        if _is_out_of_memory(error):
+            return _complain(
+                "memory ran out: free some, or take a smaller network or less data (--limit); "
+                "nothing saved before is lost, the same command goes on"
+            )
         if not hasattr(error, "format_message"):  # a mistyped verb or option
             raise
         return _complain(f"{error.format_message()} See mezzotint --help")
@@ -460,6 +465,12 @@ def _joined() -> contextlib.AbstractContextManager[object]:
     from mezzotint.world import joined
 
     return joined()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    from mezzotint.training.recovery import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _is_loss(error: Exception) -> bool:

@@ -48,7 +48,14 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     said = json.dumps(dict(facts))
     metadata = {"mezzotint": said, "digest": _digest(plain, said)}
-    data = save(plain, metadata=metadata)
+    try:
+        data = save(plain, metadata=metadata)
+    except (
+        BaseException
+    ) as error:  # in Rust, memory that runs out is a panic, which is no Exception
+        if type(error).__name__ == "PanicException":
+            raise MemoryError(f"while {path.name} was saved") from error
+        raise
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, data, keep=previous(path))
 

@@ -203,11 +203,16 @@ def _fewer(images: int, error: Exception, compute: Compute) -> int:
         raise error
     if images == 1:
         raise InputError(
-            "memory runs out even with one image at a time: use a smaller network"
+            f"memory runs out even with one image at a time ({_first_line(error)}): use a smaller "
+            "network"
         ) from error
     if compute.device.startswith("cuda"):
         torch.cuda.empty_cache()
     return images // 2
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _accumulate(state: TrainState, batch: Batch, plan: Plan, compute: Compute) -> Tensor:

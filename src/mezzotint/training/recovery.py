@@ -10,13 +10,21 @@ BAD_STEPS_IN_A_ROW = 10
 ROLL_BACKS = 5
 """After so many roll-backs (each halves the rate) the training gives up."""
 
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "could not create a primitive",
+    "could not execute a primitive",
+)
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that the device's or the machine's memory is used up.
 
-    CUDA has a class of its own; the CPU allocator and MPS raise a plain RuntimeError.
+    CUDA has a class of its own; the CPU allocator and MPS raise a plain RuntimeError, oneDNN one
+    that names no reason.
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in OUT_OF_MEMORY)
