@@ -9,43 +9,50 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from .children import CRASH, Ending, command
+from mezzotint.evaluation_file import evaluation_of
+from mezzotint.imaging import load_npz
+
+from .children import Ending, command
 from .runs import compared, training
 
 HALF, IMAGES = 1600, 3200
+
+VERBS = {
+    "sample": ("sample", "{run}", "--n", 20, "--evaluations", 2, "--out", "{made}"),
+    "report": ("report", "{run}", "--out", "{made}"),
+    "evaluate": (
+        "evaluate", "{run}", "--metrics", "fd,accuracy", "--n", 200, "--evaluations", 2,
+    ),
+}  # fmt: skip
+FILES = {"sample": ".npz", "report": ".html", "evaluate": ".none"}
 
 
 def corrupted(n: int, place: Path, seed: int) -> Iterator[str]:
     """Damage one file of a run after the other; each file and each kind of damage in turn."""
     chance = random.Random(seed)
-    whole, done = place / "whole", place / "done"
+    whole, out, done = place / "whole", place / "run", place / "done"
     make(whole)
-    answers = answered(whole, place / "answers")
     shutil.copytree(whole, done)
     assert command(*training(done, IMAGES)).code == 0
+    shutil.copytree(whole, out)
+    wanted = [answer(name, out, place) for name in VERBS]
+    shutil.rmtree(out)
     files = sorted(f.relative_to(whole) for f in whole.rglob("*") if f.is_file())
     files = [f for f in files if f.name != ".lock"]
     for number in range(n):
         file = files[number % len(files)]
-        out = place / "run"
         shutil.copytree(whole, out)
         kind = damage(out / file, chance)
-        yield f"{kind} {general(file)}: {judged(out, done, answers, place)}"
+        yield f"{kind} {general(file)}: {judged(out, done, wanted, place)}"
         shutil.rmtree(out)
 
 
 def make(out: Path) -> None:
     """Half a training, judged and reported."""
-    for words in (
-        training(out, IMAGES),
-        ("evaluate", out, "--metrics", "fd,accuracy", "--n", 200, "--evaluations", 2),
-        ("report", out),
-    ):
+    evaluating = (str(out) if word == "{run}" else word for word in VERBS["evaluate"])
+    for words in (training(out, HALF), evaluating, ("report", out)):
         ending = command(*words)
         assert ending.code == 0, ending.said
-        if words[0] == "train":  # as if it had been stopped half-way
-            shutil.rmtree(out)
-            assert command(*training(out, HALF)).code == 0
 
 
 def damage(file: Path, chance: random.Random) -> str:
@@ -68,45 +75,44 @@ def general(file: Path) -> str:
     return file.as_posix() if file.stem.isalpha() else f"{file.parent.as_posix()}/*{file.suffix}"
 
 
-def answered(out: Path, answers: Path) -> dict[str, tuple[Ending, bytes]]:
-    """What commands say of a run, and the bytes that they write."""
-    found = {}
-    for name, words, file in (
-        ("sample", ("sample", out, "--n", 20, "--evaluations", 2), "drawn.npz"),
-        ("report", ("report", out), "page.html"),
-    ):
-        answers.mkdir(exist_ok=True)
-        target = answers / file
-        ending = command(*words, "--out", target)
-        found[name] = (ending, target.read_bytes() if target.exists() else b"")
-        target.unlink(missing_ok=True)
-    return found
+def answer(verb: str, out: Path, place: Path) -> tuple[Ending, object]:
+    """What a command says of a run, and what it makes."""
+    made = place / f"made{FILES[verb]}"
+    words = [str(word).format(run=out, made=made) for word in VERBS[verb]]
+    ending = command(*words)
+    result: object = None
+    if ending.code == 0 and verb == "sample":
+        result = load_npz(made).images.tolist()
+    elif ending.code == 0 and verb == "report":
+        result = made.read_text()
+    elif ending.code == 0:
+        result = evaluation_of(out)["metrics"]
+    made.unlink(missing_ok=True)
+    return ending, result
 
 
-def judged(out: Path, done: Path, answers: dict[str, tuple[Ending, bytes]], place: Path) -> str:
+def judged(out: Path, done: Path, wanted: list[tuple[Ending, object]], place: Path) -> str:
     """How a damaged run fared, in words; BAD where something wrong was taken for right."""
     told = False
-    for name, (ending, data) in answered(out, place / "again").items():
-        if ending.code == CRASH or ending.code < 0 or "Traceback" in ending.said:
-            return f"BAD: {name} broke down: {ending.said}"
-        if ending.code == 2:
-            told = True
-        elif data != answers[name][1] and not speaks(ending, data):
-            return f"BAD: {name} took it for right"
-        else:
-            told = told or speaks(ending, data)
+    for verb, (_, right) in zip(VERBS, wanted, strict=True):
+        ending, result = answer(verb, out, place)
+        spoke = ending.refused or speaks(ending.said) or (verb == "report" and speaks(str(result)))
+        if not (ending.code == 0 or ending.refused):
+            return f"BAD: {verb} broke down: {ending.said}"
+        if result != right and not spoke:
+            return f"BAD: {verb} took it for right"
+        told = told or spoke
     ending = command(*training(out, IMAGES))
-    if ending.code == 2 and "Traceback" not in ending.said:
+    if ending.refused:
         return "refused in one line"
     if ending.code != 0:
         return f"BAD: training broke down: {ending.said}"
-    told = told or speaks(ending, b"")
-    if told and "anew" in ending.said:
+    if "anew" in ending.said:
         return "said; begun anew"
+    told = told or speaks(ending.said)
     return f"{'said, and mended' if told else 'harmless'}: {compared(out, done)}"
 
 
-def speaks(ending: Ending, data: bytes) -> bool:
+def speaks(said: str) -> bool:
     """Whether somebody was told that something is wrong."""
-    said = ending.said + (data.decode(errors="replace") if b"<html" in data[:200] else "")
     return any(w in said for w in ("damaged", "cannot be read", "lost", "left out", "missing"))
