@@ -152,19 +152,18 @@ class Model:
 
         Several processes take the chunks in turn, and each returns all images.
         """
-        world, trouble = self.compute.world, None
+        world, chunk, trouble = self.compute.world, self.chunk(), None
         images = torch.zeros((len(drawing), *self.shape), dtype=torch.uint8)
-        chunks = range(0, len(drawing), self.chunk())
-        for place in range(world.rank, len(chunks), world.size):
-            rows = slice(chunks[place], chunks[place] + self.chunk())
+        together = world.size * chunk
+        for start in range(0, len(drawing), together):
+            rows = slice(start + world.rank * chunk, start + (world.rank + 1) * chunk)
             try:
-                images[rows] = self._drawn(drawing[rows])
+                if drawing[rows]:
+                    images[rows] = self._drawn(drawing[rows])
             except InputError as error:  # the others wait for these images
                 trouble = error
                 break
-            watch(
-                min(len(drawing), chunks[min(place + world.size, len(chunks)) - 1] + self.chunk())
-            )
+            watch(min(len(drawing), start + together))
         if world.any(trouble is not None):
             raise trouble or InputError("another process drew what is no picture; it says why")
         world.add([images])

@@ -22,7 +22,7 @@ def last(out: Path) -> Path:
     return out / "checkpoints" / "last.safetensors"
 
 
-def apart(ours: Path, theirs: Path) -> str:
+def apart(ours: Path, theirs: Path, but: tuple[str, ...] = ()) -> str:
     """Where two checkpoints differ in more than times, in words; empty: equal, bit by bit."""
     a, b = read(ours), read(theirs)
     if a.tensors.keys() != b.tensors.keys():
@@ -32,12 +32,12 @@ def apart(ours: Path, theirs: Path) -> str:
     if far[most] != 0:
         return f"{sum(d != 0 for d in far.values())} other tensors, most {most} by {far[most]:.3g}"
     names = [k for k in a.facts.keys() | b.facts.keys() if a.facts.get(k) != b.facts.get(k)]
-    return ", ".join(f"other {k}" for k in sorted(names) if k not in ("seconds", "config"))
+    return ", ".join(f"other {k}" for k in sorted(names) if k not in ("seconds", "config", *but))
 
 
-def compared(ours: Path, theirs: Path) -> str:
-    """Whether two runs have come to the same, in words."""
+def compared(ours: Path, theirs: Path, but: tuple[str, ...] = ()) -> str:
+    """Whether two runs have come to the same, in words; facts named in `but` may differ."""
     if not last(ours).exists():
         return "BAD: no checkpoint"
-    found = apart(last(ours), last(theirs))
+    found = apart(last(ours), last(theirs), but)
     return f"BAD: {found}" if found else "weights equal"
