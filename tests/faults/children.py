@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import matplotlib.figure
 import torch
 
 from mezzotint.cli import main, verbs  # noqa: F401 - imported once, for all children
@@ -101,3 +102,6 @@ def warm() -> None:
     """Do once what every child would do; on one thread, since a fork takes no others along."""
     torch.set_num_threads(1)
     load("digits", say=lambda line: None)
+    # What these import, a child without rights could not read.
+    torch.optim.AdamW([torch.zeros(1)])
+    matplotlib.figure.Figure().subplots()

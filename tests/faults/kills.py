@@ -59,14 +59,15 @@ def drafts(out: Path) -> bool:
 def before_changes(n: int, place: Path, seed: int) -> Iterator[str]:
     """Killed before a change of a file: before all of them, or before n that are chosen."""
     whole, cache = place / "whole", place / "cache"
-    done = Value("i", 0)  # how many changes a whole run makes, counted in its process
-    words = training(whole, SHORT, every=400)
-    assert command(*words, before=dying(place, 0, cache, done)).code == 0
+    done = Value("i", 0)  # changes of files so far, counted in the child
+    for out in (whole, place / "counted"):  # the first has also built our kernels
+        forget(cache)
+        words = training(out, SHORT, every=400)
+        assert command(*words, before=dying(place, 0, cache, done)).code == 0
     numbers = range(1, done.value + 1)
     for number in random.Random(seed).sample(numbers, min(n, len(numbers))):
         out = place / f"change{number}"
-        for kept in cache.glob("*.np?"):  # the decoded images; not our kernels, which take long
-            kept.unlink()
+        forget(cache)
         words = training(out, SHORT, every=400)
         ending = command(*words, before=dying(place, number, cache, done))
         what = ending.said.splitlines()[-1] if ending.said else "?"
@@ -77,6 +78,12 @@ def before_changes(n: int, place: Path, seed: int) -> Iterator[str]:
         else:
             yield f"{what}: {compared(out, whole)}"
         shutil.rmtree(out)
+
+
+def forget(cache: Path) -> None:
+    """Remove the decoded images; not our kernels, which take long."""
+    for kept in cache.glob("*.np?"):
+        kept.unlink()
 
 
 def caching(cache: Path) -> Callable[[], None]:

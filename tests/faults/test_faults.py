@@ -12,18 +12,18 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    ("name", "n", "trials"),
+    ("name", "n", "least"),
     [
-        ("kills", 10, range(10, 30)),
-        ("changes", 8, [8]),
-        ("corruptions", 30, [30]),
-        ("disk", 2, [6, 7]),
-        ("memory", 3, [4]),
-        ("numbers", 4, [4]),
-        ("places", 1, [5]),
+        ("kills", 10, 10),
+        ("changes", 8, 8),
+        ("corruptions", 30, 30),
+        ("disk", 2, 6),
+        ("memory", 3, 4),
+        ("numbers", 4, 4),
+        ("places", 1, 5),
     ],
 )
-def test_no_fault_loses_anything(name, n, trials):
+def test_no_fault_loses_anything(name, n, least):
     seed = os.environ.get("MEZZOTINT_TEST_SEED", "7")
     command = [sys.executable, "-m", "faults", name, "--n", str(n), "--seed", seed]
     tests = str(Path(__file__).parents[1])
@@ -36,5 +36,5 @@ def test_no_fault_loses_anything(name, n, trials):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert int(re.search(rf"{name}: (\d+) trials", done.stdout)[1]) in trials
+    assert int(re.search(rf"{name}: (\d+) trials", done.stdout)[1]) >= least
     assert "BAD" not in done.stdout

@@ -145,8 +145,8 @@ def read(run: Path) -> Reading:
         notes.append(f"evaluation.json cannot be read ({error}).")
     training, validation = Curve((), (), 0), Curve((), (), 0)
     rows: list[dict[str, Any]] = []
-    if config and not jsonl.is_file():
-        notes.append("metrics.jsonl is missing: there are no losses to show.")
+    if (run / "checkpoints").is_dir():
+        notes += [f"{file.name} is missing." for file in (toml, jsonl) if not file.is_file()]
     if jsonl.is_file():
         with contextlib.suppress(InputError):  # no losses in it
             training, validation = read_losses(jsonl)
