@@ -36,7 +36,7 @@ from mezzotint.config import (
     with_deviation,
 )
 from mezzotint.data import SOURCES, ImageSet
-from mezzotint.diffusion import Condition, loss
+from mezzotint.diffusion import GUIDANCE, Condition, loss
 from mezzotint.evaluation_file import hardware
 from mezzotint.imaging import to_float
 from mezzotint.machine import Compute, choose
@@ -217,10 +217,12 @@ def training_flop(config: Config, data: ImageSet) -> float:
     denoiser = build_denoiser(config, data.channels, len(data.classes))
     x0, label = to_float(data.images[:2]), data.labels[:2]
     condition, sigma, eps = Condition({"label": label}), torch.ones(len(x0)), torch.zeros_like(x0)
-    weight, guidance = config.objective.weight, config.training.guidance
+    weight = config.objective.weight
+    if config.training.guidance > 1:
+        condition = condition.told(GUIDANCE, torch.full((len(x0),), config.training.guidance))
 
     def step() -> None:
-        loss(denoiser, x0, condition, sigma, eps, weight, guidance).sum().backward()
+        loss(denoiser, x0, condition, sigma, eps, weight).sum().backward()
 
     return _flop(step) / len(x0)
 

@@ -154,7 +154,7 @@ class Training(Strict):
     """Probability of leaving the label free, which guidance needs."""
 
     guidance: float = Field(1.0, ge=1, allow_inf_nan=False)
-    """Scale that is learned in, so that sampling needs no second evaluation; 1: none."""
+    """Largest scale that is learned, so that sampling needs no second evaluation; 1: none."""
 
     guidance_after: float = Field(0.5, ge=0, lt=1)
     """Share of the budget after which it is: until then steps are cheaper, and there is little to
@@ -448,7 +448,10 @@ def build_denoiser(config: Config, channels: int, classes: int) -> Denoiser:
         raise InputError(str(error)) from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        network = UNet(channels, [Factor("label", classes)], config.network)
+        factors = [Factor("label", classes)]
+        if config.training.guidance > 1:
+            factors.append(Factor(diffusion.GUIDANCE, None))
+        network = UNet(channels, factors, config.network)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Denoiser(network, config.objective.precondition)
 

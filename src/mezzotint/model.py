@@ -26,6 +26,7 @@ from mezzotint.diffusion import (
     clip,
     guide,
     ladder,
+    told,
     within,
 )
 from mezzotint.errors import InputError, suggest
@@ -91,6 +92,9 @@ class Model:
     compute: Compute = Compute()
     guidable: bool = True
     """Whether labels were left out in training now and then; guidance means nothing without."""
+
+    learned: float = 1.0
+    """The largest scale of guidance that costs no second evaluation."""
 
     def sample(
         self,
@@ -211,7 +215,9 @@ class Model:
                 f"guidance {settings.guidance:g} needs a model that was trained without labels "
                 "now and then; this one had training.drop = 0: leave --guidance at 1"
             )
-        denoise = guide(self.denoiser, condition, {"label": settings.guidance})
+        learned = max(1.0, min(settings.guidance, self.learned))
+        denoiser = told(self.denoiser, learned) if learned > 1 else self.denoiser
+        denoise = guide(denoiser, condition, {"label": settings.guidance / learned})
         if settings.interval is not None:
             denoise = within(denoise, bind(self.denoiser, condition), *settings.interval)
         return self._precise(clip(denoise) if settings.clip else denoise)

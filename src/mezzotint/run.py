@@ -256,20 +256,20 @@ class Run:
             )
         facts, compute = self.config.data, self.config.machine.here(pick.device)
         denoiser = build_denoiser(self.config, facts.channels, len(facts.classes))
-        denoiser.network.load_state_dict(saved.part(pick.weights))
+        try:
+            denoiser.network.load_state_dict(saved.part(pick.weights))
+        except RuntimeError as error:
+            raise InputError(
+                f"{file} fits no network that this version builds from {self.path}/config.toml: "
+                "draw with the version that trained it"
+            ) from error
         denoiser.to(compute.device)
-        notices = [notice] if notice else []
-        plan, seen = self.plan(), saved.facts["images_seen"]
-        if plan.scale(seen) != plan.guidance:
-            notices.append(
-                f"these weights, of {seen:,} images, draw without guidance: {plan.guidance:g} is "
-                f"learned in from {plan.guidance_after * plan.images:,.0f} images on"
-            )
-        return self.model_of(denoiser, compute), notices
+        seen = int(saved.facts["images_seen"])
+        return self.model_of(denoiser, compute, seen), [notice] if notice else []
 
-    def model_of(self, denoiser: Denoiser, compute: Compute) -> Model:
-        """A model around a denoiser of this run."""
-        facts = self.config.data
+    def model_of(self, denoiser: Denoiser, compute: Compute, images_seen: int) -> Model:
+        """A model around a denoiser of this run that has seen so many images."""
+        facts, plan = self.config.data, self.plan()
         return Model(
             denoiser=denoiser,
             sampling=self.config.sampling,
@@ -280,6 +280,7 @@ class Run:
             deviation=facts.deviation,
             compute=compute,
             guidable=self.config.training.drop > 0,
+            learned=plan.guidance if plan.learns_guidance(images_seen) else 1.0,
         )
 
 

@@ -269,7 +269,7 @@ class _Session:
         network = self.state.denoiser.network
         try:
             self.state.denoiser.network = self.state.ema
-            yield self.run.model_of(self.state.denoiser, self.compute)
+            yield self.run.model_of(self.state.denoiser, self.compute, self.state.images_seen)
         finally:
             self.state.denoiser.network = network
             self.state.denoiser.train()

@@ -136,8 +136,6 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     machine = measured
     tables = {**to_table(config), "origin": origin, "data": facts, "machine": machine}
     run = Run(request.out, RunConfig.model_validate(tables))
-    if found is not None:
-        _say_where_guidance_waits(found, run, say)
     _refuse_too_many(world, config)
     world.wait()  # nobody writes before all have read what is there
     return run, data
@@ -215,15 +213,6 @@ def _refuse_too_many(world: World, config: Config) -> None:
         raise InputError(
             "batch normalisation sees another batch in every process: set network.block.norm to "
             "group, or start one process"
-        )
-
-
-def _say_where_guidance_waits(before: Run, now: Run, say: Say) -> None:
-    seen, plan = now.images_seen(), now.plan()
-    if before.plan().scale(seen) != plan.scale(seen):
-        say(
-            f"a larger budget learns guidance later: from {seen:,} to "
-            f"{plan.guidance_after * plan.images:,.0f} images this run trains without it again"
         )
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mezzotint.diffusion import (
+    GUIDANCE,
     NO_SIGNAL,
     X0,
     Condition,
@@ -14,8 +15,10 @@ from mezzotint.diffusion import (
     MinSnr,
     Uniform,
     V,
+    bind,
     guide,
     loss,
+    told,
 )
 
 from .examples import PRECONDITIONS, WEIGHTS, every, names
@@ -103,46 +106,65 @@ def test_an_image_has_its_own_loss_whatever_else_is_in_the_batch(precondition, w
 
 
 class Table(torch.nn.Module):
-    """One constant image a class, and one for the free."""
+    """A constant image for each class, one for the free, and one for each class with guidance."""
 
     def __init__(self):
         super().__init__()
-        self.rows = torch.nn.Parameter(torch.zeros(3, 1, 2, 2, dtype=torch.float64))
+        self.rows = torch.nn.Parameter(torch.zeros(5, 1, 2, 2, dtype=torch.float64))
 
     def forward(self, x, noise, condition):
-        return self.rows[condition.factors["label"]]  # free is -1, the last row
+        index = condition.factors["label"] % 3  # free is -1, the third row
+        if GUIDANCE in condition.factors:
+            index = index + 3 * ~condition.factors[GUIDANCE].isnan()
+        return self.rows[index]
 
 
-@pytest.mark.parametrize("scale", [1.0, 1.5, 3.0])
+@pytest.mark.parametrize("scale", [1.5, 3.0])
 def test_guidance_that_was_learned_is_the_guidance_of_two_evaluations(scale):
     means = torch.tensor([-0.5, 0.3, 0.1], dtype=torch.float64)  # the third is seen when free
-    label = torch.tensor([0, 1, -1])
-    x0 = means[:, None, None, None].expand(3, 1, 2, 2)
-    table, sigma = Table(), torch.ones(3, dtype=torch.float64)
+    label, asked = torch.tensor([0, 1, -1, 0, 1]), torch.tensor([torch.nan] * 3 + [scale] * 2)
+    x0 = means[label % 3][:, None, None, None].expand(5, 1, 2, 2)
+    table, sigma = Table(), torch.ones(5, dtype=torch.float64)
     denoiser = Denoiser(table, X0())
     optimizer = torch.optim.SGD(table.parameters(), lr=1.0)
-    condition = Condition({"label": label})
-    for _ in range(200):
+    condition = Condition({"label": label, GUIDANCE: asked})
+    for _ in range(300):
         optimizer.zero_grad()
-        loss(denoiser, x0, condition, sigma, 0 * x0, Uniform(), scale).sum().backward()
+        loss(denoiser, x0, condition, sigma, 0 * x0, Uniform()).sum().backward()
         optimizer.step()
+    x, one = x0[:2], torch.tensor(1.0, dtype=torch.float64)
+    both = Condition({"label": label[:2]})
+    wanted = guide(denoiser, both, {"label": scale})(x, one)
+    torch.testing.assert_close(bind(told(denoiser, scale), both)(x, one), wanted)
     free = means[2]
-    wanted = torch.stack([*(free + scale * (means[:2] - free)), free])
-    got = table.rows.detach()[:, 0, 0, 0]
-    torch.testing.assert_close(got, wanted, rtol=1e-6, atol=0)
-    # Drawn from with guidance 1 / scale, it is the plain denoiser again.
-    plain = guide(denoiser, Condition({"label": label[:2]}), {"label": 1 / scale})
-    found = plain(x0[:2], torch.tensor(1.0, dtype=torch.float64))
-    torch.testing.assert_close(found.detach(), x0[:2], rtol=1e-6, atol=0)
+    expected = (free + scale * (means[:2] - free))[:, None, None, None].expand_as(x)
+    torch.testing.assert_close(wanted.detach(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(bind(denoiser, both)(x, one).detach(), x, rtol=1e-6, atol=0)
+    # Beyond what was learned the scales multiply.
+    twice = guide(told(denoiser, scale), both, {"label": 2.0})(x, one)
+    torch.testing.assert_close(twice, guide(denoiser, both, {"label": 2 * scale})(x, one))
 
 
 def test_no_gradient_is_taken_of_the_target():
     network = Table()
     denoiser, x0 = Denoiser(network, X0()), torch.ones(1, 1, 2, 2, dtype=torch.float64)
     with torch.no_grad():
-        network.rows[0], network.rows[2] = 0.5, 0.25
+        network.rows[3], network.rows[2] = 0.5, 0.25
     one = torch.ones(1, dtype=torch.float64)
-    loss(denoiser, x0, Condition({"label": torch.tensor([0])}), one, x0, Uniform(), 2.0).backward()
+    condition = Condition({"label": torch.tensor([0]), GUIDANCE: torch.tensor([2.0])})
+    loss(denoiser, x0, condition, one, x0, Uniform()).backward()
     # d/dD mean (D - t)^2 = 2 (D - t) / 4 with t = 1 + (0.5 - 0.25) / 2, D = 0.5
-    torch.testing.assert_close(network.rows.grad[0], torch.full((1, 2, 2), -0.3125).double())
-    assert network.rows.grad[2].abs().max() == 0
+    torch.testing.assert_close(network.rows.grad[3], torch.full((1, 2, 2), -0.3125).double())
+    assert network.rows.grad[:3].abs().max() == 0
+
+
+def test_images_without_a_scale_have_the_plain_loss():
+    denoiser = Denoiser(Table(), X0())
+    label = torch.tensor([0, 1, -1])
+    x0 = torch.rand(3, 1, 2, 2, dtype=torch.float64)
+    sigma = torch.ones(3, dtype=torch.float64)
+    nobody = Condition({"label": label, GUIDANCE: torch.full((3,), torch.nan)})
+    ours, theirs = (
+        loss(denoiser, x0, c, sigma, x0, Uniform()) for c in (nobody, Condition({"label": label}))
+    )
+    assert torch.equal(ours, theirs)

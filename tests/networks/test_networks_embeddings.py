@@ -115,3 +115,18 @@ def test_without_factors_the_noise_level_alone_speaks(activation, function):
 def test_an_embedding_that_cannot_be_built_is_refused(bad):
     with pytest.raises(ValueError, match="embedding needs"):
         Embedding(**bad)
+
+
+def test_a_number_begins_as_if_it_were_free_and_then_counts():
+    torch.manual_seed(0)
+    factors = [Factor("label", 5), Factor("size", None)]
+    mapping = Mapping(Embedding(width=16), factors, "silu").double()
+    noise, label = torch.linspace(-1, 1, 3).double(), torch.tensor([0, 4, -1])
+    size = torch.tensor([0.5, 2.0, torch.nan])
+    without = mapping(noise, Condition({"label": label}))
+    assert torch.equal(mapping(noise, Condition({"label": label, "size": size})), without)
+    torch.nn.init.normal_(mapping.tables["size"][-1].weight)
+    torch.nn.init.normal_(mapping.tables["size"][-1].bias)
+    apart = (mapping(noise, Condition({"label": label, "size": size})) - without).abs().amax(1)
+    assert apart[:2].min() > 1e-3
+    assert apart[2] == 0

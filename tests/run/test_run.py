@@ -1,13 +1,14 @@
 import dataclasses
 import errno
 import json
+import shutil
 
 import pytest
 import tomli_w
 import torch
 
 import mezzotint
-from mezzotint import imaging
+from mezzotint import imaging, seal
 from mezzotint.config import load_preset, override
 from mezzotint.errors import InputError
 from mezzotint.evaluation import nearest
@@ -179,16 +180,32 @@ def test_a_place_that_knows_no_locks_is_trained_in_without(tmp_path, monkeypatch
     assert run.images_seen() == 32
 
 
-def test_weights_from_before_guidance_was_learned_in_say_so(tmp_path):
-    settings = (*TINY, "training.guidance=2.0", "training.guidance_after=0.5")
+def test_guidance_costs_no_second_evaluation_once_it_is_learned(tmp_path):
+    settings = (*TINY, "training.guidance=3.0", "training.guidance_after=0.5")
     run = mezzotint.train("digits", out=tmp_path / "run", budget="64images", settings=settings)
-    assert run.model()[1] == []
-    said = []
+    model = run.model()[0]
+    assert model.learned == 3
+    rows = []
+    model.denoiser.network.register_forward_pre_hook(lambda m, given: rows.append(len(given[0])))
+
+    def cost(guidance):
+        rows.clear()
+        model.sample(n=4, evaluations=1, guidance=guidance)
+        return sum(rows) / 4
+
+    assert [cost(g) for g in (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)] == [1, 2, 1, 1, 1, 2]
+    # With a larger budget it is not learned yet: the same scales, at two evaluations.
     longer = Request("digits", run.path, budget="320images", settings=settings)
-    again, _ = prepare(longer, said.append)
-    assert "from 64 to 160 images this run trains without it again" in said[-1]
-    (notice,) = again.model()[1]
-    assert "64 images, draw without guidance: 2 is learned in from 160 images on" in notice
+    assert prepare(longer, lambda line: None)[0].model()[0].learned == 1
+
+
+def test_weights_of_another_network_are_refused_in_one_line(trained, tmp_path):
+    shutil.copytree(trained.path, tmp_path / "run")
+    config = tmp_path / "run" / "config.toml"
+    text = seal.opened_text(config.read_text()).replace("features = 64", "features = 32")
+    config.write_text(seal.sealed_text(text))
+    with pytest.raises(InputError, match="draw with the version that trained it"):
+        Run.at(tmp_path / "run").model()
 
 
 def test_a_log_that_was_damaged_is_cut_to_what_is_right_and_says_so(tmp_path):

@@ -11,7 +11,7 @@ from mezzotint.imaging import to_float
 from mezzotint.randomness import generator
 from mezzotint.training import Diverged, Shrunk, Skipped, Stepped, Stopped, Validated, train
 from mezzotint.training import loop as loops
-from mezzotint.training.batches import next_batch, rows_after
+from mezzotint.training.batches import PLAIN, next_batch, rows_after
 from mezzotint.training.checkpoint import read, write
 from mezzotint.training.recovery import BAD_STEPS_IN_A_ROW
 
@@ -68,9 +68,7 @@ def test_validation_loss_is_the_mean_over_held_out_images_at_fixed_noise(
     assert state.history[-1] == pytest.approx(float(each.mean()), rel=1e-6)
 
 
-def test_guidance_is_learned_in_from_its_share_of_the_budget_on(
-    data, new_state, new_plan, compute
-):
+def test_guidance_is_learned_from_its_share_of_the_budget_on(data, new_state, new_plan, compute):
     plain, guided = new_state(), new_state()
     plan = new_plan(guidance=2.0, guidance_after=0.5)
     losses = [
@@ -80,19 +78,29 @@ def test_guidance_is_learned_in_from_its_share_of_the_budget_on(
     same = [a == b for a, b in zip(*losses, strict=True)]
     assert same == [True] * 5 + [False] * 5
     assert guided.history[0] == plain.history[0]
-    # Validated is the plain denoiser that is in the guided one.
+    # What is validated is the plain denoiser.
     rows = data.splits["validation"]
     x0, condition = to_float(data.images[rows]), Condition({"label": data.labels[rows]})
     eps = torch.randn(x0.shape, generator=generator("validation noise", 0))
     u = (torch.arange(5).double() + torch.rand(5, generator=generator("validation levels"))) / 5
-    sigma = plan.schedule.sigma(u).float()
     guided.denoiser.network = guided.ema
     with torch.no_grad():
-        x = x0 + sigma[:, None, None, None] * eps
-        one, free = (guided.denoiser(x, sigma, c) for c in (condition, condition.null()))
-        error = (free + (one - free) / 2 - x0).square().mean((1, 2, 3))
-        each = error / guided.denoiser.precondition(sigma).out.square()
+        sigma = plan.schedule.sigma(u).float()
+        each = loss(guided.denoiser, x0, condition, sigma, eps, plan.weight)
     assert guided.history[-1] == pytest.approx(float(each.mean()), rel=1e-5)
+
+
+def test_scales_of_guidance_are_even_and_each_fourth_image_goes_without(data, new_state, new_plan):
+    plan = new_plan(batch=8000, drop={"label": 0.2}, guidance=3.0)
+    condition = next_batch(data, plan, new_state(), "cpu").condition
+    scale = condition.factors["guidance"]
+    assert scale.isnan().nonzero()[:, 0].tolist() == list(range(PLAIN - 1, 8000, PLAIN))
+    asked = scale[~scale.isnan()]
+    assert 1 < float(asked.min()) < 1.01
+    assert 2.99 < float(asked.max()) <= 3
+    assert float(asked.mean()) == pytest.approx(2, abs=0.03)
+    early = next_batch(data, new_plan(guidance=3.0, guidance_after=0.5), new_state(), "cpu")
+    assert list(early.condition.factors) == ["label"]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Diffusion itself: torch alone; no files, no printing. x = x0 + sigma * eps everywhere."""
 
-from mezzotint.diffusion.condition import Condition, is_free
+from mezzotint.diffusion.condition import GUIDANCE, Condition, is_free
 from mezzotint.diffusion.denoiser import Denoise, Denoiser
-from mezzotint.diffusion.guidance import bind, clip, guide, within
+from mezzotint.diffusion.guidance import bind, clip, guide, told, within
 from mezzotint.diffusion.objective import EdmLoss, MinSnr, Uniform, Weight, loss
 from mezzotint.diffusion.precondition import X0, Edm, Eps, Precondition, V, like, refuse_pair
 from mezzotint.diffusion.sampler import Ancestral, Heun, Ipndm, Multistep, Sampler, Step, begin
@@ -24,6 +24,7 @@ from mezzotint.diffusion.schedule import (
 )
 
 __all__ = [
+    "GUIDANCE",
     "NO_SIGNAL",
     "V",
     "X0",
@@ -64,5 +65,6 @@ __all__ = [
     "positions",
     "refuse_pair",
     "terminal_snr",
+    "told",
     "within",
 ]

@@ -14,7 +14,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["Condition", "is_free"]
+__all__ = ["GUIDANCE", "Condition", "is_free"]
+
+GUIDANCE = "guidance"
+"""The factor that says how strongly to follow the others: a scale above 1; free: as they are."""
 
 
 def is_free(values: Tensor) -> Tensor:
@@ -55,6 +58,11 @@ class Condition:
                 for name, values in self.factors.items()
             }
         )
+
+    def told(self, name: str, values: Tensor) -> Condition:
+        """With one more factor (B,); where all before it are free, so is it."""
+        free = torch.stack([is_free(known) for known in self.factors.values()]).all(0)
+        return Condition({**self.factors, name: torch.where(free, _freed(values), values)})
 
     def drop(self, rates: Mapping[str, float], generator: Generator) -> Condition:
         """Each factor made free with its own probability, image by image and independently.

@@ -6,19 +6,22 @@ write w = scale - 1.) With several factors, in the order of the condition, guida
     D = D_free + sum_k scale_k * (D_{factors up to k} - D_{factors up to k - 1})
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from mezzotint.diffusion.condition import Condition
-from mezzotint.diffusion.denoiser import Denoise, Denoiser
+from mezzotint.diffusion.condition import GUIDANCE, Condition
+from mezzotint.diffusion.denoiser import Denoise
 
-__all__ = ["bind", "clip", "guide", "within"]
+__all__ = ["Conditioned", "bind", "clip", "guide", "told", "within"]
+
+Conditioned = Callable[[Tensor, Tensor, Condition | None], Tensor]
+"""A denoiser, or what wraps one: (x, sigma, condition) -> x0."""
 
 
-def bind(denoiser: Denoiser, condition: Condition | None = None) -> Denoise:
+def bind(denoiser: Conditioned, condition: Condition | None = None) -> Denoise:
     """The denoiser with its condition fixed; one evaluation of the network a call."""
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
@@ -27,7 +30,7 @@ def bind(denoiser: Denoiser, condition: Condition | None = None) -> Denoise:
     return denoise
 
 
-def guide(denoiser: Denoiser, condition: Condition, scales: Mapping[str, float]) -> Denoise:
+def guide(denoiser: Conditioned, condition: Condition, scales: Mapping[str, float]) -> Denoise:
     """Classifier-free guidance with one scale per factor; a factor not named has scale 1.
 
     The nested sum is a weighted sum of D at growing conditions, whose weights add up to 1; terms
@@ -52,6 +55,21 @@ def guide(denoiser: Denoiser, condition: Condition, scales: Mapping[str, float])
         x0 = denoiser(x.repeat(len(weights), *(1,) * (x.ndim - 1)), sigma, stacked)
         x0 = x0.unflatten(0, (len(weights), len(x)))  # (terms, B, C, H, W)
         return torch.tensordot(weights.to(x0), x0, 1)
+
+    return denoise
+
+
+def told(denoiser: Conditioned, scale: float) -> Conditioned:
+    """The denoiser told to guide itself by a scale that it has learned: one evaluation a call.
+
+    Wrapped in `guide` again, the scales multiply.
+    """
+
+    def denoise(x: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
+        if condition is None or not condition.factors:
+            return denoiser(x, sigma, condition)
+        scales = torch.full((len(x),), scale, device=x.device)
+        return denoiser(x, sigma, condition.told(GUIDANCE, scales))
 
     return denoise
 

@@ -10,14 +10,15 @@ A weight is a function (sigma, out) -> (B,) of the level and of the precondition
 
 All weigh the error of x0, so none divides by an SNR that may be 0.
 
-Guidance can be learned in (Tang et al. 2025, arXiv 2502.12154, equation 10): with the target
+Guidance can be learned (Tang et al. 2025, arXiv 2502.12154, equation 10): with the target
 x0 + (1 - 1 / scale) (D - D_free), of which no gradient is taken, the best D solves
 
     D = E[x0 | x, condition] + (1 - 1 / scale) (D - D_free)
       = D_free + scale (E[x0 | x, condition] - D_free),
 
-what `guide` computes from two evaluations. Drawn from with guidance 1 / scale, such a denoiser is
-the plain one again.
+what `guide` computes from two evaluations. The scale of each image is a factor of the condition,
+GUIDANCE, which the network is told (as Chen et al. 2025, arXiv 2501.15420, tell it theirs); where
+it is free, the denoiser is the plain one. So one network draws at any scale that it has learned.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mezzotint.diffusion.condition import Condition
+from mezzotint.diffusion.condition import GUIDANCE, Condition, is_free
 from mezzotint.diffusion.denoiser import Denoiser
 from mezzotint.diffusion.precondition import like
 
@@ -81,19 +82,34 @@ def loss(
     sigma: Tensor,
     eps: Tensor,
     weight: Weight,
-    guidance: float = 1.0,
 ) -> Tensor:
     """The loss (B,) of clean images x0 (B, C, H, W) at levels sigma (B,) with unit noise eps.
 
-    guidance: the scale, at least 1, that the denoiser learns to have built in; other than 1 it
-    costs an evaluation without gradient.
+    Images whose condition has a scale of GUIDANCE cost an evaluation more, without gradient.
     """
     x = x0 + like(x0, sigma) * eps
     estimate = denoiser(x, sigma, condition)
     target = x0
-    if guidance != 1:
-        with torch.no_grad():
-            free = denoiser(x, sigma, condition.null())
-            target = x0 + (1 - 1 / guidance) * (estimate - free)
+    if GUIDANCE in condition.factors:
+        target = _guided(denoiser, x, x0, sigma, condition, estimate.detach())
     scale = weight(sigma, denoiser.precondition(sigma).out)
     return scale * (estimate - target).square().flatten(1).mean(1)
+
+
+@torch.no_grad()
+def _guided(
+    denoiser: Denoiser,
+    x: Tensor,
+    x0: Tensor,
+    sigma: Tensor,
+    condition: Condition,
+    estimate: Tensor,
+) -> Tensor:
+    """What the estimate (B, C, H, W) should be where guidance is learned; x0 elsewhere."""
+    scale = condition.factors[GUIDANCE]
+    rows = (~is_free(scale)).nonzero()[:, 0]
+    if len(rows) == 0:
+        return x0
+    free = denoiser(x[rows], sigma[rows], condition[rows].null())
+    share = like(x0, 1 - 1 / scale[rows])
+    return x0.index_put((rows,), x0[rows] + share * (estimate[rows] - free))

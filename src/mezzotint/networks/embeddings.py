@@ -12,17 +12,18 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody uses
 from torch import Tensor, nn
 
 from mezzotint.diffusion.condition import Condition, is_free
-from mezzotint.networks.blocks import ACTIVATIONS
+from mezzotint.networks.blocks import ACTIVATIONS, zeroed
 
 __all__ = ["Embedding", "Factor", "Mapping", "noise_features"]
 
 
 @dataclass(frozen=True)
 class Factor:
-    """A discrete factor of the condition, as the network must know it."""
+    """A factor of the condition, as the network must know it."""
 
     name: str
-    classes: int
+    classes: int | None
+    """None: it is no choice among classes but a number, of the order of 1."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,13 @@ def noise_features(noise: Tensor, count: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
+def number_features(values: Tensor, count: int) -> Tensor:
+    """Sines and cosines (B, count) of numbers (B,), wavelengths 25 to 1.6; nan gives zeros."""
+    frequency = torch.logspace(-2, 2, count // 2, base=2, device=values.device, dtype=values.dtype)
+    angle = values[:, None] * frequency  # (B, count / 2)
+    return torch.cat([angle.sin(), angle.cos()], dim=1).nan_to_num(0.0)
+
+
 class Mapping(nn.Module):
     """(noise (B,), condition) -> e (B, E)."""
 
@@ -85,7 +93,8 @@ class Mapping(nn.Module):
         for factor in self.factors:
             values = condition.factors.get(factor.name)
             if values is None:
-                values = torch.full((len(noise),), -1, device=noise.device)
+                missing = -1 if factor.classes else float("nan")
+                values = torch.full((len(noise),), missing, device=noise.device)
             vectors.append(self._embed(factor, values, noise.dtype))
         if self.spec.join == "concat":
             return self.activation(self.join(torch.cat(vectors, dim=1)))
@@ -93,6 +102,9 @@ class Mapping(nn.Module):
 
     def _embed(self, factor: Factor, values: Tensor, dtype: torch.dtype) -> Tensor:
         free = is_free(values)
+        if factor.classes is None:
+            features = number_features(values.to(dtype), self.spec.features)
+            return self.tables[factor.name](features) * ~free[:, None]
         index = torch.where(free, factor.classes, values)  # the row after the classes is "free"
         if self.spec.factors == "table":
             return self.tables[factor.name](index)
@@ -101,6 +113,9 @@ class Mapping(nn.Module):
 
 
 def _table(factor: Factor, spec: Embedding, act: type[nn.Module]) -> nn.Module:
+    if factor.classes is None:  # begins as if it were free
+        last = zeroed(nn.Linear(spec.width, spec.width))
+        return nn.Sequential(nn.Linear(spec.features, spec.width), act(), last)
     if spec.factors == "table":
         return nn.Embedding(factor.classes + 1, spec.width)
     return nn.Sequential(

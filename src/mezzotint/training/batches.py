@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 
 from mezzotint.data import ImageSet
-from mezzotint.diffusion import Condition, Learned, positions
+from mezzotint.diffusion import GUIDANCE, Condition, Learned, positions
 from mezzotint.imaging import to_float
 from mezzotint.randomness import generator
 from mezzotint.training.plan import Plan
 from mezzotint.training.state import TrainState
 
 __all__ = ["Batch", "held_out", "next_batch", "rows_after"]
+
+PLAIN = 4
+"""Where guidance is learned, one image of so many goes on as before."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,25 @@ def next_batch(
         weight = resampled.weight(position).float()
         position = resampled.position(position)
     sigma = plan.schedule.sigma(position).float()
+    if plan.learns_guidance(images_seen):
+        scales = _scales(torch.rand(plan.batch, generator=draws), plan.guidance)
+        condition = Condition({**condition.factors, GUIDANCE: scales})
     if device != "cpu":  # drawing where the noise is used saves the transfer
         draws = generator("noise", plan.seed, images_seen, device=device)
     shape = (plan.batch, *data.images.shape[1:])
     eps = torch.randn(shape, generator=draws, device=device)[share]
     x0 = to_float(changes[share](data.images[rows[share]]).to(device))
     return Batch(x0, condition[share], sigma[share], eps, weight, position, share).to(device)
+
+
+def _scales(chance: Tensor, most: float) -> Tensor:
+    """Scales of guidance (B,) for chances in [0, 1): free for each fourth image, else 1 to `most`.
+
+    In turn and not at random: a number of images that changed from step to step would have another
+    memory layout and, compiled, another graph each time.
+    """
+    plain = torch.arange(len(chance)) % PLAIN == PLAIN - 1
+    return torch.where(plain, torch.nan, 1 + (most - 1) * chance)
 
 
 def held_out(data: ImageSet, plan: Plan, rows: Tensor, position: Tensor, start: int) -> Batch:

@@ -141,8 +141,7 @@ def validation_loss(state: TrainState, data: ImageSet, plan: Plan, compute: Comp
     """Mean loss of held-out images; noise, levels and images are the same every time.
 
     Of the averaged weights, or of the network itself where nothing is averaged (they are equal).
-    Where guidance is learned in, it is the loss of the plain denoiser that is in it, and so goes
-    on from what it was before.
+    Of the plain denoiser, also where guidance is learned.
     """
     chosen = data.splits["validation"][: plan.validation_images]
     position = positions(len(chosen), generator("validation levels"))
@@ -238,7 +237,6 @@ def _losses(state: TrainState, batch: Batch, part: slice, plan: Plan, compute: C
             batch.sigma[part],
             batch.eps[part],
             plan.weight,
-            plan.scale(state.images_seen),
         )
 
 

@@ -26,10 +26,10 @@ class Plan:
     """Probability of leaving each factor free."""
 
     guidance: float = 1.0
-    """Scale of the guidance that is learned in; 1: none."""
+    """Largest scale of guidance that is learned; 1: none."""
 
     guidance_after: float = 0.0
-    """Share of the budget after which it is learned in."""
+    """Share of the budget after which it is learned."""
 
     clip: float = 1.0
     """Largest norm of the gradient; 0: no clipping."""
@@ -47,6 +47,6 @@ class Plan:
     target: float = 0.0
     """Stop once the validation loss is below this; 0: never."""
 
-    def scale(self, images_seen: int) -> float:
-        """The guidance that is learned in at this moment."""
-        return self.guidance if images_seen >= self.guidance_after * self.images else 1.0
+    def learns_guidance(self, images_seen: int) -> bool:
+        """Whether it is learned at this moment."""
+        return self.guidance > 1 and images_seen >= self.guidance_after * self.images
