@@ -111,6 +111,18 @@ def test_a_flipped_pixel_in_the_cache_is_noticed(folder, cache, decodings):
     assert len(decodings) == 2
 
 
+def test_too_little_memory_to_open_it_is_no_damage(folder, cache, decodings, monkeypatch):
+    load(str(folder))
+
+    def no_room(*given, **named):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(np, "memmap", no_room)
+    with pytest.raises(OSError, match="memory"):
+        load(str(folder))
+    assert len(decodings) == 1
+
+
 @pytest.mark.parametrize("budget", [10, 10**6])
 def test_without_a_place_for_it_all_goes_on_and_says_so(folder, tmp_path, monkeypatch, budget):
     first = load(str(folder))

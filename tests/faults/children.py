@@ -1,6 +1,7 @@
 """The command line in children of this process: forked, so that a start costs no imports."""
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 import matplotlib.figure
 import torch
 
-from mezzotint.cli import main, verbs  # noqa: F401 - imported once, for all children
+from mezzotint.cli import main
 from mezzotint.data import load
 
 CRASH = 70
@@ -101,6 +102,7 @@ def command(*words: object, before: Callable[[], None] = lambda: None) -> Ending
 def warm() -> None:
     """Do once what every child would do; on one thread, since a fork takes no others along."""
     torch.set_num_threads(1)
+    importlib.import_module("mezzotint.cli.verbs")
     load("digits", say=lambda line: None)
     # What these import, a child without rights could not read.
     torch.optim.AdamW([torch.zeros(1)])

@@ -1,46 +1,59 @@
 """Less and less memory: a limit of the address space, so that allocations fail for real."""
 
-import json
 import re
 import resource
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .children import CRASH, command
+from mezzotint import seal
+
+from .children import Ending, command
 
 BATCH, IMAGES = 64, 192
-MOST, LEAST, SMALLEST_STEP = 4096, 1024, 128  # MiB
+MOST, LEAST, SMALLEST_STEP = 4096, 1024, 32  # MiB
 
 
 def stepped_down(n: int, place: Path, seed: int) -> Iterator[str]:
-    """The same training with less and less; its losses are those of the run that had enough."""
+    """The same training with less and less; what stops it loses nothing."""
     step = max(SMALLEST_STEP, (MOST - LEAST) // n)
-    wanted = losses(place / "enough", None)[1]
+    train(place / "enough", None)
+    wanted = losses(place / "enough")
     assert wanted, "even without a limit it does not train"
     for size in range(MOST, LEAST - 1, -step):
-        said, found = losses(place / f"{size}", size * 2**20)
-        if found and all(abs(a - b) < 0.02 * a for a, b in zip(wanted, found, strict=True)):
-            parts = re.findall(r"parts of (\d+)", said)
-            how = f"in parts of {parts[-1]}" if parts else "in one part"
-            yield f"trains batches of {BATCH} {how}, same losses"
-        elif found:
-            yield f"BAD: {size} MiB: other losses: {found} instead of {wanted}"
+        out = place / f"{size}"
+        ending = train(out, size * 2**20)
+        parts = re.findall(r"memory ran out: (\d+) images at a time", ending.said)
+        how = f"batches of {BATCH} in {f'parts of {parts[-1]}' if parts else 'one part'}"
+        if ending.code == 2:
+            last = ending.said.rstrip().rpartition("\n")[2]
+            one_line = "memory" in last and "Traceback" not in ending.said
+            how = "says that memory is too small" if one_line else f"BAD: {ending.said}"
+        elif ending.code != 0:
+            died = -ending.code in (signal.SIGSEGV, signal.SIGABRT)  # in a library: no way out
+            how = f"dies of signal {-ending.code}" if died else f"BAD: {ending.code} {ending.said}"
+        if ending.code != 0:
+            train(out, None)
+            how += ", goes on with enough"
+        same = [abs(a - b) < 0.02 * a for a, b in zip(wanted, losses(out), strict=False)]
+        if same == [True] * len(wanted):
+            yield f"{how}, same losses"
         else:
-            lines = [line for line in said.splitlines() if line.strip()]
-            bad = "Traceback" in said or not any("memory" in line for line in lines[-1:])
-            yield f"BAD: {size} MiB: {said}" if bad else "says that memory is too small"
+            yield f"BAD: {size} MiB: {how}, losses {losses(out)} instead of {wanted}"
 
 
-def losses(out: Path, limit: int | None) -> tuple[str, list[float]]:
-    """What a short training of the mnist preset says, and its losses; none where it failed."""
+def train(out: Path, limit: int | None) -> Ending:
+    """How a short training of the mnist preset ends."""
     words = ("train", "digits", "--size", 28, "--preset", "mnist", "--budget", f"{IMAGES}images",
              "--set", "training.log_every=64", "--set", "training.validation_images=64",
              "--device", "cpu", "--out", out)  # fmt: skip
-    ending = command(*words, before=limited(limit))
-    if ending.code != 0:
-        return ending.said if ending.code in (2, CRASH) else f"{ending.code} {ending.said}", []
-    rows = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
-    return ending.said, [row["loss"] for row in rows if row["kind"] == "step"]
+    return command(*words, before=limited(limit))
+
+
+def losses(out: Path) -> list[float]:
+    """Of its steps."""
+    rows, _ = seal.rows(out / "metrics.jsonl")
+    return [row["loss"] for row in rows if row["kind"] == "step"]
 
 
 def limited(size: int | None) -> Callable[[], None]:

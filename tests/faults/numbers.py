@@ -50,7 +50,7 @@ def gradients(bad: range) -> None:
             out.register_hook(lambda g: g * torch.nan)
         return out
 
-    Denoiser.forward = spoilt_forward  # type: ignore[method-assign]
+    Denoiser.forward = spoilt_forward
 
 
 def spoilt(name: str) -> Callable[[range], None]:
@@ -60,11 +60,11 @@ def spoilt(name: str) -> Callable[[range], None]:
         drawn, calls = loop.next_batch, iter(range(10**9))
 
         def spoilt_batch(*given: object) -> object:
-            batch = drawn(*given)  # type: ignore[arg-type]
+            batch = drawn(*given)
             if next(calls) in bad:
                 getattr(batch, name)[0, 0, 0, 0] = torch.nan
             return batch
 
-        loop.next_batch = spoilt_batch  # type: ignore[assignment]
+        loop.next_batch = spoilt_batch
 
     return before

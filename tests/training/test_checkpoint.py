@@ -1,5 +1,8 @@
+import errno
+
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from mezzotint.errors import InputError
 from mezzotint.training.checkpoint import previous, read, recover, write
@@ -77,6 +80,30 @@ def test_a_failed_write_leaves_the_former_file(file, monkeypatch):
         write(file, tensors(2.0), {"images_seen": 2})
     assert read(file).facts["images_seen"] == 1
     assert [p.name for p in file.parent.iterdir()] == ["last.safetensors"]
+
+
+def test_a_full_disk_is_the_systems_own_error(file, monkeypatch):
+    write(file, tensors(1.0), {})
+
+    def full(*given):
+        raise SafetensorError("Error while serializing: I/O error: No space left (os error 28)")
+
+    monkeypatch.setattr("mezzotint.training.checkpoint.save_file", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write(file, tensors(2.0), {})
+    assert caught.value.errno == errno.ENOSPC
+    assert torch.equal(read(file).tensors["network.a"], tensors(1.0)["network.a"])
+
+
+def test_what_a_kill_left_half_written_is_gone_after_the_next_save(file):
+    write(file, tensors(1.0), {})
+    litter = file.parent / f".{file.name}.new"
+    litter.mkdir()
+    (litter / ".tmpAbCdEf").write_bytes(b"half")
+    write(file, tensors(2.0), {})
+    assert sorted(p.name for p in file.parent.iterdir()) == sorted(
+        [file.name, previous(file).name]
+    )
 
 
 def test_a_foreign_safetensors_file_is_refused(tmp_path):

@@ -417,28 +417,11 @@ def run(arguments: list[str] | None = None) -> int:
         return stop.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        return _complain(
-            f"cannot read or write {where}{error.strerror}; free space or choose another place; "
-            "nothing saved before is lost"
-        )
     except Exception as error:
-        if _several() and _is_loss(error):
-            return _complain(
-                "another process of this job has ended or does not answer (torchrun says which); "
-                "nothing saved before is lost, the same command goes on"
-            )
-        if _is_out_of_memory(error):
-            return _complain(
-                "memory ran out: free some, or take a smaller network or less data (--limit); "
-                "nothing saved before is lost, the same command goes on"
-            )
-        if not hasattr(error, "format_message"):  # a mistyped verb or option
+        line = _line(error)
+        if line is None:
             raise
-        return _complain(f"{error.format_message()} See mezzotint --help")
+        return _complain(line)
     return code if isinstance(code, int) else 0
 
 
@@ -467,16 +450,30 @@ def _joined() -> contextlib.AbstractContextManager[object]:
     return joined()
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _line(error: Exception) -> str | None:
+    """What to say of an error that a person can mend; None of one that is ours."""
+    if hasattr(error, "format_message"):  # a mistyped verb or option
+        return f"{error.format_message()} See mezzotint --help"
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        where = f"{error.filename}: " if error.filename else ""
+        return (
+            f"cannot read or write {where}{error.strerror}; free space or choose another place; "
+            "nothing saved before is lost"
+        )
     from mezzotint.training.recovery import is_out_of_memory
-
-    return is_out_of_memory(error)
-
-
-def _is_loss(error: Exception) -> bool:
     from mezzotint.world import is_loss
 
-    return is_loss(error)
+    if _several() and is_loss(error):
+        return (
+            "another process of this job has ended or does not answer (torchrun says which); "
+            "nothing saved before is lost, the same command goes on"
+        )
+    if is_out_of_memory(error):
+        return (
+            "memory ran out: free some, or take a smaller network or less data (--limit); "
+            "nothing saved before is lost, the same command goes on"
+        )
+    return None
 
 
 def _complain(message: str) -> int:

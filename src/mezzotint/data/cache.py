@@ -12,6 +12,7 @@ of any subset of n images with P values each need no pixel:
     mean = sum s_i / (n P),  variance = sum q_i / (n P) - mean^2.
 """
 
+import errno
 import math
 import os
 import shutil
@@ -120,7 +121,9 @@ def _open(path: Path, memory_budget: int) -> Pixels | None:
             # Larger than memory there is no such look: it would read the whole file.
             if zlib.crc32(images.data) != check:
                 return None
-    except DAMAGED:
+    except DAMAGED as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            raise  # the file is whole; to decode it again takes more memory still
         return None
     return Pixels(torch.from_numpy(images), torch.from_numpy(sums), torch.from_numpy(squares))
 

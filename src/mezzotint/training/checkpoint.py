@@ -8,6 +8,7 @@ and facts tells a damaged file from a good one.
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mezzotint.errors import InputError
@@ -48,38 +49,55 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     said = json.dumps(dict(facts))
     metadata = {"mezzotint": said, "digest": _digest(plain, said)}
+    # The library writes under a name of its own: in a folder, so that a kill leaves at most one.
+    fresh = path.with_name(f".{path.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
     try:
-        data = save(plain, metadata=metadata)
-    except (
-        BaseException
-    ) as error:  # in Rust, memory that runs out is a panic, which is no Exception
-        if type(error).__name__ == "PanicException":
-            raise MemoryError(f"while {path.name} was saved") from error
-        raise
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, data, keep=previous(path))
+        fresh.mkdir(parents=True)
+        _save(plain, metadata, fresh / path.name)
+        if path.exists():
+            _keep(path, previous(path))
+        (fresh / path.name).replace(path)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
-def write_bytes(path: Path, data: bytes, *, keep: Path | None = None) -> None:
-    """Replace a file in one step; with `keep`, what was there stays under that name."""
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file in one step, flushed to disk."""
     fresh = path.with_name(f".{path.name}.new")
     try:
         with fresh.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if keep is not None and path.exists():
-            spare = path.with_name(f".{path.name}.old")
-            spare.unlink(missing_ok=True)
-            try:
-                os.link(path, spare)  # a second name, so that `path` is whole at every moment
-            except OSError:  # exFAT and some network drives have no second names
-                shutil.copyfile(path, spare)
-            spare.replace(keep)
         fresh.replace(path)
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
+
+
+def _save(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:
+    """Write a file, from the tensors' own memory, and flush it to disk."""
+    try:
+        save_file(dict(tensors), path, dict(metadata))
+    except SafetensorError as error:  # the system's, with its number in words alone
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _keep(path: Path, name: Path) -> None:
+    """Give what is there another name too; `path` is whole at every moment."""
+    spare = path.with_name(f".{path.name}.old")
+    spare.unlink(missing_ok=True)
+    try:
+        os.link(path, spare)
+    except OSError:  # exFAT and some network drives have no second names
+        shutil.copyfile(path, spare)
+    spare.replace(name)
 
 
 def read(path: Path) -> Checkpoint:
