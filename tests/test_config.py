@@ -499,3 +499,13 @@ def test_a_measured_deviation_changes_nothing_that_was_said(objective):
         "objective": objective,
         "x": 1,
     }
+
+
+def test_a_preset_of_ones_own_that_is_no_text_or_no_table_is_refused(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_bytes(b"\x86\x8b = 3")
+    assert "mine.toml is not valid TOML" in refusal(load_preset, str(file))
+    file.write_text("a = " + "[" * 5000)
+    assert "mine.toml is not valid TOML" in refusal(load_preset, str(file))
+    file.write_text("longer = 3")
+    assert "longer is a list of tables" in refusal(load_preset, str(file))

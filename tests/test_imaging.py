@@ -406,6 +406,31 @@ def test_npz_refuses(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_npz_that_unpacks_to_more_than_anybody_has_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("images.npy", bytes(2**20))
+    monkeypatch.setattr("mezzotint.imaging.files.LARGEST_NPZ", 2**19)
+    with pytest.raises(InputError, match="unpacks to"):
+        imaging.load_arrays(path)
+
+
+def test_nothing_pickled_is_loaded(tmp_path):
+    np.savez(tmp_path / "x.npz", images=np.array([{"a": 1}], object))
+    with pytest.raises(InputError, match="allow_pickle"):
+        imaging.load_arrays(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("change", [{"meta": np.array("[1")}, {"labels": np.array(["a", "b"])}])
+def test_an_npz_with_other_things_in_it_is_refused(tmp_path, change):
+    path = imaging.save_npz(tmp_path / "s.npz", noise(2, 1, 4, 4), torch.tensor([0, 1]), {})
+    with np.load(path) as file:
+        kept = dict(file)
+    np.savez(path, **{**kept, **change})
+    with pytest.raises(InputError, match="no samples of ours"):
+        imaging.load_npz(path)
+
+
 def test_load_npz_says_what_is_wrong_with_a_file(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         imaging.load_npz(tmp_path / "none.npz")
@@ -418,5 +443,5 @@ def test_load_npz_says_what_is_wrong_with_a_file(tmp_path):
     (tmp_path / "torn.npz").write_bytes(path.read_bytes()[:200])
     (tmp_path / "empty.npz").touch()
     for name in ("array.npy", "text.npz", "torn.npz", "empty.npz"):
-        with pytest.raises(InputError, match="cannot be read as .npz samples"):
+        with pytest.raises(InputError, match="cannot be read as .npz"):
             imaging.load_npz(tmp_path / name)

@@ -281,7 +281,7 @@ def preset_names() -> list[str]:
 
 def _preset_text(name: str) -> str:
     if name.endswith(".toml") and Path(name).is_file():
-        return Path(name).read_text()
+        return Path(name).read_text(encoding="utf-8", errors="replace")
     if name not in preset_names():
         raise InputError(
             f"no preset '{name}': {suggest(name, preset_names())}; or a path to a .toml file"
@@ -310,7 +310,10 @@ def suited_from(name: str, images: int) -> int:
 
 def _preset(name: str) -> tuple[dict[str, Any], list[Longer]]:
     table = parse_toml(_preset_text(name), name)
-    longer = [parse_config(part, Longer) for part in table.pop("longer", [])]
+    parts = table.pop("longer", [])
+    if not isinstance(parts, list):
+        raise InputError(f"{name}: longer is a list of tables, each headed [[longer]]")
+    longer = [parse_config(part, Longer) for part in parts]
     return table, sorted(longer, key=lambda part: part.images)
 
 
@@ -329,7 +332,7 @@ def parse_toml(text: str, name: str) -> dict[str, Any]:
     """TOML text as a table; InputError with the parser's line for bad syntax."""
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{name} is not valid TOML: {error}") from error
 
 

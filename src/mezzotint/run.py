@@ -10,6 +10,7 @@
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -176,11 +177,15 @@ class Run:
     def at(path: Path | str, say: Callable[[str], None] = lambda line: None) -> "Run":
         """The run in a directory; InputError if there is none, or none that can be read.
 
+        Somebody else's run may hold links: one that leads out of it would have files read or
+        written that are none of its own, and is refused.
+
         Where config.toml is missing or damaged, the copy in a checkpoint counts, and `say` hears.
         """
         path = Path(path)
         if not Run.is_at(path):
             raise InputError(f"{path} is no run: it has no config.toml; make one with train")
+        _check_links(path)
         file = path / "config.toml"
         try:
             return Run(path, _read_config(file))
@@ -282,6 +287,18 @@ class Run:
             guidable=self.config.training.drop > 0,
             learned=plan.guidance if plan.learns_guidance(images_seen) else 1.0,
         )
+
+
+def _check_links(run: Path) -> None:
+    """Refuse a link in a run's directory that leads out of it; the directory may be one itself."""
+    own = run.resolve()
+    for folder, folders, files in os.walk(own):
+        for entry in map(Path(folder).joinpath, [*folders, *files]):
+            if entry.is_symlink() and not entry.resolve().is_relative_to(own):
+                raise InputError(
+                    f"{run / entry.relative_to(own)} is a link out of the run: put a copy in its "
+                    "place, or link the whole directory"
+                )
 
 
 def _read_config(file: Path) -> RunConfig:

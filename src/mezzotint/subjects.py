@@ -10,8 +10,6 @@ import dataclasses
 import hashlib
 import json
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -181,11 +179,7 @@ def npz_subject(path: Path, data: ImageSet) -> Subject:
     Others' files: the array called images, samples, x or arr_0, else the only 4-dimensional one;
     labels from labels, y or arr_1 where there are.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} cannot be read as .npz ({error})") from error
+    arrays = imaging.load_arrays(path)
     images = _first(arrays, ("images", "samples", "x", "arr_0"))
     deep = [array for array in arrays.values() if array.ndim == 4]
     if images is None and len(deep) == 1:

@@ -1,4 +1,5 @@
 import io
+import json
 
 import numpy as np
 import pyarrow as pa
@@ -137,3 +138,68 @@ def test_an_unreachable_hub_fails_at_once_and_leaves_no_trace(monkeypatch):
         fetch("nobody/has-such-a-set", said.append)
     assert "does not answer" in said[0]
     assert before == (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE)
+
+
+def beside(folder, path):
+    """A set of two pictures that the table names instead of holding."""
+    rows = pa.array([{"bytes": None, "path": path}] * 2)
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"label": [0, 1], "image": rows}), folder / "train.parquet")
+
+
+def test_pictures_beside_the_table_are_found_and_none_elsewhere(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "0.png").write_bytes(png(PIXELS[0]))
+    (tmp_path / "secret.png").write_bytes(png(PIXELS[1]))
+    (tmp_path / "set" / "link.png").symlink_to(tmp_path / "secret.png")
+    beside(tmp_path / "set", "0.png")
+    assert np.array_equal(load(str(tmp_path / "set")).images[0, 0], PIXELS[0])
+    for path in ("../secret.png", str(tmp_path / "secret.png"), "link.png", "a/../../secret.png"):
+        beside(tmp_path / "set", path)
+        assert "not in" in message(lambda: load(str(tmp_path / "set")))
+
+
+@pytest.mark.parametrize("facts", ["[]", "3", '{"info": 3}', '{"info": {"features": []}}', "{"])
+def test_features_that_are_none_are_refused_or_found_by_type(tmp_path, facts):
+    plain_parquet(tmp_path / "train.parquet", range(2), ["a", "b"])
+    table = pq.read_table(tmp_path / "train.parquet")
+    pq.write_table(
+        table.replace_schema_metadata({"huggingface": facts}), tmp_path / "train.parquet"
+    )
+    if facts.endswith("[]}}"):  # nothing said
+        assert load(str(tmp_path)).classes == ("a", "b")
+    else:
+        assert "fetch it again" in message(lambda: load(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("feature", "values"),
+    [
+        ({"_type": "ClassLabel", "names": 5}, [0, 1]),
+        ({"_type": "ClassLabel", "names": [["a"], ["b"]]}, [0, 1]),
+        ({"_type": "ClassLabel", "names": ["a", "b"]}, ["a", "b"]),
+        ({"_type": "ClassLabel", "names": ["a", "b"]}, [0, 2]),
+    ],
+)
+def test_labels_that_do_not_count_class_names_are_refused(tmp_path, feature, values):
+    plain_parquet(tmp_path / "train.parquet", range(2), values)
+    table = pq.read_table(tmp_path / "train.parquet")
+    features = {"a": feature, "b": {"_type": "Image"}}
+    facts = json.dumps({"info": {"features": features}})
+    pq.write_table(
+        table.replace_schema_metadata({"huggingface": facts}), tmp_path / "train.parquet"
+    )
+    message(lambda: load(str(tmp_path)))
+
+
+def test_an_image_column_of_something_else_is_refused(tmp_path):
+    facts = json.dumps(
+        {
+            "info": {
+                "features": {"a": {"_type": "Image"}, "b": {"_type": "Value", "dtype": "int64"}}
+            }
+        }
+    )
+    table = pa.table({"a": [1, 2], "b": [0, 1]}).replace_schema_metadata({"huggingface": facts})
+    pq.write_table(table, tmp_path / "train.parquet")
+    assert "image column a is int64" in message(lambda: load(str(tmp_path)))

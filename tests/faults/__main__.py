@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import corruptions, disk, kills, memory, numbers, places
+from . import corruptions, disk, fuzzing, kills, memory, numbers, places, ranks
 from .children import warm
 
 Campaign = Callable[[int, Path, int], Iterator[str]]
@@ -22,6 +22,8 @@ CAMPAIGNS: dict[str, Campaign] = {
     "memory": memory.stepped_down,
     "numbers": numbers.not_a_number,
     "places": places.of_runs,
+    "ranks": ranks.killed,
+    "fuzzing": fuzzing.fuzzed,
 }
 
 

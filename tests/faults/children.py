@@ -57,10 +57,10 @@ class Child:
         if self.running():
             os.kill(self.pid, number)
 
-    def wait(self) -> Ending:
+    def wait(self, patience: float = PATIENCE) -> Ending:
         """Until it has ended; one that hangs is killed, and that is how it ended."""
         while self.running():
-            if time.monotonic() - self.began > PATIENCE:
+            if time.monotonic() - self.began > patience:
                 self.kill()
             time.sleep(0.002)
         return self.ending
@@ -94,9 +94,11 @@ def begin(*words: object, before: Callable[[], None] = lambda: None) -> Child:
         os._exit(code)
 
 
-def command(*words: object, before: Callable[[], None] = lambda: None) -> Ending:
-    """Run the command to its end."""
-    return begin(*words, before=before).wait()
+def command(
+    *words: object, before: Callable[[], None] = lambda: None, patience: float = PATIENCE
+) -> Ending:
+    """Run the command to its end, or for so many seconds."""
+    return begin(*words, before=before).wait(patience)
 
 
 def warm() -> None:

@@ -52,12 +52,14 @@ def test_a_resumed_run_repeats_images_and_the_later_row_counts(tmp_path):
 
 
 def test_values_that_cannot_be_drawn_are_counted_and_said(tmp_path):
-    rows = [step(1, 0.5), step(2, math.nan), step(3, math.inf), step(4, None), step(5, 0.4)]
+    strange = [math.nan, math.inf, None, "0.3", [0.3], {}, True, 10**400]
+    rows = [step(1, 0.5), *(step(2 + i, loss) for i, loss in enumerate(strange)), step(20, 0.4)]
+    rows += [step("x", 0.3), step(None, 0.3), step([1], 0.3)]
     training, validation = figures.read_losses(write(tmp_path / "m.jsonl", rows))
-    assert training == Curve((1, 5), (0.5, 0.4), broken=3)
+    assert training == Curve((1, 20), (0.5, 0.4), broken=8)
     figure = figures.loss_figure(training, validation)
     texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert texts[0] == "training (3 not finite)"
+    assert texts[0] == "training (8 not finite)"
 
 
 def test_no_rows_is_an_error_of_one_line(tmp_path):

@@ -208,6 +208,21 @@ def test_weights_of_another_network_are_refused_in_one_line(trained, tmp_path):
         Run.at(tmp_path / "run").model()
 
 
+def test_a_link_out_of_a_run_is_refused_and_one_within_or_to_it_is_not(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained.path, run)
+    (run / "checkpoints" / "same.safetensors").symlink_to("last.safetensors")
+    (tmp_path / "behind").symlink_to(run)
+    assert Run.at(tmp_path / "behind").config == trained.config
+    (tmp_path / "mine.txt").write_text("mine")
+    for place in ("samples/stranger.png", "metrics.jsonl"):
+        (run / place).unlink(missing_ok=True)
+        (run / place).symlink_to(tmp_path / "mine.txt")
+        with pytest.raises(InputError, match="link out of the run"):
+            Run.at(run)
+        (run / place).unlink()
+
+
 def test_a_log_that_was_damaged_is_cut_to_what_is_right_and_says_so(tmp_path):
     words = {"out": tmp_path / "run", "settings": (*TINY, "training.rate={kind='constant'}")}
     run = mezzotint.train("digits", budget="160images", **words)

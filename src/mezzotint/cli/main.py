@@ -35,6 +35,9 @@ DISK_ERRORS = {
 }  # fmt: skip
 """What a person can mend: a full or read-only disk, a place that is not there."""
 
+LONGEST = 900
+"""Characters of a complaint; what is longer is cut in its middle."""
+
 Source = Annotated[
     str,
     typer.Argument(
@@ -478,6 +481,8 @@ def _line(error: Exception) -> str | None:
 
 def _complain(message: str) -> int:
     line = " ".join(message.split())
+    if len(line) > LONGEST:  # somebody's value or file is in it
+        line = f"{line[: LONGEST * 2 // 3]} … {line[-LONGEST // 3 :]}"
     who = "" if _first() else f"rank {os.environ['RANK']}: "
     print(f"mezzotint: {who}{line}", file=sys.stderr)
     return 2

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from mezzotint.data.encoded import Encoded, Say
 from mezzotint.data.splits import SPLIT_NAMES
-from mezzotint.data.tables import ROWS, Features, Table, read_tables
+from mezzotint.data.tables import ROWS, Features, Table, is_image, read_tables
 from mezzotint.errors import InputError
 
 __all__ = ["parquet_files", "read_parquet"]
@@ -59,7 +59,7 @@ def read_parquet(folder: Path, files: list[Path], say: Say) -> Encoded:
                 "give the folder of one"
             )
         pieces = partial(_pieces, own)
-        tables[split] = Table(f"{folder}, {split}", _features(own[0]), pieces)
+        tables[split] = Table(f"{folder}, {split}", _features(own[0]), pieces, folder)
     return read_tables(tables, say)
 
 
@@ -85,13 +85,19 @@ def _features(file: Path) -> Features:
     with _readable(file):
         schema = pq.read_schema(file)
         stored = (schema.metadata or {}).get(b"huggingface")
-        features = json.loads(stored).get("info", {}).get("features") if stored else None
-    return features or {field.name: _feature(field.type) for field in schema}
+        facts = json.loads(stored) if stored else {}
+    for name in ("info", "features"):
+        facts = facts.get(name) or {} if isinstance(facts, dict) else None
+    if not isinstance(facts, dict):
+        raise InputError(
+            f"{file}: its huggingface metadata is no table of features: fetch it again"
+        )
+    return facts or {field.name: _feature(field.type) for field in schema}
 
 
 def _feature(kind: pa.DataType) -> dict[str, Any]:
     """An Arrow type as the hub would write it."""
-    if pa.types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}:
+    if is_image(kind):
         return {"_type": "Image"}
     return {"_type": "Value", "dtype": str(kind)}
 

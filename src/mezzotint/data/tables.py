@@ -19,7 +19,7 @@ import torch
 from mezzotint.data.encoded import Encoded, Picture, Say, read
 from mezzotint.errors import InputError
 
-__all__ = ["ROWS", "Features", "Table", "read_tables"]
+__all__ = ["ROWS", "Features", "Table", "is_image", "read_tables"]
 
 Features = Mapping[str, Mapping[str, Any]]
 ROWS = 512  # rows read at a time: some megabytes of photographs
@@ -34,6 +34,42 @@ class Table:
     where: str
     features: Features
     pieces: Callable[[str], Iterator[pa.Array]]
+    beside: Path | None = None
+    """Where pictures lie that are named instead of held; None: where they say."""
+
+    def images(self, column: str) -> Iterator[pa.Array]:
+        """The pieces of the image column; `InputError` where it holds no images."""
+        for piece in self.pieces(column):
+            if not is_image(piece.type):
+                raise InputError(
+                    f"{self.where}: the image column {column} is {str(piece.type)[:80]}, needed "
+                    "is struct<bytes: binary, path: string>"
+                )
+            yield piece
+
+    def picture(self, row: int | None, value: Mapping[str, Any] | None) -> Picture:
+        """A row's picture; `InputError` for none, and for a name that leads elsewhere."""
+        where = self.where if row is None else f"{self.where}, row {row}"
+        if value and value["bytes"] is not None:
+            return Picture(where, value["bytes"])
+        if not (value and value["path"]):
+            raise InputError(f"{where} has no image: drop the row")
+        path = Path(value["path"])
+        if self.beside is not None:
+            path = self.beside / path
+            if not path.resolve().is_relative_to(self.beside.resolve()):
+                raise InputError(f"{where} names {value['path']}, which is not in {self.beside}")
+        return Picture(where, path)
+
+
+def is_image(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is the hub's for images."""
+    if not pa.types.is_struct(kind) or {"bytes", "path"} - {field.name for field in kind}:
+        return False
+    data, path = kind.field("bytes").type, kind.field("path").type
+    binary = pa.types.is_binary(data) or pa.types.is_large_binary(data) or pa.types.is_null(data)
+    named = pa.types.is_string(path) or pa.types.is_large_string(path) or pa.types.is_null(path)
+    return binary and named
 
 
 @dataclass(frozen=True)
@@ -88,6 +124,8 @@ def _columns(table: Table, say: Say) -> _Columns:
     if len(labels) > 1:
         say(f"{table.where} has label columns {', '.join(labels)}: {labels[0]} is used")
     names = table.features[labels[0]].get("names")
+    if names and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise InputError(f"{table.where}: the names of the classes are no list of texts")
     return _Columns(images[0], labels[0], tuple(names) if names else None)
 
 
@@ -120,6 +158,8 @@ def _labels(
         found = [UNLABELLED if value is None else index[str(value)] for value in values]
     else:
         found = [UNLABELLED if value is None else value for value in values]
+        if not all(isinstance(value, int) and abs(value) < 2**63 for value in found):
+            raise InputError(f"{where} has labels that are no integers: they count class names")
     labels = np.array(found, np.int64)
     if len(labels) and not UNLABELLED <= labels.min() <= labels.max() < len(classes):
         raise InputError(
@@ -131,28 +171,20 @@ def _labels(
 
 def _pictures(table: Table, column: str) -> Iterator[Picture]:
     row = 0
-    for piece in table.pieces(column):
+    for piece in table.images(column):
         for value in piece.to_pylist():
-            yield _picture(f"{table.where}, row {row}", value)
+            yield table.picture(row, value)
             row += 1
-
-
-def _picture(where: str, value: Mapping[str, Any] | None) -> Picture:
-    if value and value["bytes"] is not None:
-        return Picture(where, value["bytes"])
-    if value and value["path"]:
-        return Picture(where, Path(value["path"]))
-    raise InputError(f"{where} has no image: drop the row")
 
 
 def _digest(tables: Mapping[str, Table], column: str) -> str:
     """Of all pictures' bytes on end and all their lengths; how a table is cut does not matter."""
     contents, lengths = hashlib.blake2b(), hashlib.blake2b()
     for table in tables.values():
-        for piece in table.pieces(column):
+        for piece in table.images(column):
             encoded = pc.struct_field(piece, "bytes")
             if encoded.null_count:  # files beside the table
-                pictures = (_picture(table.where, value) for value in piece.to_pylist())
+                pictures = (table.picture(None, value) for value in piece.to_pylist())
                 encoded = pa.array([read(picture) for picture in pictures])
             # Hashing Arrow's own buffer spares a Python object per picture.
             encoded = encoded.cast(pa.large_binary())

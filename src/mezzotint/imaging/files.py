@@ -29,6 +29,7 @@ __all__ = [
     "Samples",
     "folder_names",
     "is_whole_png",
+    "load_arrays",
     "load_npz",
     "replacing",
     "save_animation",
@@ -38,6 +39,9 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.jsonl"
+LARGEST_NPZ = 8 * 2**30
+"""Bytes unpacked; some kilobytes can promise a thousand times that."""
+
 NPZ_KEYS = ("images", "labels", "styles", "style_names", "meta")
 
 
@@ -216,23 +220,42 @@ def save_npz(
     return path
 
 
-def load_npz(path: Path) -> Samples:
-    """Read what `save_npz` wrote; `InputError` for a file that is missing, broken or other."""
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz, none of them pickled.
+
+    `InputError` for a file that is missing, broken, or larger than `LARGEST_NPZ` once unpacked.
+    """
     try:
+        with zipfile.ZipFile(path) as parts:
+            size = sum(part.file_size for part in parts.infolist())
+        if size > LARGEST_NPZ:
+            limit = f"{LARGEST_NPZ / 2**30:.0f} GiB is the most"
+            raise InputError(f"{path} unpacks to {size / 2**30:,.0f} GiB; {limit}")
         with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in NPZ_KEYS if key not in file]
-            arrays = {} if missing else {key: file[key] for key in NPZ_KEYS}
+            return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; make it with `mezzotint sample`") from None
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read as .npz samples ({error})") from error
-    if missing:
+    except (InputError, MemoryError):
+        raise
+    # Somebody else's file lies behind this: whatever goes wrong there, the answer is the same.
+    except Exception as error:
+        raise InputError(f"{path} cannot be read as .npz ({error})") from error
+
+
+def load_npz(path: Path) -> Samples:
+    """Read what `save_npz` wrote; `InputError` for a file that is missing, broken or other."""
+    arrays = load_arrays(path)
+    if missing := [key for key in NPZ_KEYS if key not in arrays]:
         raise InputError(f"{path} lacks {', '.join(missing)}; needed: {', '.join(NPZ_KEYS)}")
-    images, labels, styles = (torch.from_numpy(arrays[key]) for key in NPZ_KEYS[:3])
-    style_names = tuple(str(name) for name in arrays["style_names"])
+    try:
+        images, labels, styles = (torch.from_numpy(arrays[key]) for key in NPZ_KEYS[:3])
+        style_names = tuple(str(name) for name in arrays["style_names"])
+        meta = dict(json.loads(str(arrays["meta"])))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} holds no samples of ours ({error})") from error
     _check_labels(images, labels)
     _check_styles(images, styles, style_names)
-    return Samples(images, labels, styles, style_names, json.loads(str(arrays["meta"])))
+    return Samples(images, labels, styles, style_names, meta)
 
 
 def _check_suffix(path: Path, *allowed: str) -> None:

@@ -9,7 +9,7 @@ shown at 900. No pyplot and no global state: two threads may draw at once.
 
 import bisect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ import numpy as np
 from mezzotint import seal
 from mezzotint.errors import InputError
 from mezzotint.imaging import replacing
+from mezzotint.report.charts import finite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +29,7 @@ __all__ = [
     "Curve",
     "loss_curves",
     "loss_figure",
+    "losses",
     "read_losses",
     "schedule",
     "schedule_figure",
@@ -53,29 +55,37 @@ class Curve:
 
 
 def read_losses(metrics: Path) -> tuple[Curve, Curve]:
-    """Training and validation loss in a metrics.jsonl; either may be empty, not both.
+    """Training and validation loss in a metrics.jsonl (`losses`); either may be empty, not both.
 
-    Rows of the kinds "step" and "validation" count, others are passed over, and so are lines that
-    are torn or damaged. A run that resumed repeats images it had logged already: the later row
-    counts.
+    Lines that are torn or damaged are passed over.
     """
     if not metrics.is_file():
         raise InputError(f"{metrics} does not exist; train first, or name a run's metrics.jsonl")
-    losses: dict[str, dict[int, float]] = {"step": {}, "validation": {}}
-    for row in seal.rows(metrics)[0]:
-        if row.get("kind") in losses and {"images_seen", "loss"} <= row.keys():
-            loss = math.nan if row["loss"] is None else float(row["loss"])
-            losses[row["kind"]][int(row["images_seen"])] = loss
-    if not any(losses.values()):
+    found = losses(seal.rows(metrics)[0])
+    if not any(curve.loss or curve.broken for curve in found):
         raise InputError(f'{metrics} has no rows of kind "step" or "validation"; train first')
-    return _curve(losses["step"]), _curve(losses["validation"])
+    return found
 
 
-def _curve(losses: dict[int, float]) -> Curve:
-    """Sorted by images seen, without the values that cannot be drawn."""
-    finite = sorted((seen, loss) for seen, loss in losses.items() if math.isfinite(loss))
-    images_seen, values = tuple(s for s, _ in finite), tuple(v for _, v in finite)
-    return Curve(images_seen, values, broken=len(losses) - len(finite))
+def losses(rows: Iterable[Mapping[str, Any]]) -> tuple[Curve, Curve]:
+    """Training and validation loss in the rows of a log.
+
+    Rows of the kinds "step" and "validation" count, others are passed over. A run that resumed
+    repeats images it had logged already: the later row counts.
+    """
+    found: dict[str, dict[int, object]] = {"step": {}, "validation": {}}
+    for row in rows:
+        seen = row.get("images_seen")
+        if row.get("kind") in ("step", "validation") and "loss" in row and finite(seen):
+            found[row["kind"]][int(seen)] = row["loss"]
+    return _curve(found["step"]), _curve(found["validation"])
+
+
+def _curve(losses: Mapping[int, object]) -> Curve:
+    """Sorted by images seen, without what cannot be drawn."""
+    drawn = sorted((seen, float(loss)) for seen, loss in losses.items() if finite(loss))
+    images_seen, values = tuple(s for s, _ in drawn), tuple(v for _, v in drawn)
+    return Curve(images_seen, values, broken=len(losses) - len(drawn))
 
 
 def smooth(curve: Curve, width: float) -> tuple[float, ...]:

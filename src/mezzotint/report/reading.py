@@ -6,7 +6,6 @@ picture is taken from outside the run.
 """
 
 import base64
-import contextlib
 import json
 import struct
 import tomllib
@@ -19,7 +18,7 @@ from mezzotint import imaging, seal
 from mezzotint.errors import InputError
 from mezzotint.report.blocks import Block, Plate, Plates, Text
 from mezzotint.report.charts import Line, finite
-from mezzotint.report.figures import Curve, read_losses
+from mezzotint.report.figures import Curve, losses
 
 __all__ = ["Reading", "at", "keyed", "listed", "picture", "plates", "read", "records", "texts"]
 
@@ -143,16 +142,14 @@ def read(run: Path) -> Reading:
             notes.append("evaluation.json is damaged, or was edited: it is left out.")
     except (ValueError, RecursionError) as error:
         notes.append(f"evaluation.json cannot be read ({error}).")
-    training, validation = Curve((), (), 0), Curve((), (), 0)
     rows: list[dict[str, Any]] = []
     if (run / "checkpoints").is_dir():
         notes += [f"{file.name} is missing." for file in (toml, jsonl) if not file.is_file()]
     if jsonl.is_file():
-        with contextlib.suppress(InputError):  # no losses in it
-            training, validation = read_losses(jsonl)
         rows, damaged = seal.rows(jsonl)
         if damaged:
             notes.append(f"Lines of metrics.jsonl that are damaged and left out: {damaged}.")
+    training, validation = losses(rows)
     clock = [row.get("seconds") for row in rows if row.get("kind") in ("step", "validation")]
     return Reading(
         path=run,
