@@ -1,8 +1,8 @@
 """Input that nobody meant: odd values and broken bytes in everything that is read.
 
 Every command ends well or refuses in one line; none breaks down or takes memory without bound.
-Half the trials break bytes, half put odd values where others were, with the seals made anew, so
-that no check is in the way.
+Some trials break bytes; others put odd values where right ones were, without a seal or with a
+digest made anew, so that no check is in the way.
 """
 
 import io
