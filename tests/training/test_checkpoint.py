@@ -1,10 +1,13 @@
 import errno
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from mezzotint.errors import InputError
+from mezzotint.training import checkpoint
 from mezzotint.training.checkpoint import previous, read, recover, write
 
 
@@ -80,6 +83,41 @@ def test_a_failed_write_leaves_the_former_file(file, monkeypatch):
         write(file, tensors(2.0), {"images_seen": 2})
     assert read(file).facts["images_seen"] == 1
     assert [p.name for p in file.parent.iterdir()] == ["last.safetensors"]
+
+
+def test_a_checkpoint_replaced_while_it_is_read_is_read_again(file, monkeypatch):
+    """The library opens a file for its header and once more for its tensors."""
+    write(file, tensors(1.0), {"value": 1})
+
+    @contextmanager
+    def opened(path, framework):
+        with safe_open(path, framework) as header:
+            if read_once:
+                yield header
+                return
+            read_once.append(path)
+            write(path, tensors(2.0), {"value": 2})
+            with safe_open(path, framework) as content:
+                yield SimpleNamespace(
+                    metadata=header.metadata, keys=content.keys, get_tensor=content.get_tensor
+                )
+
+    read_once: list[object] = []
+    monkeypatch.setattr(checkpoint, "safe_open", opened)
+    found = read(file)
+    assert found.facts["value"] == 2
+    assert (found.tensors["network.a"] == 2).all()
+
+
+def test_a_file_that_is_damaged_and_stays_so_is_said_after_one_look(file, monkeypatch):
+    write(file, tensors(1.0), {})
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    looks = []
+    look = checkpoint._read
+    monkeypatch.setattr(checkpoint, "_read", lambda path: looks.append(path) or look(path))
+    with pytest.raises(InputError, match="damaged"):
+        read(file)
+    assert len(looks) == 1
 
 
 def test_a_full_disk_is_the_systems_own_error(file, monkeypatch):

@@ -102,6 +102,26 @@ def _keep(path: Path, name: Path) -> None:
 
 def read(path: Path) -> Checkpoint:
     """Load a checkpoint; InputError names a file that is missing, cut short or damaged."""
+    while True:
+        version = _version(path)
+        try:
+            return _read(path)
+        except InputError:
+            # The library opens a file twice, and a training may replace it in between.
+            if _version(path) == version:
+                raise
+
+
+def _version(path: Path) -> tuple[int, int, int] | None:
+    """What differs when a file was replaced; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _read(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
