@@ -248,7 +248,7 @@ def values(spot: Path, chance: random.Random) -> Words:
     verb = chance.choice(sorted(usual))
     options = [
         parameter.opts[-1]
-        for parameter in typer.main.get_command(app).commands[verb].params  # type: ignore[attr-defined]
+        for parameter in typer.main.get_command(app).commands[verb].params
         if parameter.opts[0].startswith("-") and not getattr(parameter, "is_flag", False)
     ]
     extra = [(chance.choice(options), word(chance)) for _ in range(chance.choice([1, 1, 2]))]
