@@ -1,13 +1,25 @@
 """What a user can do wrong, said in one line: what was given, what is allowed, what to do.
 
 Every such mistake is an `InputError`; the command line prints its message and exits with code 2.
-Being a `ValueError`, it is what a library user expects to catch.
+Being a `ValueError`, it is what a library user expects to catch. And how to tell that memory is
+used up, which everything that takes much of it wants to know.
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
 
-__all__ = ["InputError", "suggest"]
+__all__ = ["InputError", "is_out_of_memory", "suggest"]
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "annot allocate memory",
+    "not enough memory",
+    "could not create a primitive",
+    "could not execute a primitive",
+    "failed to map segment",
+)
 
 
 class InputError(ValueError):
@@ -24,3 +36,15 @@ def suggest(given: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{hint}(known: {', '.join(names)})"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that the device's or the machine's memory is used up.
+
+    CUDA, the CPU allocator and MPS raise a RuntimeError that says so, oneDNN one that names no
+    reason; a library that finds no room while it is imported, an ImportError.
+    """
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    said = str(error) if isinstance(error, RuntimeError | ImportError) else ""
+    return isinstance(error, MemoryError) or any(word in said for word in OUT_OF_MEMORY)

@@ -29,12 +29,11 @@ from mezzotint.diffusion import (
     told,
     within,
 )
-from mezzotint.errors import InputError, suggest
+from mezzotint.errors import InputError, is_out_of_memory, suggest
 from mezzotint.imaging import to_uint8
 from mezzotint.machine import Compute
 from mezzotint.networks import UNet
 from mezzotint.randomness import generator
-from mezzotint.training.recovery import is_out_of_memory
 
 __all__ = ["Drawing", "Model"]
 

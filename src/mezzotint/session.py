@@ -35,7 +35,6 @@ from mezzotint.training import (
     train,
 )
 from mezzotint.training import checkpoint as checkpoints
-from mezzotint.training.recovery import ROLL_BACKS
 
 __all__ = ["Event", "Every", "Gauged", "Notice", "Previewed", "advance"]
 
@@ -43,6 +42,9 @@ PREVIEW_ROW = 8
 """Images per class in a preview."""
 
 PREVIEW_EVALUATIONS = 10
+
+ROLL_BACKS = 5
+"""After so many returns to an older checkpoint, each of which halves the rate, it gives up."""
 
 
 @dataclass(frozen=True)

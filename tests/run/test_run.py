@@ -14,10 +14,9 @@ from mezzotint.errors import InputError
 from mezzotint.evaluation import nearest
 from mezzotint.model import Drawing
 from mezzotint.run import Pick, Run
-from mezzotint.session import Every, Notice, Previewed, advance
+from mezzotint.session import ROLL_BACKS, Every, Notice, Previewed, advance
 from mezzotint.start import Request, prepare
 from mezzotint.training import Stepped, checkpoint
-from mezzotint.training.recovery import ROLL_BACKS
 
 TINY = (
     "network.levels=[{width=8}, {width=8, attention=true}]",

@@ -13,7 +13,6 @@ from mezzotint.training import Diverged, Shrunk, Skipped, Stepped, Stopped, Vali
 from mezzotint.training import loop as loops
 from mezzotint.training.batches import PLAIN, next_batch, rows_after
 from mezzotint.training.checkpoint import read, write
-from mezzotint.training.recovery import BAD_STEPS_IN_A_ROW
 
 
 def weights(state):
@@ -217,7 +216,7 @@ def test_a_run_of_such_steps_ends_the_loop(data, new_state, new_plan, compute):
     state = new_state()
     state.denoiser.network.register_forward_hook(lambda m, g, output: output * float("nan"))
     *_, last = train(state, data, new_plan(images=8000), compute)
-    assert last == Diverged(8 * BAD_STEPS_IN_A_ROW)
+    assert last == Diverged(8 * loops.BAD_STEPS_IN_A_ROW)
     assert not state.healthy()
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mezzotint.errors import InputError
+from mezzotint.errors import InputError, is_out_of_memory
 
 __all__ = ["app", "main"]
 
@@ -463,7 +463,6 @@ def _line(error: Exception) -> str | None:
             f"cannot read or write {where}{error.strerror}; free space or choose another place; "
             "nothing saved before is lost"
         )
-    from mezzotint.training.recovery import is_out_of_memory
     from mezzotint.world import is_loss
 
     if _several() and is_loss(error):

@@ -12,7 +12,6 @@ of any subset of n images with P values each need no pixel:
     mean = sum s_i / (n P),  variance = sum q_i / (n P) - mean^2.
 """
 
-import errno
 import math
 import os
 import shutil
@@ -30,6 +29,7 @@ from torch import Tensor
 
 from mezzotint.data.encoded import Encoded, Say
 from mezzotint.data.pixels import Layout, fill, survey
+from mezzotint.errors import is_out_of_memory
 
 __all__ = ["VERSION", "Pixels", "cache_directory", "decoded"]
 
@@ -122,7 +122,7 @@ def _open(path: Path, memory_budget: int) -> Pixels | None:
             if zlib.crc32(images.data) != check:
                 return None
     except DAMAGED as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        if is_out_of_memory(error):
             raise  # the file is whole; to decode it again takes more memory still
         return None
     return Pixels(torch.from_numpy(images), torch.from_numpy(sums), torch.from_numpy(squares))

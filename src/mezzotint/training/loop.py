@@ -19,13 +19,12 @@ from torch import Tensor
 
 from mezzotint.data import ImageSet
 from mezzotint.diffusion import Learned, loss, positions
-from mezzotint.errors import InputError
+from mezzotint.errors import InputError, is_out_of_memory
 from mezzotint.machine import Compute
 from mezzotint.randomness import generator
 from mezzotint.training.batches import Batch, held_out, next_batch
 from mezzotint.training.ema import follow
 from mezzotint.training.plan import Plan
-from mezzotint.training.recovery import BAD_STEPS_IN_A_ROW, is_out_of_memory
 from mezzotint.training.state import TrainState
 
 __all__ = [
@@ -39,6 +38,9 @@ __all__ = [
     "train",
     "validation_loss",
 ]
+
+BAD_STEPS_IN_A_ROW = 10
+"""After so many non-finite steps in a row the training goes back to its last good checkpoint."""
 
 LOSSES_OVER = 10_000
 """Images over which a learned schedule averages its squared losses."""

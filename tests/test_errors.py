@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from mezzotint.training.recovery import is_out_of_memory
+from mezzotint.errors import is_out_of_memory
 
 
 @pytest.mark.parametrize(
