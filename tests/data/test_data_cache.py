@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image
 
 from mezzotint.data import cache as cache_module
 from mezzotint.data import load
+from mezzotint.world import World
 
 
 @pytest.fixture
@@ -82,6 +84,21 @@ def test_memory_mapped_equals_in_memory(folder, cache, decodings):
         mapped.images[0] = 0  # copy on write: neither file nor neighbour sees it
     assert same(load(str(folder)), inside)
     assert len(decodings) == 2
+
+
+def test_what_would_be_too_much_in_several_processes_is_shared_by_them(folder, cache, monkeypatch):
+    size = load(str(folder)).images.numel()
+
+    def mapped(processes):
+        monkeypatch.setattr("mezzotint.data.sources.current", lambda: World(0, processes))
+        kept = load(str(folder), memory_budget=2 * size)
+        there = str(next(cache.glob("*.npy"))) in Path("/proc/self/maps").read_text()
+        assert len(kept.images) * kept.images[0].numel() == size  # alive until here
+        return there
+
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("wants Linux's list of what is mapped")
+    assert [mapped(processes) for processes in (1, 2, 3)] == [False, False, True]
 
 
 @pytest.mark.parametrize("budget", [10, 10**6])

@@ -19,6 +19,7 @@ from mezzotint.data.encoded import Encoded, Say, identity
 from mezzotint.data.image_set import ImageSet
 from mezzotint.data.splits import complete, limited
 from mezzotint.errors import InputError, suggest
+from mezzotint.world import current
 
 __all__ = ["SOURCES", "Source", "load"]
 
@@ -81,7 +82,8 @@ def load(
                    validation and the whole test split; None keeps all
     data_dir       folder of named data sets, looked at before $MEZZOTINT_DATA
     say            takes one line for each decision made and each wait ahead
-    memory_budget  bytes: a larger set's images stay on disk, memory-mapped
+    memory_budget  bytes, of all processes of the job: where their copies would be larger, the
+                   images stay on disk, memory-mapped and shared
     """
     from mezzotint.data.cache import decoded
 
@@ -91,7 +93,7 @@ def load(
     splits = complete(encoded.splits, encoded.labels, entry.validation)
     if limit is not None:
         splits = limited(splits, encoded.labels, len(encoded.classes), limit)
-    pixels = decoded(encoded, size, say=say, memory_budget=memory_budget)
+    pixels = decoded(encoded, size, say=say, memory_budget=memory_budget // current().size)
     mean, deviation = pixels.statistics(splits["train"])
     return ImageSet(
         name=_name(source),
