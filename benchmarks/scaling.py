@@ -1,9 +1,10 @@
-"""Time and memory as batch, width, data set and number of samples grow.
+"""Time and memory as batch, width, data set, processes and number of samples grow.
 
     python benchmarks/scaling.py                     # all of it, about ten minutes on two cores
     python benchmarks/scaling.py --only images
 
-Every point is a process of its own, so that its memory is its own. Peak memory is what the system
+Every point is a process of its own, so that its memory is its own; `processes` are two under
+torchrun, a thread each, and the larger memory of the two. Peak memory is what the system
 counted at most; of a data set that lies on the disk and is mapped into memory, pages that were
 read count too, though they go as soon as somebody needs the room: what cannot go is `private`.
 The images are noise, memory-mapped as mezzotint's own cache is.
@@ -29,18 +30,21 @@ from mezzotint.machine import choose
 from mezzotint.model import Drawing
 from mezzotint.progress import peak_memory
 from mezzotint.start import training_steps, usual_time
+from mezzotint.world import current, joined, leave
 
 PRESET, SECONDS = "mnist", 10.0
 POINTS = {
     "batch": (16, 64, 128, 256, 512),
     "width": (0.5, 1, 2),
     "images": (10_000, 60_000, 250_000, 1_000_000),
+    "processes": (60_000, 1_000_000),
     "samples": (100, 1_000, 10_000),
 }
 HEADS = {
     "batch": "images in a step",
     "width": "times the preset's width",
     "images": "training images, mapped",
+    "processes": "training images, mapped by two processes",
     "samples": "samples drawn",
 }
 
@@ -60,36 +64,40 @@ def widened(config: Config, times: float) -> Config:
     return config.model_copy(update={"network": network})
 
 
-def train(batch: int = 0, width: float = 1, images: int = 0) -> float:
+def mapped(data: ImageSet, images: int, folder: Path) -> ImageSet:
+    """So many images like these, in a file of which the processes map one copy."""
+    path, shape = folder / "images.npy", tuple(data.images.shape[1:])
+    with current().in_turn():
+        if not path.exists():
+            with path.open("wb") as file:  # not through a map: pages written would count, too
+                header = {"descr": "|u1", "fortran_order": False, "shape": (images, *shape)}
+                np.lib.format.write_array_header_1_0(file, header)
+                for start in range(0, images, len(data.images)):
+                    file.write(data.images[: images - start].numpy().tobytes())
+    return dataclasses.replace(
+        data,
+        images=torch.from_numpy(np.load(path, mmap_mode="c")),
+        labels=torch.arange(images) % len(data.classes),
+        splits={name: torch.arange(images) for name in data.splits},
+    )
+
+
+def train(folder: Path, batch: int = 0, width: float = 1, images: int = 0) -> float:
     """Images trained a second."""
     config, data = usual()
     config = widened(config, width)
     if batch:
         training = config.training.model_copy(update={"batch": batch})
         config = config.model_copy(update={"training": training})
-    with tempfile.TemporaryDirectory() as folder:
-        if images:
-            file = np.lib.format.open_memmap(
-                Path(folder) / "images.npy", "w+", np.uint8, (images, *data.images.shape[1:])
-            )
-            for start in range(0, images, len(data.images)):
-                piece = file[start : start + len(data.images)]
-                piece[:] = data.images[: len(piece)].numpy()
-            del file
-            mapped = np.load(Path(folder) / "images.npy", mmap_mode="c")
-            data = dataclasses.replace(
-                data,
-                images=torch.from_numpy(mapped),
-                labels=torch.arange(images) % len(data.classes),
-                splits={name: torch.arange(images) for name in data.splits},
-            )
-        compute = choose("auto")
-        with compute.active():
-            step, _ = usual_time(training_steps(config, data, compute), SECONDS)
+    if images:
+        data = mapped(data, images, folder)
+    compute = choose("auto")
+    with compute.active():
+        step, _ = usual_time(training_steps(config, data, compute), SECONDS)
     return config.training.batch / step
 
 
-def sample(samples: int) -> float:
+def sample(folder: Path, samples: int) -> float:
     """Images drawn a second."""
     config, data = usual()
     model = fresh_model(config, data, choose("auto"))
@@ -98,12 +106,14 @@ def sample(samples: int) -> float:
     return samples / (time.perf_counter() - start)
 
 
-KINDS: dict[str, Callable[[float], float]] = {
-    "batch": lambda n: train(batch=int(n)),
-    "width": lambda times: train(width=times),
-    "images": lambda n: train(images=int(n)),
-    "samples": lambda n: sample(int(n)),
+KINDS: dict[str, Callable[[Path, float], float]] = {
+    "batch": lambda folder, n: train(folder, batch=int(n)),
+    "width": lambda folder, times: train(folder, width=times),
+    "images": lambda folder, n: train(folder, images=int(n)),
+    "processes": lambda folder, n: train(folder, images=int(n)),
+    "samples": lambda folder, n: sample(folder, int(n)),
 }
+LAUNCHERS = {"processes": ["-m", "torch.distributed.run", "--nproc-per-node", "2"]}
 
 
 def private() -> float:
@@ -116,17 +126,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--only", choices=list(KINDS))
     parser.add_argument("--point", type=float, help=argparse.SUPPRESS)  # in the processes
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.point is not None:
-        speed = KINDS[given.only](given.point)
-        print(json.dumps([speed, peak_memory() / 2**20, private()]))
+        with joined() as world:
+            speed = KINDS[given.only](given.folder, given.point)
+            print(json.dumps([speed, peak_memory() / 2**20, private()]))
+            if world.size > 1:
+                leave(0)
         return
     for kind in [given.only] if given.only else KINDS:
         print(f"\n| {HEADS[kind]} | images/s | peak MiB | private MiB |\n" + "|---" * 4 + "|")
         for point in POINTS[kind]:
-            command = [sys.executable, __file__, "--only", kind, "--point", str(point)]
-            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            speed, peak, own = json.loads(out.splitlines()[-1])
+            with tempfile.TemporaryDirectory() as folder:
+                asked = ["--only", kind, "--point", str(point), "--folder", folder]
+                command = [sys.executable, *LAUNCHERS.get(kind, []), __file__, *asked]
+                out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            told = (json.loads(line) for line in out.splitlines() if line.startswith("["))
+            speed, peak, own = map(max, zip(*told, strict=True))
             print(f"| {point:,} | {speed:.0f} | {peak:.0f} | {own:.0f} |", flush=True)
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import corruptions, disk, fuzzing, kills, memory, numbers, places, ranks
+from . import corruptions, disk, fuzzing, kills, memory, numbers, places, ranks, soak
 from .children import warm
 
 Campaign = Callable[[int, Path, int], Iterator[str]]
@@ -24,6 +24,7 @@ CAMPAIGNS: dict[str, Campaign] = {
     "places": places.of_runs,
     "ranks": ranks.killed,
     "fuzzing": fuzzing.fuzzed,
+    "soak": soak.soaked,
 }
 
 
@@ -32,7 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m faults")
     parser.add_argument("campaigns", nargs="*", help=f"of {', '.join(CAMPAIGNS)}; all if none")
     parser.add_argument(
-        "--n", type=int, default=200, help="trials, or fewer where there are no more"
+        "--n", type=int, default=200, help="trials, or all there are; of soak, minutes"
     )
     parser.add_argument("--seed", type=int, default=0)
     wish = parser.parse_args()
