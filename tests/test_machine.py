@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -20,6 +22,17 @@ def test_bf16_is_chosen_only_where_its_race_is_won(monkeypatch):
         assert choose("cpu").precision == expected
     monkeypatch.setattr("mezzotint.machine.has_bf16_units", lambda: False)
     assert choose("cpu").precision == "float32"
+
+
+def test_a_rank_without_bf16_units_asks_like_the_others(monkeypatch):
+    asked = []
+    world = SimpleNamespace(same=lambda gain: asked.append(gain) or gain)
+    monkeypatch.setattr("mezzotint.machine.current", lambda: world)
+    monkeypatch.setattr("mezzotint.machine._bf16_race", lambda: 2.0)
+    for units in (True, False):
+        monkeypatch.setattr("mezzotint.machine.has_bf16_units", lambda units=units: units)
+        choose("cpu")
+    assert asked == [2.0, 0.0]
 
 
 def test_threads_are_put_back():

@@ -2,17 +2,26 @@
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 __all__ = ["Interrupt"]
 
+ONE_WISH = 1.0
+"""Seconds within which a second signal repeats the first."""
+
 
 class Interrupt:
-    """Within the block the first SIGINT or SIGTERM only sets `asked`; a second one interrupts."""
+    """Within the block the first SIGINT or SIGTERM only sets `asked`; a later one interrupts.
+
+    One wish may come twice at once: from a terminal or a batch system to every process of a job,
+    and from torchrun, which hands on what it hears.
+    """
 
     def __init__(self) -> None:
         self.asked = False
+        self._asked_at = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
@@ -33,6 +42,7 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if not self.asked:
+            self.asked, self._asked_at = True, time.monotonic()
+        elif time.monotonic() - self._asked_at > ONE_WISH:
             raise KeyboardInterrupt
-        self.asked = True

@@ -93,8 +93,11 @@ def choose(wish: str = "auto") -> Compute:
     if device == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return Compute(device, "bfloat16" if native else "float16", threads)
-    if device == "cpu" and has_bf16_units() and current().same(_bf16_race()) > 1.2:
-        return Compute(device, "bfloat16", threads)
+    if device == "cpu":
+        # All ask, also a rank whose processor has no such units: nobody may wait for it in vain.
+        faster = _bf16_race() if has_bf16_units() else 0.0
+        if current().same(faster) > 1.2:
+            return Compute(device, "bfloat16", threads)
     return Compute(device, "float32", threads)
 
 

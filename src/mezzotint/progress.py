@@ -1,5 +1,6 @@
 """What a training looks like while it runs: a bar in a terminal or notebook, lines elsewhere."""
 
+import contextlib
 import math
 import sys
 import time
@@ -46,12 +47,14 @@ def follow(run: Run, records: Iterable[Event]) -> Stopped | None:
                 if live:
                     bar.update(task, completed=record.images_seen, description=meter.line())
                 elif first and meter.due():
-                    print(meter.line(), file=sys.stderr, flush=True)
+                    with contextlib.suppress(OSError):  # a log on a full disk, a reader that left
+                        print(meter.line(), file=sys.stderr, flush=True)
                 continue
             if isinstance(record, Stopped):
                 stopped = record
             if text := _words(record):
-                console.print(text, markup=False)
+                with contextlib.suppress(OSError):
+                    console.print(text, markup=False)
     return stopped
 
 

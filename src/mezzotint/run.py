@@ -29,6 +29,7 @@ from mezzotint.machine import DEVICES, Compute, Precision, choose
 from mezzotint.model import Model
 from mezzotint.training import Muon, Plan, TrainState
 from mezzotint.training import checkpoint as checkpoints
+from mezzotint.world import current
 
 __all__ = [
     "DataFacts",
@@ -252,7 +253,7 @@ class Run:
         file = self.checkpoint(pick.checkpoint)
         if not file.exists() and not checkpoints.previous(file).exists():
             raise InputError(f"{self.path} has no checkpoint yet: train it first")
-        saved, notice = checkpoints.recover(file)
+        saved, notice = self._read_by_all(file)
         if saved.facts["images_seen"] == 0:
             why = f"{notice}; " if notice else ""
             raise InputError(
@@ -271,6 +272,15 @@ class Run:
         denoiser.to(compute.device)
         seen = int(saved.facts["images_seen"])
         return self.model_of(denoiser, compute, seen), [notice] if notice else []
+
+    def _read_by_all(self, file: Path) -> tuple[checkpoints.Checkpoint, str | None]:
+        """The checkpoint, on every rank the same, though a training may replace it meanwhile."""
+        world = current()
+        while True:
+            saved, notice = checkpoints.recover(file)
+            seen = float(saved.facts["images_seen"])
+            if not world.any(world.same(seen) != seen):
+                return saved, notice
 
     def model_of(self, denoiser: Denoiser, compute: Compute, images_seen: int) -> Model:
         """A model around a denoiser of this run that has seen so many images."""

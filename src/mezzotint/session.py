@@ -125,18 +125,23 @@ class _Session:
                     yield from self._handle(record)
                     yield record
                     if isinstance(record, Stepped) and self.world.any(self.interrupt.asked):
-                        self._save(final=True)
+                        self._save_for_all()
                         yield Stopped(self.state.images_seen, "interrupted")
                         return
                 if not again:
                     break
-            self._save(final=True)
+            self._save_for_all()
+
+    def _save_for_all(self) -> None:
+        """The last save; nobody leaves before it is done, since that would end the others."""
+        self._save(final=True)
+        self.world.wait()
 
     def _begin(self) -> Iterator[Notice]:
         last = self.run.last
         found = last.exists() or checkpoints.previous(last).exists()
         if self.world.same(found):
-            saved, notice = checkpoints.recover(last)
+            saved, notice = self._recovered()
             if notice:
                 yield Notice(notice)
             self.state.restore(saved)
@@ -153,6 +158,14 @@ class _Session:
                 self._forget_later_metrics()
             self._save(final=True)  # finds out at once whether the directory can be written
         self.saved_images = self.state.images_seen
+
+    def _recovered(self) -> tuple[checkpoints.Checkpoint, str | None]:
+        """The last state that is whole, and what happened to a later one."""
+        saved, notice = checkpoints.recover(self.run.last)
+        if notice and self.world.first:
+            with contextlib.suppress(OSError):  # the next save will say so
+                checkpoints.restore(self.run.last)
+        return saved, notice
 
     def _handle(self, record: Record) -> Iterator[Notice | Previewed | Gauged]:
         """What each record asks for, before the caller sees it."""
@@ -252,7 +265,7 @@ class _Session:
                 f"{self.plan.learning_rate * self.state.rate_scale:.3g}: choose a lower "
                 "training.learning_rate and another --out; the last good checkpoint is kept"
             )
-        saved, _ = checkpoints.recover(self.run.last)
+        saved, _ = self._recovered()
         scale = self.state.rate_scale / 2
         self.state.restore(saved)
         self.state.rate_scale = scale

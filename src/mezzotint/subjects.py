@@ -30,6 +30,7 @@ from mezzotint.evaluation.stored import weights_digest
 from mezzotint.model import Drawing, Model
 from mezzotint.randomness import generator
 from mezzotint.run import Pick, Run
+from mezzotint.world import current
 
 __all__ = [
     "RunSubject",
@@ -146,9 +147,10 @@ def run_subject(
     run = Run.at(path, say)
     origin = run.config.origin
     if data is None:
-        data = load(
-            origin.source, size=origin.size, limit=origin.limit, data_dir=data_dir, say=say
-        )
+        with current().in_turn():  # the first decodes it, the others find it
+            data = load(
+                origin.source, size=origin.size, limit=origin.limit, data_dir=data_dir, say=say
+            )
     model, notices = run.model(pick)
     for notice in notices:
         say(notice)

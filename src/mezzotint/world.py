@@ -22,8 +22,9 @@ from torch import Tensor
 
 __all__ = ["ALONE", "World", "current", "is_loss", "joined", "leave"]
 
-PATIENCE = datetime.timedelta(minutes=10)
-"""How long a rank waits for one that lives but does not answer; a dead one is noticed at once."""
+PATIENCE = datetime.timedelta(days=1)
+"""How long a rank waits for one that lives but does not answer: it may be decoding a large set, or
+training a classifier of it, for all. A dead one is noticed at once, by its broken connections."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def leave(code: int) -> NoReturn:
 
 
 def _store() -> dist.Store:
-    """Where the ranks find each other: what torchrun keeps, apart for every restart.
+    """Where the ranks find each other; what torchrun keeps from start to start, apart for each.
 
     Without that they read where the ranks of the last start were, and call dead processes.
     """
@@ -134,6 +135,8 @@ def _store() -> dist.Store:
     kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     leads = not kept and os.environ["RANK"] == "0"
     store = dist.TCPStore(host, port, is_master=leads, timeout=PATIENCE)
+    if not kept:  # new at every start; and nodes may count their restarts differently
+        return store
     return dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 

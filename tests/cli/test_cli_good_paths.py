@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sklearn.datasets import load_digits
 
 import mezzotint
 from mezzotint import imaging, progress
+from mezzotint.run import Run
 
 SAMPLE = "sample run --evaluations 4"
 
@@ -339,6 +341,20 @@ def test_the_module_is_the_command():
     assert wrong.returncode == 2
     assert wrong.stderr.count("\n") == 1
     assert wrong.stderr.startswith("mezzotint: ")
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="wants Linux's full device")
+def test_a_training_whose_log_is_on_a_full_disk_goes_on(tmp_path):
+    words = ["train", "digits", "--budget", "64images", "--out", str(tmp_path / "run")]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "mezzotint", *words],
+            stdout=subprocess.DEVNULL,
+            stderr=full,
+            check=False,
+        )
+    assert ended.returncode == 0
+    assert Run.at(tmp_path / "run").images_seen() == 64
 
 
 def test_without_a_verb_the_verbs_are_shown(cli):

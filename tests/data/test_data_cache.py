@@ -8,6 +8,7 @@ from PIL import Image
 
 from mezzotint.data import cache as cache_module
 from mezzotint.data import load
+from mezzotint.errors import InputError
 from mezzotint.world import World
 
 
@@ -140,14 +141,32 @@ def test_too_little_memory_to_open_it_is_no_damage(folder, cache, decodings, mon
     assert len(decodings) == 1
 
 
-@pytest.mark.parametrize("budget", [10, 10**6])
-def test_without_a_place_for_it_all_goes_on_and_says_so(folder, tmp_path, monkeypatch, budget):
+def test_without_a_place_for_it_all_goes_on_and_says_so(folder, tmp_path, monkeypatch):
     first = load(str(folder))
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MEZZOTINT_CACHE", str(tmp_path / "file" / "below"))
     said: list[str] = []
-    assert same(load(str(folder), say=said.append, memory_budget=budget), first)
+    assert same(load(str(folder), say=said.append), first)
     assert any("keeps no images" in line and "Not a directory" in line for line in said)
+    with pytest.raises(InputError, match="too much for memory.*Not a directory.*MEZZOTINT_CACHE"):
+        load(str(folder), memory_budget=10)
+
+
+@pytest.mark.parametrize("budget", [10, 10**6])
+def test_what_a_killed_process_left_is_removed_and_what_one_is_writing_is_not(
+    folder, cache, budget
+):
+    load(str(folder))
+    (kept,) = cache.glob("*.npy")
+    left, busy = (kept.with_name(f".{kept.name}.{name}") for name in ("left", "busy"))
+    for file in (left, busy):
+        file.write_bytes(b"half")
+    kept.unlink()
+    with busy.open("rb") as writing:
+        assert cache_module._lock(writing)
+        load(str(folder), memory_budget=budget)
+    assert not left.exists()
+    assert busy.exists()
 
 
 def test_a_full_disk_is_noticed_beforehand(folder, cache, monkeypatch):

@@ -9,7 +9,7 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset
 from PIL import Image as Pillow
 
-from mezzotint.data import load
+from mezzotint.data import load, parquet
 from mezzotint.data.hub import FetchError, fetch, read_hub
 from mezzotint.errors import InputError
 
@@ -48,6 +48,21 @@ def test_columns_are_found_by_feature_and_pixels_agree(tmp_path):
     assert np.array_equal(data.images[:, 0], PIXELS)
     assert (data.labels.tolist(), data.classes) == (LABELS, ("x", "y", "z"))
     assert data.splits["test"].tolist() == [10, 11]
+
+
+def test_a_file_is_read_in_pieces_whatever_its_size(tmp_path):
+    rows = [{"bytes": bytes(RANDOM.bytes(2500)), "path": "x"} for _ in range(20_000)]
+    table = pa.table({"image": pa.array(rows), "label": pa.array([0, 1] * 10_000)})
+    pq.write_table(table, tmp_path / "train.parquet", row_group_size=1000, compression="none")
+    size = (tmp_path / "train.parquet").stat().st_size
+    del rows, table
+    before = pa.total_allocated_bytes()
+    most = max(
+        pa.total_allocated_bytes() - before
+        for _ in parquet._pieces([tmp_path / "train.parquet"], "image")
+    )
+    assert size > 40e6
+    assert most < size / 5
 
 
 def test_parquet_and_the_hubs_own_object_give_one_fingerprint(tmp_path, monkeypatch):

@@ -101,9 +101,14 @@ def test_a_checkpoint_cut_in_half_falls_back_and_says_so(tmp_path):
     content = run.last.read_bytes()
     run.last.write_bytes(content[: len(content) // 2])
     whole = checkpoint.read(checkpoint.previous(run.last)).facts["images_seen"]
-    notices = [r.text for r in advance(run, data) if isinstance(r, Notice)]
+    records = advance(run, data)
+    notices = [next(records).text, next(records).text]
     assert "last.previous.safetensors" in notices[0]
     assert notices[1] == f"resumed at {whole} images"
+    # The next save must not make the damaged one the backup.
+    for file in (run.last, checkpoint.previous(run.last)):
+        assert checkpoint.read(file).facts["images_seen"] == whole
+    list(records)
     assert run.images_seen() == 96
 
 

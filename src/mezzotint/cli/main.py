@@ -483,13 +483,15 @@ def _complain(message: str) -> int:
     if len(line) > LONGEST:  # somebody's value or file is in it
         line = f"{line[: LONGEST * 2 // 3]} … {line[-LONGEST // 3 :]}"
     who = "" if _first() else f"rank {os.environ['RANK']}: "
-    print(f"mezzotint: {who}{line}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody can be told that it cannot be told
+        print(f"mezzotint: {who}{line}", file=sys.stderr, flush=True)
     return 2
 
 
 def _say(line: str) -> None:
     if _first():
-        print(line, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
 
 
 def _print(result: dict[str, Any], text: Any, as_json: bool) -> None:

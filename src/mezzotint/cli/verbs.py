@@ -65,6 +65,7 @@ def train(request: Request, saves: Every, say: Say) -> tuple[dict[str, Any], boo
         if validation.loss:
             result["validation_loss"] = validation.loss[-1]
             result["best_validation_loss"] = min(validation.loss)
+    current().wait()  # torchrun ends all when one is gone that was interrupted
     result["images_seen"] = run.images_seen()
     result["stopped"] = stopped.reason if stopped else "budget used up"
     result["peak_memory_bytes"] = peak_memory()

@@ -14,6 +14,7 @@ of any subset of n images with P values each need no pixel:
 
 import math
 import os
+import secrets
 import shutil
 import tempfile
 import zipfile
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -29,7 +31,7 @@ from torch import Tensor
 
 from mezzotint.data.encoded import Encoded, Say
 from mezzotint.data.pixels import Layout, fill, survey
-from mezzotint.errors import is_out_of_memory
+from mezzotint.errors import InputError, is_out_of_memory
 
 __all__ = ["VERSION", "Pixels", "cache_directory", "decoded"]
 
@@ -75,10 +77,16 @@ def decoded(encoded: Encoded, size: int | None, *, say: Say, memory_budget: int)
         return found
     layout = survey(encoded, size, say)
     shape = (len(encoded.labels), *layout)
-    trouble = _trouble(path.parent, math.prod(shape))
+    trouble, large = _trouble(path.parent, math.prod(shape)), math.prod(shape) > memory_budget
+    if trouble and large:
+        raise InputError(
+            f"{shape[0]:,} images are too much for memory ({math.prod(shape) / 1e9:.1f} GB), and "
+            f"{path.parent} cannot keep them ({trouble}): make room there, or set MEZZOTINT_CACHE "
+            "to another folder"
+        )
     if not trouble:
         say(f"decoding {shape[0]:,} images, once: kept in {path.parent}")
-        if math.prod(shape) > memory_budget:
+        if large:
             return _decoded_to_disk(path, encoded, layout)
     images = np.empty(shape, np.uint8)
     fill(images, encoded, layout)
@@ -100,6 +108,10 @@ def _decoded_to_disk(path: Path, encoded: Encoded, layout: Layout) -> Pixels:
         images = np.lib.format.open_memmap(
             temporary, "w+", np.uint8, (len(encoded.labels), *layout)
         )
+        # A full disk under a memory map is no error but the end of the process: room first.
+        if hasattr(os, "posix_fallocate"):
+            with temporary.open("rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         fill(images, encoded, layout)
         images.flush()
         pixels = _measured(images)
@@ -155,12 +167,29 @@ def _keep_measures(path: Path, pixels: Pixels) -> None:
 @contextmanager
 def _appearing(path: Path) -> Iterator[Path]:
     """A name to write under; the file appears as `path` at the end, or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    for left in path.parent.glob(f".{path.name}.*"):
+        with left.open("rb") as file:
+            if _lock(file):  # by a process that was killed
+                left.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with temporary.open("xb") as file:
+        _lock(file)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Whether the lock on a file was to be had; it goes when the file is closed."""
     try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):  # Windows and some network drives have none
+        return False
+    return True
 
 
 def _trouble(folder: Path, size: int) -> str | None:
@@ -171,6 +200,5 @@ def _trouble(folder: Path, size: int) -> str | None:
             pass
     except OSError as error:
         return error.strerror or type(error).__name__
-    # Asked beforehand: a full disk under a memory map is not an error but the end of the process.
     free = shutil.disk_usage(folder).free
     return None if free > size else f"{size / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free"

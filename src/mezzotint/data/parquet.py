@@ -22,9 +22,11 @@ import pyarrow.parquet as pq
 from mezzotint.data.encoded import Encoded, Say
 from mezzotint.data.splits import SPLIT_NAMES
 from mezzotint.data.tables import ROWS, Features, Table, is_image, read_tables
-from mezzotint.errors import InputError
+from mezzotint.errors import InputError, is_out_of_memory
 
 __all__ = ["parquet_files", "read_parquet"]
+
+BUFFER = 1 << 20  # bytes of a column read at a time
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -74,7 +76,8 @@ def _split(file: Path) -> str:
 
 def _pieces(files: list[Path], column: str) -> Iterator[pa.Array]:
     for file in files:
-        with _readable(file), pq.ParquetFile(file) as table:
+        # Not ahead: pyarrow would hold a column of the whole file before its first batch.
+        with _readable(file), pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER) as table:
             if column not in table.schema_arrow.names:
                 raise InputError(f"{file} lacks the column {column} that {files[0]} has: add it")
             for batch in table.iter_batches(ROWS, columns=[column]):
@@ -109,4 +112,6 @@ def _readable(file: Path) -> Iterator[None]:
     except InputError:
         raise
     except (pa.ArrowException, OSError, json.JSONDecodeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"{file} is not a readable parquet file: fetch it again") from error

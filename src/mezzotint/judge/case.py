@@ -109,9 +109,10 @@ def gather(question: Question, clock: Clock, say: Say) -> Case:
     parts, path = question.parts(), question.subject
     if not path.exists():
         raise InputError(f"{path} does not exist: give a run, a folder of images or an .npz")
-    against = (
-        load(question.against, data_dir=question.data_dir, say=say) if question.against else None
-    )
+    against = None
+    if question.against:
+        with current().in_turn():  # the first decodes it, the others find it
+            against = load(question.against, data_dir=question.data_dir, say=say)
     stream = _stream(question, against, say) if Run.is_at(path) else None
     data = stream.data if stream else against
     if data is None:

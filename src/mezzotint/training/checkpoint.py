@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mezzotint.errors import InputError
 
-__all__ = ["Checkpoint", "previous", "read", "recover", "write", "write_bytes"]
+__all__ = ["Checkpoint", "previous", "read", "recover", "restore", "write", "write_bytes"]
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,14 @@ def recover(path: Path) -> tuple[Checkpoint, str | None]:
                 f"{error}; and {second}: restore either from a copy, or train anew with another "
                 "--out"
             ) from second
+
+
+def restore(path: Path) -> None:
+    """Put the backup in the place of a checkpoint that cannot be read; OSError passes.
+
+    Else the next `write` would make that one the backup, and for a moment nothing would be whole.
+    """
+    _keep(previous(path), path)
 
 
 def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
