@@ -1,6 +1,7 @@
 """The ruler that the benchmarks share: Frechet distance of classifier features, and what is read.
 
-Against the test split, by the set's pinned classifier, as `mezzotint evaluate` does it; the floor
+Against the whole test split, by the set's pinned classifier (`mezzotint evaluate` takes as many
+test images as there are samples, so its numbers of few samples are larger); the floor
 is the same distance of as many real train images, since n moves both.
 """
 

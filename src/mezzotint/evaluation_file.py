@@ -13,7 +13,7 @@ from mezzotint.errors import InputError
 from mezzotint.imaging import replacing
 from mezzotint.verdict import verdict
 
-__all__ = ["add_part", "evaluation_of", "hardware", "keep"]
+__all__ = ["add_part", "differing", "evaluation_of", "hardware", "keep"]
 
 Json = dict[str, Any]
 
@@ -39,6 +39,16 @@ def keep(folder: Path, result: Json) -> Json:
     return result
 
 
+def differing(folder: Path, result: Json) -> list[str]:
+    """In what an evaluation that lies there differs, so that it cannot be joined."""
+    try:
+        earlier = evaluation_of(folder)
+    except InputError:
+        return []
+    ours, theirs = ({**found["subject"], "data": found["against"]} for found in (result, earlier))
+    return sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
+
+
 def add_part(folder: Path, name: str, value: Json) -> None:
     """Put one more part, such as `selection`, into the evaluation that lies in a folder."""
     file = folder / "evaluation.json"
@@ -56,7 +66,7 @@ def _joined(file: Path, result: Json) -> Json:
         earlier = evaluation_of(file)
     except InputError:
         return result
-    if any(earlier.get(key) != result[key] for key in ("subject", "against")):
+    if differing(file.parent, result):
         # A selection from the same weights stays.
         same = earlier.get("selection", {}).get("hash") == result["subject"].get("hash", "")
         return {**result, "selection": earlier["selection"]} if same else result

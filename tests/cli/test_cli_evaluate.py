@@ -149,6 +149,14 @@ def test_a_second_evaluation_adds_to_the_first_and_draws_nothing_anew(
     assert second["metrics"]["accuracy"] == first["metrics"]["accuracy"]
 
 
+def test_an_evaluation_of_other_settings_is_replaced_not_without_a_word(cli, digits_run):
+    cli("evaluate run --metrics accuracy")
+    answer = cli("evaluate run --metrics distinct --guidance 2 --n 50")
+    assert "run holds an evaluation of other data, guidance, n, which this one will" in answer.err
+    assert set(written(digits_run)["metrics"]) == {"distinct"}
+    assert "holds an evaluation" not in cli("evaluate run --metrics kd --guidance 2 --n 50").err
+
+
 def test_copies_of_training_images_are_flagged_and_held_out_images_are_not(
     cli, tmp_path, digits, real
 ):

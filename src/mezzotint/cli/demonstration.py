@@ -1,5 +1,7 @@
 """`mezzotint demo`: the whole path on the embedded digits, for a first look."""
 
+import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,14 @@ def demo(out: Path, say: Callable[[str], None]) -> tuple[dict[str, Any], bool]:
     }, False
 
 
+def _command() -> str:
+    """What to type for mezzotint: in a new environment it is not on the path."""
+    called = Path(sys.argv[0])
+    if shutil.which("mezzotint") or called.name != "mezzotint":
+        return "mezzotint"
+    return str(called)
+
+
 def _spread(distances: Any) -> dict[str, float]:
     return {
         "min": round(float(distances.min()), 2),
@@ -79,6 +89,6 @@ def demo_text(result: Mapping[str, Any]) -> str:
         ),
         "look at:",
         *(f"  {name:<16} {path}" for name, path in result["pictures"].items()),
-        f"more: mezzotint sample {result['run']} --label 5 --seeds 10 --out fives.png",
+        f"more: {_command()} sample {result['run']} --label 5 --seeds 10 --out fives.png",
     ]
     return "\n".join(lines)

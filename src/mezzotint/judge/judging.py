@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mezzotint.evaluation import measures
-from mezzotint.evaluation_file import hardware, keep
+from mezzotint.evaluation_file import differing, hardware, keep
 from mezzotint.judge import parts
 from mezzotint.judge.case import Clock, gather
 from mezzotint.judge.question import Question
@@ -34,6 +34,12 @@ def judge(question: Question, say: Callable[[str], None]) -> Json:
         },
         "metrics": metrics,
     }
+    out = case.pictures.out
+    if out is not None and (names := differing(out, result)):
+        say(
+            f"{out} holds an evaluation of other {', '.join(names)}, which this one will replace: "
+            "--out keeps both"
+        )
     if case.samples.probabilities is not None and case.samples.labels is not None:
         result |= parts.judge_classes(case)
     if "memorisation" in asked:
@@ -59,4 +65,4 @@ def judge(question: Question, say: Callable[[str], None]) -> Json:
         "hardware": hardware(),
         "command": question.command,
     }
-    return result if case.pictures.out is None else keep(case.pictures.out, result)
+    return result if out is None else keep(out, result)
