@@ -27,7 +27,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Ruler:
-    """A data set's test split, read once, for samples of a number."""
+    """A data set's held-out images, read once, for samples of a number."""
 
     data: ImageSet
     n: int
@@ -36,11 +36,11 @@ class Ruler:
     floor: float
 
     @staticmethod
-    def of(source: str, n: int) -> "Ruler":
+    def of(source: str, n: int, split: str = "test") -> "Ruler":
         data = load(source)
         classifier = classifier_for(data, print)
         reference = Reference.of(
-            data, classifier, classifier, n=len(data.splits["test"]), anchors=()
+            data, classifier, classifier, n=len(data.splits[split]), split=split, anchors=()
         )
         real = moments(reference.real.features)
         train = moments(reference.floor.features[:n])

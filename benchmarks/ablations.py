@@ -1,0 +1,181 @@
+"""The recipe, one change at a time: what it brings for the same time, over seeds.
+
+    python benchmarks/ablations.py fashion-mnist --images 30000 --seeds 0 1 2 --out runs/ablations
+    python benchmarks/ablations.py fashion-mnist --only 'levels|paired' --out runs/ablations
+
+Every variant trains the source's preset without guidance, of which the default sees `--images`;
+one whose network costs more FLOPs an image sees fewer, so that all take about the same time. Its
+samples, drawn with the preset's sampler at scale 1, are held against the *validation* split. What
+was measured is kept beside each run, and the same command goes on where it stopped.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch.utils.flop_counter import FlopCounterMode
+
+import mezzotint.api
+from mezzotint.config import (
+    Config,
+    build_denoiser,
+    load_preset,
+    override,
+    parse_config,
+    with_deviation,
+)
+from mezzotint.diffusion import Condition
+from mezzotint.model import Drawing
+from mezzotint.start import recommended
+from mezzotint.training import loop
+from mezzotint.training.batches import Batch, next_batch
+from quality import Ruler
+
+PLAIN = ("training.guidance=1", "sampling.guidance=1")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is changed: settings, or for an experiment the drawing of batches."""
+
+    name: str
+    settings: tuple[str, ...] = ()
+    changed: Callable[[Batch], Batch] | None = None
+
+
+def paired(batch: Batch) -> Batch:
+    """The batch with its noise dealt out within each class so that it lies near its images.
+
+    Minibatch optimal transport (Pooladian et al. 2023, arXiv 2304.14772; Tong et al. 2023,
+    2302.00482), here of x0 and eps. The ODE of the sampler holds for any coupling of the two.
+    """
+    x0, eps = batch.x0.flatten(1), batch.eps.flatten(1)
+    labels, order = batch.condition.factors["label"], torch.arange(len(x0))
+    for label in labels.unique():
+        own = torch.nonzero(labels == label)[:, 0]
+        _, columns = linear_sum_assignment(torch.cdist(x0[own], eps[own]).square().numpy())
+        order[own] = own[torch.from_numpy(columns)]
+    return dataclasses.replace(batch, eps=batch.eps[order])
+
+
+def widths(*levels: int) -> tuple[str, ...]:
+    """The preset's levels of other widths."""
+    rest = ("blocks = 1", "blocks = 2", "blocks = 2, attention = true")
+    each = (f"{{ width = {width}, {more} }}" for width, more in zip(levels, rest, strict=True))
+    return (f"network.levels=[{', '.join(each)}]",)
+
+
+def levels(mean: float, kind: str = "log-normal") -> tuple[str, ...]:
+    base = f'{{kind = "log-normal", mean = {mean}, std = 1.4}}'
+    learned = f'{{kind = "learned", base = {base}}}'
+    return (f"objective.schedule={learned if kind == 'learned' else base}",)
+
+
+VARIANTS = (
+    Variant("none"),
+    Variant("learned schedule", levels(-0.8, "learned")),
+    Variant("levels: mean -0.4", levels(-0.4)),
+    Variant("levels: mean -1.2", levels(-1.2)),
+    Variant("levels 24, 48, 96 wide", widths(24, 48, 96)),
+    Variant("levels 48, 96, 192 wide", widths(48, 96, 192)),
+    Variant("noise paired within the class", changed=paired),
+    Variant("batch 128", ("training.batch=128",)),
+    Variant("average of twice the width", ("training.ema=0.2",)),
+)
+
+
+def cost(config: Config) -> int:
+    """FLOPs of one evaluation of one image of 28x28x1 and ten classes."""
+    denoiser = build_denoiser(config, 1, 10)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        label = Condition({"label": torch.zeros(1, dtype=torch.int64)})
+        denoiser(torch.zeros(1, 1, 28, 28), torch.ones(1), label)
+    return counter.get_total_flops()
+
+
+def measured(variant: Variant, ruler: Ruler, images: int, seed: int, out: Path) -> Any:
+    """Train, draw, measure; or what was measured before."""
+    place = out / re.sub(r"\W+", "-", variant.name) / str(seed)
+    kept = place / "ablation.json"
+    asked = {"images": images, "n": ruler.n}
+    if kept.exists() and (found := json.loads(kept.read_text()))["asked"] == asked:
+        return found
+    settings = (*PLAIN, f"training.seed={seed}", *variant.settings)
+    with drawn_otherwise(variant):
+        run = mezzotint.api.train(
+            ruler.data.name, out=place, budget=f"{images}images", settings=settings
+        )
+    labels = torch.arange(ruler.n) % len(ruler.data.classes)
+    quality = ruler.measure(mezzotint.api.load(run).draw(Drawing.of(labels, seed)), labels)
+    rows = map(json.loads, run.metrics.read_text().splitlines())
+    losses = [row["loss"] for row in rows if row["kind"] == "validation"]
+    found = {
+        "asked": asked,
+        "images": run.images_seen(),
+        "loss": losses[-1],
+        "above": quality.above,
+        "accuracy": quality.accuracy,
+    }
+    kept.write_text(json.dumps(found))
+    return found
+
+
+@contextlib.contextmanager
+def drawn_otherwise(variant: Variant) -> Iterator[None]:
+    if variant.changed is None:
+        yield
+        return
+    change = variant.changed
+    with mock.patch.object(loop, "next_batch", lambda *given: change(next_batch(*given))):
+        yield
+
+
+def cell(values: list[float], form: str) -> str:
+    """Mean and, of several, the standard deviation."""
+    spread = f" ± {statistics.stdev(values):{form}}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{form}}{spread}"
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("source")
+    parser.add_argument("--images", type=int, default=30_000, help="that the default sees")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--n", type=int, default=2500, help="samples")
+    parser.add_argument("--only", default="", help="variants that this regular expression finds")
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    ruler = Ruler.of(asked.source, asked.n, "validation")
+    preset = load_preset(recommended(asked.source))
+
+    def flop(variant: Variant) -> int:
+        table = override(preset, [*PLAIN, *variant.settings])
+        return cost(parse_config(with_deviation(table, 0.5), Config))
+
+    usual = flop(VARIANTS[0])
+    print("| change | images | validation loss | distance above the floor | accuracy |")
+    print("|---" * 5 + "|")
+    for variant in VARIANTS:
+        if not re.search(asked.only, variant.name):
+            continue
+        images = round(asked.images * usual / flop(variant))
+        rows = [measured(variant, ruler, images, seed, asked.out) for seed in asked.seeds]
+        cells = [cell([row[k] for row in rows], f) for k, f in FORMS.items()]
+        print(f"| {variant.name} | {rows[0]['images']:,} | {' | '.join(cells)} |", flush=True)
+
+
+FORMS = {"loss": ".4f", "above": ".3f", "accuracy": ".3f"}
+
+if __name__ == "__main__":
+    main()
