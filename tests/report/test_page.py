@@ -548,6 +548,14 @@ def test_what_is_missing_comes_with_its_command(tmp_path):
     assert commands.keys() >= {"Samples", "The process", "Metrics", "Classes", "CLIP", "Selection"}
 
 
+def test_an_evaluation_that_is_gone_is_missed(run):
+    page, _ = page_of(run)
+    assert "evaluation.json is missing" not in page.text
+    (run / "evaluation.json").unlink()
+    page, _ = page_of(run)
+    assert "evaluation.json is missing, though its pictures are there" in page.text
+
+
 def test_half_characters_do_not_stop_a_report(run):
     judged(run, {"verdict": ["half a character: \ud800."]})
     assert "half a character: ?." in section(page_of(run)[0], "Summary").text

@@ -145,6 +145,8 @@ def read(run: Path) -> Reading:
     rows: list[dict[str, Any]] = []
     if (run / "checkpoints").is_dir():
         notes += [f"{file.name} is missing." for file in (toml, jsonl) if not file.is_file()]
+    if not judged.is_file() and any((run / "evaluation").glob("*.png")):
+        notes.append("evaluation.json is missing, though its pictures are there: evaluate again.")
     if jsonl.is_file():
         rows, damaged = seal.rows(jsonl)
         if damaged:
