@@ -278,7 +278,9 @@ class Run:
         world = current()
         while True:
             saved, notice = checkpoints.recover(file)
-            seen = float(saved.facts["images_seen"])
+            seen = saved.facts.get("images_seen")
+            if not isinstance(seen, int):
+                raise InputError(f"{file} does not say how many images were seen: it is not ours")
             if not world.any(world.same(seen) != seen):
                 return saved, notice
 

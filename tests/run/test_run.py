@@ -112,6 +112,17 @@ def test_a_checkpoint_cut_in_half_falls_back_and_says_so(tmp_path):
     assert run.images_seen() == 96
 
 
+def test_a_checkpoint_with_other_facts_is_refused(tmp_path):
+    request = Request("digits", tmp_path / "run", budget="32images", settings=TINY)
+    run, data = prepare(request, lambda line: None)
+    list(advance(run, data))
+    saved = checkpoint.read(run.last)
+    for seen in (None, "32", [32]):
+        checkpoint.write(run.last, saved.tensors, {**saved.facts, "images_seen": seen})
+        with pytest.raises(InputError, match="how many images"):
+            run.model()
+
+
 def collect(source, into):
     for record in source:
         into.append(record)
