@@ -45,8 +45,7 @@ def differing(folder: Path, result: Json) -> list[str]:
         earlier = evaluation_of(folder)
     except InputError:
         return []
-    ours, theirs = ({**found["subject"], "data": found["against"]} for found in (result, earlier))
-    return sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
+    return _differing(earlier, result) if "subject" in earlier else []  # else a selection alone
 
 
 def add_part(folder: Path, name: str, value: Json) -> None:
@@ -60,13 +59,24 @@ def _write(folder: Path, result: Json) -> None:
         file.write(json.dumps(seal.sealed(result), indent=1).encode())
 
 
+def _differing(earlier: Json, result: Json) -> list[str]:
+    ours, theirs = (
+        {
+            **(subject if isinstance(subject := found.get("subject"), dict) else {}),
+            "data": found.get("against"),
+        }
+        for found in (result, earlier)
+    )
+    return sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
+
+
 def _joined(file: Path, result: Json) -> Json:
     """With the parts of an earlier evaluation of the same images, where it made others."""
     try:
         earlier = evaluation_of(file)
     except InputError:
         return result
-    if differing(file.parent, result):
+    if _differing(earlier, result):
         # A selection from the same weights stays.
         same = earlier.get("selection", {}).get("hash") == result["subject"].get("hash", "")
         return {**result, "selection": earlier["selection"]} if same else result

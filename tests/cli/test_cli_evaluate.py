@@ -13,6 +13,7 @@ from mezzotint.data import load
 from mezzotint.evaluation import scorers, small_clip
 from mezzotint.evaluation.cas import Cas
 from mezzotint.evaluation.features import shipped
+from mezzotint.evaluation_file import add_part
 from mezzotint.model import Model
 
 QUICK = "--metrics fd,kd,coverage,accuracy,score,distinct"
@@ -155,6 +156,17 @@ def test_an_evaluation_of_other_settings_is_replaced_not_without_a_word(cli, dig
     assert "run holds an evaluation of other data, guidance, n, which this one will" in answer.err
     assert set(written(digits_run)["metrics"]) == {"distinct"}
     assert "holds an evaluation" not in cli("evaluate run --metrics kd --guidance 2 --n 50").err
+
+
+def test_a_selection_that_came_first_stays_and_is_no_other_evaluation(cli, digits_run):
+    hashed = result(cli("evaluate run --metrics distinct --json"))["subject"]["hash"]
+    (digits_run / "evaluation.json").unlink()
+    chosen = {"hash": hashed, "rows": []}
+    add_part(digits_run, "selection", chosen)
+    answer = cli("evaluate run --metrics accuracy --json")
+    assert "holds an evaluation" not in answer.err
+    assert set(result(answer)["metrics"]) == {"accuracy"}
+    assert written(digits_run)["selection"] == chosen
 
 
 def test_copies_of_training_images_are_flagged_and_held_out_images_are_not(

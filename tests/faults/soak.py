@@ -43,8 +43,8 @@ def soaked(n: int, place: Path, seed: int) -> Iterator[str]:
         if minutes > looks + 1 and last(out).exists():
             looks += 1
             drawn = place / f"{looks}.npz"
-            for verb, *words in ("sample", "--n", 10, "--out", drawn), ("report",):
-                ending = command(verb, out, *words)
+            for verb, *rest in ("sample", "--n", 10, "--out", drawn), ("report",):
+                ending = command(verb, out, *rest)
                 if ending.code != 0:
                     yield f"BAD: {verb} ended with {ending.code}: {ending.said}"
         time.sleep(2)

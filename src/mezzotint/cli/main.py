@@ -483,15 +483,19 @@ def _complain(message: str) -> int:
     if len(line) > LONGEST:  # somebody's value or file is in it
         line = f"{line[: LONGEST * 2 // 3]} … {line[-LONGEST // 3 :]}"
     who = "" if _first() else f"rank {os.environ['RANK']}: "
-    with contextlib.suppress(OSError):  # nobody can be told that it cannot be told
-        print(f"mezzotint: {who}{line}", file=sys.stderr, flush=True)
+    _tell(f"mezzotint: {who}{line}")
     return 2
 
 
 def _say(line: str) -> None:
     if _first():
-        with contextlib.suppress(OSError):
-            print(line, file=sys.stderr, flush=True)
+        _tell(line)
+
+
+def _tell(line: str) -> None:
+    """On standard error; that it is full is nobody's to be told."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _print(result: dict[str, Any], text: Any, as_json: bool) -> None:

@@ -20,7 +20,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -168,9 +168,9 @@ def _keep_measures(path: Path, pixels: Pixels) -> None:
 def _appearing(path: Path) -> Iterator[Path]:
     """A name to write under; the file appears as `path` at the end, or not at all."""
     for left in path.parent.glob(f".{path.name}.*"):
-        with left.open("rb") as file:
+        with suppress(OSError), left.open("rb") as file:  # gone meanwhile, or somebody else's
             if _lock(file):  # by a process that was killed
-                left.unlink(missing_ok=True)
+                left.unlink()
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with temporary.open("xb") as file:
         _lock(file)
