@@ -6,11 +6,13 @@ the standard deviation about `mean`, not the root mean square: for MNIST 0.62, n
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from mezzotint.data.augment import Augment
+from mezzotint.data.styles import Style
 from mezzotint.errors import InputError, suggest
 
 __all__ = ["ImageSet", "find_class"]
@@ -31,6 +33,8 @@ class ImageSet:
     augment      what may be changed in a training image of this set
     fingerprint  hex digest of the source's content, the image shape and the splits; the same
                  on every machine and however the source got there
+    styles       those that were asked for, K of them
+    style_values float64 (N, K), one column for each; nan where it is not known
     """
 
     name: str
@@ -42,6 +46,14 @@ class ImageSet:
     deviation: float
     augment: Augment
     fingerprint: str
+    styles: tuple[Style, ...] = ()
+    style_values: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.float64))
+
+    def styles_of(self, rows: Tensor) -> Tensor:
+        """The styles of some images, float64 (n, K)."""
+        if not self.styles:
+            return torch.zeros(len(rows), 0, dtype=torch.float64)
+        return self.style_values[rows]
 
     @property
     def channels(self) -> int:
