@@ -21,6 +21,7 @@ def train(
     budget: str | None = None,
     limit: int | None = None,
     size: int | None = None,
+    styles: Iterable[str] = (),
     settings: Iterable[str] = (),
     device: str = "auto",
     data_dir: str | Path | None = None,
@@ -33,6 +34,7 @@ def train(
     budget: the run's total: 40s, 10m, 1h, 30epochs, 20000images; None: the preset's.
     limit: train on so many images, classes in balance; None: all.
     size: resize every image to size x size pixels; None: as they are.
+    styles: to learn beside the label, as in ("thickness", "slant"); see `mezzotint data --styles`.
     settings: `key=value` changes of the preset, as in `training.batch=64`.
 
     Returns the run; InputError for whatever cannot work. Interrupt it and call it again.
@@ -44,6 +46,7 @@ def train(
         budget=budget,
         limit=limit,
         size=size,
+        styles=tuple(styles),
         settings=tuple(settings),
         device=device,
         data_dir=Path(data_dir) if data_dir is not None else None,

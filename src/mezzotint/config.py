@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from mezzotint import diffusion
+from mezzotint.data import Style
 from mezzotint.diffusion import Denoiser, Sampler
 from mezzotint.errors import InputError, suggest
 from mezzotint.networks import Block, Embedding, Factor, Level, UNet, UNetSpec
@@ -153,6 +154,9 @@ class Training(Strict):
     drop: float = Field(0.1, ge=0, le=1)
     """Probability of leaving the label free, which guidance needs."""
 
+    drop_style: float = Field(0.1, ge=0, le=1)
+    """Probability of leaving a style free, and again of leaving all of them free together."""
+
     guidance: float = Field(1.0, ge=1, allow_inf_nan=False)
     """Largest scale that is learned, so that sampling needs no second evaluation; 1: none."""
 
@@ -220,6 +224,9 @@ class Sampling(Strict):
 
     guidance: float = Field(1.0, ge=0)
     """1: none, 0: unconditional."""
+
+    style_guidance: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    """Scale of each style, beyond what the label does: 1, or not named: none, 0: not heard."""
 
     interval: tuple[float, float] | None = None
     """Levels low < sigma <= high at which guidance acts; none: all."""
@@ -438,8 +445,10 @@ def with_deviation(table: Mapping[str, Any], deviation: float) -> dict[str, Any]
     return result
 
 
-def build_denoiser(config: Config, channels: int, classes: int) -> Denoiser:
-    """A fresh network and its precondition, for images of so many channels and classes.
+def build_denoiser(
+    config: Config, channels: int, classes: int, styles: Iterable[Style] = ()
+) -> Denoiser:
+    """A fresh network and its precondition, for images of so many channels, classes, styles.
 
     Initial weights come from the training seed; the process's random state stays as it was.
     """
@@ -452,6 +461,7 @@ def build_denoiser(config: Config, channels: int, classes: int) -> Denoiser:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         factors = [Factor("label", classes)]
+        factors += [Factor(s.name, len(s.levels) if s.choice else None) for s in styles]
         if config.training.guidance > 1:
             factors.append(Factor(diffusion.GUIDANCE, None))
         network = UNet(channels, factors, config.network)

@@ -13,7 +13,7 @@ import torch
 from mezzotint.data import ImageSet
 from mezzotint.evaluation.features import classifier_for
 from mezzotint.evaluation.frechet import frechet_distance, moments
-from mezzotint.evaluation.measures import GROUPS, Reference
+from mezzotint.evaluation.measures import GROUPS, Reference, chosen
 from mezzotint.model import Drawing, Model
 from mezzotint.randomness import generator
 
@@ -39,28 +39,28 @@ class Gauge:
     """The reference, read once, and how many samples are drawn each time."""
 
     reference: Reference
-    labels: torch.Tensor
-    """int64 (n,), what is asked for: the reference's own labels, repeated."""
+    drawing: Drawing
+    """What is asked for: the reference's own labels and styles, repeated to n."""
 
     @staticmethod
     def of(data: ImageSet, n: int, say: Callable[[str], None]) -> "Gauge":
         """For n samples; makes the set's classifier if there is none yet."""
         classifier = classifier_for(data, say)
         reference = Reference.of(data, classifier, classifier, n=n, split="validation", anchors=())
-        labels = reference.real.labels
-        assert labels is not None
-        return Gauge(reference, labels[torch.arange(n) % len(labels)])
+        picks = chosen(data, "validation", n, seed=0)
+        rows = picks[torch.arange(n) % len(picks)]
+        return Gauge(reference, Drawing.of(data.labels[rows], 0, data.styles_of(rows)))
 
     def cost(self, model: Model) -> float:
         """Seconds that a measurement will take, about."""
         started = time.perf_counter()
-        probe = min(PROBE, len(self.labels))
-        _draw(model, self.labels[:probe])
-        return (time.perf_counter() - started) / probe * len(self.labels)
+        probe = self.drawing[:PROBE]
+        _draw(model, probe)
+        return (time.perf_counter() - started) / len(probe) * len(self.drawing)
 
     def measure(self, model: Model) -> dict[str, float]:
         """The numbers of `BETTER` for samples of a model; fd only where there are enough."""
-        samples = self.reference.read(_draw(model, self.labels), self.labels)
+        samples = self.reference.read(_draw(model, self.drawing), self.drawing.labels)
         draws = generator("gauge")
         values: dict[str, float] = {}
         if (
@@ -76,6 +76,6 @@ class Gauge:
         return values
 
 
-def _draw(model: Model, labels: torch.Tensor) -> torch.Tensor:
+def _draw(model: Model, drawing: Drawing) -> torch.Tensor:
     few = model.changed(evaluations=min(EVALUATIONS, model.sampling.evaluations))
-    return few.draw(Drawing.of(labels))
+    return few.draw(drawing)

@@ -7,14 +7,14 @@ to within one grey level (the same chunk size gives the same bytes).
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mezzotint.config import Sampling, parse_config, sampler_named
-from mezzotint.data import find_class
+from mezzotint.data import Style, find_class
 from mezzotint.diffusion import (
     Condition,
     Denoise,
@@ -57,14 +57,18 @@ class Drawing:
     keys: Sequence[tuple[int, int]]
     """(seed, i) of every image, which decides its noise."""
 
+    styles: Tensor | None = None
+    """float64 (N, K) for the K styles of the model, nan where free; None: all free."""
+
     @staticmethod
-    def of(labels: Tensor, seed: int = 0) -> "Drawing":
+    def of(labels: Tensor, seed: int = 0, styles: Tensor | None = None) -> "Drawing":
         """Images 0 … N - 1 of one seed."""
-        return Drawing(labels, [(seed, i) for i in range(len(labels))])
+        return Drawing(labels, [(seed, i) for i in range(len(labels))], styles)
 
     def __getitem__(self, rows: slice) -> "Drawing":
         """Some of the images."""
-        return Drawing(self.labels[rows], self.keys[rows])
+        styles = self.styles[rows] if self.styles is not None else None
+        return Drawing(self.labels[rows], self.keys[rows], styles)
 
     def __len__(self) -> int:
         """How many images."""
@@ -89,11 +93,14 @@ class Model:
 
     deviation: float
     compute: Compute = Compute()
-    guidable: bool = True
-    """Whether labels were left out in training now and then; guidance means nothing without."""
+    freed: Collection[str] = ("label",)
+    """Factors left out in training now and then; guidance by others means nothing."""
 
     learned: float = 1.0
     """The largest scale of guidance that costs no second evaluation."""
+
+    styles: tuple[Style, ...] = ()
+    """What else than a label it can be asked for."""
 
     def sample(
         self,
@@ -101,15 +108,18 @@ class Model:
         n: int = 1,
         *,
         seed: int = 0,
+        styles: Mapping[str, str | float] = {},  # noqa: B006 - never changed
         watch: Callable[[int], None] = lambda done: None,
         **changes: object,
     ) -> Tensor:
         """Draw n images, uint8 (n, C, H, W); without a label, the classes in equal shares.
 
+        `styles` are asked for by name: a level ("thick") or a number in the style's own unit.
         `changes` are fields of `Sampling`: sampler, evaluations, guidance, interval, ….
         `watch` is called with the number of images done.
         """
-        return self.changed(**changes).draw(Drawing.of(self.labels(label, n), seed), watch)
+        drawing = Drawing.of(self.labels(label, n), seed, self.style_values(styles, n))
+        return self.changed(**changes).draw(drawing, watch)
 
     def changed(self, **changes: object) -> "Model":
         """The same model with other sampling settings; InputError for one that is not known."""
@@ -132,6 +142,39 @@ class Model:
     def label_index(self, label: str | int) -> int:
         """The class that a name or a number means."""
         return find_class(self.classes, label)
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """The names of its styles."""
+        return tuple(style.name for style in self.styles)
+
+    def style_index(self, name: str) -> int:
+        """Which of its styles a name means; InputError says which there are."""
+        names = self.asks
+        if not names:
+            raise InputError(
+                f"no style '{name}': this model was trained without styles; train one with "
+                f"--style {name}"
+            )
+        if name not in names:
+            raise InputError(f"this model knows no style '{name}': {suggest(name, names)}")
+        return names.index(name)
+
+    def style_values(self, asked: Mapping[str, str | float], n: int = 1) -> Tensor:
+        """The same styles for n images, float64 (n, K); nan for those that are not asked for."""
+        values = torch.full((len(self.styles),), torch.nan, dtype=torch.float64)
+        for name, value in asked.items():
+            index = self.style_index(name)
+            values[index] = self.styles[index].asked(str(value))
+        return values.expand(n, -1).clone()
+
+    def condition(self, drawing: Drawing) -> Condition:
+        """What a drawing asks of the network."""
+        table = drawing.styles
+        if table is None:
+            table = self.style_values({}, len(drawing))
+        styles = {s.name: s.standard(table[:, k]) for k, s in enumerate(self.styles)}
+        return Condition({"label": drawing.labels, **styles}).to(self.compute.device)
 
     def ladder(self) -> Tensor:
         """The levels that will be visited, float64 (steps + 1,)."""
@@ -200,7 +243,7 @@ class Model:
         levels = self.ladder().to(device, kind)
         mean, deviation = self._start()
         x = begin(noise(), levels[0], mean, deviation)
-        denoise = self._denoise(Condition({"label": drawing.labels.to(device)}))
+        denoise = self._denoise(self.condition(drawing))
         sampler = sampler_named(self.sampling.sampler)
         self.denoiser.eval()
         yield Step(levels[0], x, torch.full_like(x, self.mean))
@@ -209,14 +252,22 @@ class Model:
     def _denoise(self, condition: Condition) -> Denoise:
         """The denoiser as the sampler shall see it: conditioned, guided, in our precision."""
         settings = self.sampling
-        if settings.guidance != 1 and not self.guidable:
+        if settings.guidance != 1 and "label" not in self.freed:
             raise InputError(
                 f"guidance {settings.guidance:g} needs a model that was trained without labels "
                 "now and then; this one had training.drop = 0: leave --guidance at 1"
             )
+        for name, scale in settings.style_guidance.items():
+            self.style_index(name)
+            if scale != 1 and name not in self.freed:
+                raise InputError(
+                    f"guidance by {name} needs a model that was trained without it now and then; "
+                    "this one had training.drop_style = 0: leave --style-guidance away"
+                )
         learned = max(1.0, min(settings.guidance, self.learned))
         denoiser = told(self.denoiser, learned) if learned > 1 else self.denoiser
-        denoise = guide(denoiser, condition, {"label": settings.guidance / learned})
+        scales = {**settings.style_guidance, "label": settings.guidance / learned}
+        denoise = guide(denoiser, condition, scales)
         if settings.interval is not None:
             denoise = within(denoise, bind(self.denoiser, condition), *settings.interval)
         return self._precise(clip(denoise) if settings.clip else denoise)

@@ -11,7 +11,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ import torch
 
 from mezzotint import seal
 from mezzotint.config import Config, Strict, build_denoiser, parse_config, parse_toml, to_table
-from mezzotint.data import ImageSet
+from mezzotint.data import ImageSet, Style
 from mezzotint.diffusion import Denoiser
 from mezzotint.errors import InputError
 from mezzotint.machine import DEVICES, Compute, Precision, choose
@@ -56,6 +56,7 @@ class Origin(Strict):
     preset: str
     size: int | None = None
     limit: int | None = None
+    styles: tuple[str, ...] = ()
     suited_from: int = 0
     """The budget from which the preset is as it was then, in images; 0: as it always is."""
 
@@ -73,6 +74,7 @@ class DataFacts(Strict):
     validation: int
     test: int
     fingerprint: str
+    styles: tuple[Style, ...] = ()
 
     @staticmethod
     def of(data: ImageSet) -> "DataFacts":
@@ -88,7 +90,12 @@ class DataFacts(Strict):
             validation=len(data.splits["validation"]),
             test=len(data.splits["test"]),
             fingerprint=data.fingerprint,
+            styles=data.styles,
         )
+
+    def denoiser(self, config: Config) -> Denoiser:
+        """A fresh one for such data; see `build_denoiser`."""
+        return build_denoiser(config, self.channels, len(self.classes), self.styles)
 
 
 class Machine(Strict):
@@ -139,7 +146,7 @@ class RunConfig(Config):
     machine: Machine
 
 
-def plan_of(config: Config, images: int) -> Plan:
+def plan_of(config: Config, images: int, styles: Iterable[Style] = ()) -> Plan:
     """What a configuration asks of the training loop, for a budget of so many images."""
     t, objective = config.training, config.objective
     return Plan(
@@ -150,7 +157,8 @@ def plan_of(config: Config, images: int) -> Plan:
         weight=objective.weight,
         learning_rate=t.learning_rate,
         rate=t.rate,
-        drop={"label": t.drop},
+        drop={"label": t.drop, **{style.name: t.drop_style for style in styles}},
+        alone=t.drop_style,
         guidance=t.guidance,
         guidance_after=t.guidance_after,
         clip=t.clip,
@@ -227,7 +235,8 @@ class Run:
 
     def plan(self) -> Plan:
         """What the configuration asks of the training loop."""
-        return plan_of(self.config, self.config.machine.images)
+        config = self.config
+        return plan_of(config, config.machine.images, config.data.styles)
 
     def fresh_state(self) -> TrainState:
         """A training that has not begun."""
@@ -261,7 +270,7 @@ class Run:
                 "with --checkpoint best"
             )
         facts, compute = self.config.data, self.config.machine.here(pick.device)
-        denoiser = build_denoiser(self.config, facts.channels, len(facts.classes))
+        denoiser = facts.denoiser(self.config)
         try:
             denoiser.network.load_state_dict(saved.part(pick.weights))
         except RuntimeError as error:
@@ -295,8 +304,9 @@ class Run:
             classes=facts.classes,
             mean=facts.mean,
             deviation=facts.deviation,
+            styles=facts.styles,
             compute=compute,
-            guidable=self.config.training.drop > 0,
+            freed=[name for name, rate in plan.drop.items() if rate > 0],
             learned=plan.guidance if plan.learns_guidance(images_seen) else 1.0,
         )
 
@@ -326,7 +336,7 @@ def _read_config(file: Path) -> RunConfig:
 
 def fresh_state(config: Config, facts: DataFacts, compute: Compute) -> TrainState:
     """A training that has not begun, for a configuration and data of those facts."""
-    denoiser = build_denoiser(config, facts.channels, len(facts.classes)).to(compute.device)
+    denoiser = facts.denoiser(config).to(compute.device)
     settings = config.training
     bf16 = compute.precision == "bfloat16"
     kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {

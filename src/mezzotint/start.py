@@ -17,7 +17,6 @@ from mezzotint import kernels
 from mezzotint.config import (
     Budget,
     Config,
-    build_denoiser,
     load_preset,
     override,
     parse_config,
@@ -70,6 +69,7 @@ class Request:
     budget: str | None = None
     limit: int | None = None
     size: int | None = None
+    styles: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     device: str = "auto"
     data_dir: Path | None = None
@@ -102,6 +102,7 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
             request.source,
             size=request.size,
             limit=request.limit,
+            styles=request.styles,
             data_dir=request.data_dir,
             say=say,
         )
@@ -111,13 +112,14 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
             "bring more images"
         )
     config = parse_config(with_deviation(table, data.deviation), Config)
-    build_denoiser(config, data.channels, len(data.classes))  # refuses what cannot work
     facts = DataFacts.of(data)
+    facts.denoiser(config)  # refuses what cannot work
     origin = Origin(
         source=request.source,
         preset=preset,
         size=request.size,
         limit=request.limit,
+        styles=request.styles,
         suited_from=suited,
     )
     if found is not None:
@@ -190,8 +192,9 @@ def _refuse_other(found: Run, config: Config, origin: Origin, facts: DataFacts) 
     # The data's fingerprint says more than how its folder was written.
     apart = ("training.budget", "machine.", "origin.")
     wrong = [key for key in differing if not key.startswith(apart)]
-    if "data.fingerprint" in wrong:  # what was said of the data explains what was measured of it
-        said = ("origin.source", "origin.size", "origin.limit")
+    if {"data.fingerprint", "data.styles"} & set(wrong):
+        # What was said of the data explains what was measured of it.
+        said = ("origin.source", "origin.size", "origin.limit", "origin.styles")
         wrong = [key for key in said if key in differing] + wrong
     if wrong:
         key = wrong[0]
@@ -334,7 +337,7 @@ def training_steps(config: Config, data: ImageSet, compute: Compute) -> Iterator
     """Real training steps on a throw-away copy, without end: the seconds that each took."""
     state = fresh_state(config, DataFacts.of(data), compute)
     plan = dataclasses.replace(
-        plan_of(config, 1 << 40), validate_every=1 << 40, guidance_after=0.0
+        plan_of(config, 1 << 40, data.styles), validate_every=1 << 40, guidance_after=0.0
     )
     start = time.perf_counter()
     for record in train(state, data, plan, compute):

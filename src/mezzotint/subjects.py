@@ -6,7 +6,6 @@ kept in blocks under RUN/evaluation/drawn/ (which may be deleted at any time), s
 evaluation goes on, and a larger n draws only the blocks that are missing or too short.
 """
 
-import dataclasses
 import hashlib
 import json
 import time
@@ -60,6 +59,9 @@ class Subject:
     facts: Mapping[str, Any]
     """Where they come from, as plain JSON."""
 
+    styles: Mapping[str, Tensor] = field(default_factory=dict)
+    """What was asked of each image beside its label, float64 (N,) by name; nan: nothing."""
+
 
 @dataclass(frozen=True)
 class RunSubject:
@@ -74,9 +76,10 @@ class RunSubject:
 
     def drawing(self, n: int) -> Drawing:
         """The first n of the stream."""
-        labels = self.data.labels[self.data.splits["train"]]
-        order = torch.randperm(len(labels), generator=generator("asked for", self.seed))
-        return Drawing.of(labels[order[torch.arange(n) % len(labels)]], self.seed)
+        train = self.data.splits["train"]
+        order = torch.randperm(len(train), generator=generator("asked for", self.seed))
+        rows = train[order[torch.arange(n) % len(train)]]
+        return Drawing.of(self.data.labels[rows], self.seed, self.data.styles_of(rows))
 
     def samples(self, n: int) -> Subject:
         """The first n samples, drawn or found."""
@@ -94,7 +97,13 @@ class RunSubject:
                 left = (time.monotonic() - started) / drawn * (n - rows.stop)
                 self.say(f"drawn {rows.stop:,} of {n:,} samples, {left:.0f} s left")
             parts.append(part)
-        return Subject(torch.cat(parts), drawing.labels, {**self.facts, "n": n})
+        return Subject(
+            torch.cat(parts), drawing.labels, {**self.facts, "n": n}, self._asked(drawing)
+        )
+
+    def _asked(self, drawing: Drawing) -> dict[str, Tensor]:
+        table = drawing.styles
+        return {} if table is None else dict(zip(self.model.asks, table.T, strict=True))
 
     def _told(self, found: Tensor | None, drawing: Drawing) -> Tensor | None:
         """What the first of several processes found on its disk, for all."""
@@ -123,12 +132,16 @@ class RunSubject:
         except InputError:
             return None
         n = len(drawing)
-        return kept.images[:n] if torch.equal(kept.labels[:n], drawing.labels) else None
+        wanted = [drawing.labels, *self._asked(drawing).values()]
+        own = [kept.labels[:n], *kept.styles[:n].T]
+        same = [torch.equal(a.float(), b.float()) for a, b in zip(own, wanted, strict=False)]
+        return kept.images[:n] if all(same) and len(own) == len(wanted) else None
 
     def _keep(self, images: Tensor, drawing: Drawing, start: int) -> None:
         folder = self._folder
         try:
-            imaging.save_npz(folder / f"{start:08d}.npz", images, drawing.labels, self.facts)
+            path, names = folder / f"{start:08d}.npz", self.model.asks
+            imaging.save_npz(path, images, drawing.labels, self.facts, drawing.styles, names)
         except OSError as error:
             self.say(f"{folder} keeps no samples ({error.strerror}): they are drawn again")
 
@@ -149,7 +162,12 @@ def run_subject(
     if data is None:
         with current().in_turn():  # the first decodes it, the others find it
             data = load(
-                origin.source, size=origin.size, limit=origin.limit, data_dir=data_dir, say=say
+                origin.source,
+                size=origin.size,
+                limit=origin.limit,
+                styles=origin.styles,
+                data_dir=data_dir,
+                say=say,
             )
     model, notices = run.model(pick)
     for notice in notices:
@@ -160,6 +178,7 @@ def run_subject(
             f"has {len(data.classes)} of {_shape(data.images.shape[1:])}: judge it against "
             f"{origin.source}"
         )
+    _refuse_other_choices(path, model, data)
     model = model.changed(**changes)
     facts = {
         "kind": "run",
@@ -169,10 +188,22 @@ def run_subject(
         "images_seen": run.images_seen(pick.checkpoint),
         # A run trained anew at the same place is another one.
         "hash": weights_digest(model.denoiser.network.state_dict()),
-        **to_table(model.sampling),
+        **{name: value for name, value in to_table(model.sampling).items() if value != {}},
         "seed": seed,
     }
     return RunSubject(run, model, data, facts, seed, say)
+
+
+def _refuse_other_choices(path: Path, model: Model, data: ImageSet) -> None:
+    """InputError where the real images' styles cannot be asked of a model."""
+    for ours, theirs in zip(model.styles, data.styles, strict=True):
+        if (ours.name, ours.choice) != (theirs.name, theirs.choice) or (
+            ours.choice and ours.levels != theirs.levels
+        ):
+            raise InputError(
+                f"{path} chooses {ours.name} among {', '.join(ours.levels)}, and {data.name} has "
+                f"{', '.join(theirs.levels)}: judge it against what it was trained on"
+            )
 
 
 def npz_subject(path: Path, data: ImageSet) -> Subject:
@@ -219,7 +250,22 @@ def npz_subject(path: Path, data: ImageSet) -> Subject:
             f"{data.name} are 0 to {len(data.classes) - 1}"
         )
     facts = {"kind": "npz", "path": str(path), "n": len(images)}
-    return checked(Subject(torch.from_numpy(np.ascontiguousarray(images)), found, facts), data)
+    pixels = torch.from_numpy(np.ascontiguousarray(images))
+    return checked(Subject(pixels, found, facts, _asked_styles(arrays, len(images), path)), data)
+
+
+def _asked_styles(arrays: Mapping[str, np.ndarray], n: int, path: Path) -> dict[str, Tensor]:
+    """The styles that an .npz of ours says were asked for; none of others'."""
+    table, names = arrays.get("styles"), arrays.get("style_names")
+    if table is None or names is None or names.size == 0:
+        return {}
+    if table.shape != (n, names.size) or table.dtype.kind not in "fiu":
+        raise InputError(
+            f"{path} holds styles {table.dtype} {table.shape} for {n} images and "
+            f"{names.size} names: they must be numbers, images by names"
+        )
+    columns = torch.from_numpy(table.astype(np.float64)).T
+    return dict(zip(map(str, names.ravel()), columns, strict=True))
 
 
 def folder_subject(path: Path, data: ImageSet, say: Say) -> Subject:
@@ -276,8 +322,11 @@ def limited(subject: Subject, n: int, seed: int) -> Subject:
         return subject
     rows = torch.randperm(total, generator=generator("judged", seed))[:n].sort().values
     labels = subject.labels[rows] if subject.labels is not None else None
-    return dataclasses.replace(
-        subject, images=subject.images[rows], labels=labels, facts={**subject.facts, "n": n}
+    return Subject(
+        subject.images[rows],
+        labels,
+        {**subject.facts, "n": n},
+        {name: values[rows] for name, values in subject.styles.items()},
     )
 
 

@@ -25,6 +25,8 @@ def verdict(result: Json) -> list[str]:
             f"images {share['floor']:.0%}, with one class missing "
             f"{share['anchors']['one class missing']:.0%})."
         )
+    styles = result.get("styles", {}).items()
+    lines += [_followed(name, style) for name, style in styles if style["correlation"] is not None]
     if (worth := metrics.get("cas")) is not None:
         lines.append(
             f"A classifier trained on {worth['protocol']['n']:,} samples reads "
@@ -35,6 +37,15 @@ def verdict(result: Json) -> list[str]:
         lines.append(_sentence(result["memorisation"]["verdict"]))
     lines += result.get("recognition", {}).get("sentences", [])[:1]
     return lines
+
+
+def _followed(name: str, style: Json) -> str:
+    unit = f" {style['unit']}" if style["unit"] else ""
+    return (
+        f"Asked for a {name}, images have it with a correlation of {style['correlation']:.2f} and "
+        f"a mean error of {style['error']:.2g}{unit}; real images of the same classes in random "
+        f"order would be {style['deaf']:.2g}{unit} off."
+    )
 
 
 def _sentence(text: str) -> str:

@@ -106,3 +106,23 @@ def test_moving_to_a_device_keeps_the_values():
     same(example().to("cpu"), example())
     moved = example().to("meta")
     assert {values.device.type for values in moved.factors.values()} == {"meta"}
+
+
+def test_nested_frees_what_stands_behind_a_free_label_and_sometimes_all_styles_together():
+    n = 40_000
+    condition = example(n).drop({"label": 0.1, "style": 0.2}, seeded(4))
+    nested = condition.nested(0.3, seeded(5))
+    free = {name: is_free(values) for name, values in nested.factors.items()}
+    unlabelled = free["label"]
+    assert torch.equal(nested.factors["label"], condition.factors["label"])
+    assert bool((free["style"] & free["colour"])[unlabelled].all())
+    # Elsewhere: a colour is free with all the others, a style also by its own chance.
+    shares = {name: float(free[name][~unlabelled].double().mean()) for name in free}
+    assert shares["colour"] == pytest.approx(0.3, abs=0.012)
+    assert shares["style"] == pytest.approx(1 - 0.7 * 0.8, abs=0.012)
+    kept = ~free["style"]
+    assert torch.equal(nested.factors["style"][kept], condition.factors["style"][kept])
+
+
+def test_nested_with_no_chance_and_no_free_label_is_the_identity():
+    same(example().nested(0.0, seeded()), example())

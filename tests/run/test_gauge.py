@@ -16,7 +16,7 @@ from mezzotint.evaluation.coverage import coverage
 from mezzotint.evaluation.features import shipped
 from mezzotint.evaluation.frechet import frechet_distance, moments
 from mezzotint.gauge import BETTER, EVALUATIONS, Gauge
-from mezzotint.model import Drawing, Model
+from mezzotint.model import Model
 from mezzotint.randomness import generator
 
 TINY = (
@@ -78,7 +78,7 @@ class Painter:
 
 def test_numbers_are_those_of_independent_programs(gauge, model, digits):
     values = gauge.measure(model)
-    images = model.changed(evaluations=EVALUATIONS).draw(Drawing.of(gauge.labels))
+    images = model.changed(evaluations=EVALUATIONS).draw(gauge.drawing)
     classifier = shipped(digits)
     samples = classifier.read(images)
     real = classifier.features(digits.split("validation")[0])
@@ -100,7 +100,7 @@ def test_numbers_are_those_of_independent_programs(gauge, model, digits):
     distance = within(ours) + within(theirs) - 2 * kernel(ours, theirs).mean()
     assert values["kd"] == pytest.approx(distance, rel=1e-6)
 
-    right = (samples.probabilities.argmax(1) == gauge.labels).double().mean()
+    right = (samples.probabilities.argmax(1) == gauge.drawing.labels).double().mean()
     assert values["accuracy"] == pytest.approx(float(right))
 
     draws = generator("gauge")
@@ -113,11 +113,11 @@ def test_numbers_are_those_of_independent_programs(gauge, model, digits):
 
 def test_the_labels_are_those_of_validation_again_and_again(gauge, digits):
     labels = digits.split("validation")[1]
-    assert torch.equal(gauge.labels, torch.cat([labels, labels[:7]]))
+    assert torch.equal(gauge.drawing.labels, torch.cat([labels, labels[:7]]))
     painter = Painter(digits, "test")
     gauge.measure(painter)
     (asked,) = painter.asked
-    assert torch.equal(asked.labels, gauge.labels)
+    assert torch.equal(asked.labels, gauge.drawing.labels)
     assert asked.keys == [(0, i) for i in range(160)]
 
 
@@ -125,7 +125,7 @@ def test_the_labels_are_those_of_validation_again_and_again(gauge, digits):
 def test_a_sample_costs_ten_evaluations_at_most(gauge, model, own, spent):
     calls = []
     hook = model.denoiser.network.register_forward_hook(lambda *given: calls.append(1))
-    small = dataclasses.replace(gauge, labels=gauge.labels[:20])
+    small = dataclasses.replace(gauge, drawing=gauge.drawing[:20])
     try:
         small.measure(model.changed(evaluations=own))
     finally:
@@ -151,7 +151,7 @@ def test_the_same_weights_give_the_same_numbers(gauge, model):
 
 def test_too_few_for_the_rank_have_no_frechet_distance(digits, model):
     small = Gauge.of(digits, 100, silent)
-    assert len(small.labels) == 100
+    assert len(small.drawing) == 100
     assert set(small.measure(model)) == {"kd", "coverage", "accuracy"}
 
 
@@ -168,7 +168,7 @@ def test_the_cost_is_that_of_all_samples(gauge, model, monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     assert gauge.cost(model) == pytest.approx(0.25 * 160)
     assert drawn == [64]
-    few = dataclasses.replace(gauge, labels=gauge.labels[:9])
+    few = dataclasses.replace(gauge, drawing=gauge.drawing[:9])
     assert few.cost(model) == pytest.approx(0.25 * 9)
     assert drawn == [64, 9]
 

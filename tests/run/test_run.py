@@ -321,7 +321,7 @@ def test_out_of_memory_while_drawing_halves_the_chunk(model):
 
 
 def test_guidance_without_free_labels_in_training_is_refused(model):
-    deaf = dataclasses.replace(model, guidable=False)
+    deaf = dataclasses.replace(model, freed=())
     assert torch.equal(deaf.sample(n=2), model.sample(n=2))
     with pytest.raises(InputError, match="training.drop = 0"):
         deaf.sample(n=2, guidance=2.0)

@@ -158,6 +158,13 @@ def train(
     ] = None,
     limit: Limit = None,
     size: Size = None,
+    style: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A style to learn, beside the label: thickness, slant, … (see data --styles) or "
+            "a column of your own. May be repeated."
+        ),
+    ] = None,
     set_: Set = None,
     checkpoint_every: Annotated[
         str, typer.Option(help="Time or images between checkpoints: 60s, 5m, 20000images.")
@@ -172,8 +179,9 @@ def train(
     from mezzotint.start import Request
 
     request = Request(
-        source, out, preset, budget, limit, size, tuple(set_ or ()), device, data_dir, dry_run
-    )
+        source, out, preset, budget, limit, size, tuple(style or ()), tuple(set_ or ()),
+        device, data_dir, dry_run,
+    )  # fmt: skip
     result, interrupted = verbs.train(request, verbs.every(checkpoint_every), _say)
     _print(result, verbs.train_text, as_json)
     if interrupted:
@@ -183,7 +191,9 @@ def train(
 @app.command(
     epilog="Examples:  mezzotint sample runs/digits --n 100 --out grid.png   |   "
     "mezzotint sample runs/fashion --label Sandal --seeds 10 --out sandals.png   |   "
-    "mezzotint sample runs/digits --n 1000 --out images.npz"
+    "mezzotint sample runs/digits --n 1000 --out images.npz   |   "
+    "mezzotint sample runs/mnist --label 5 --style thickness=thick --style slant=-20deg "
+    "--out fives.png   |   mezzotint sample runs/mnist --along slant --out sheet.png"
 )
 def sample(
     run: RunPath,
@@ -201,6 +211,19 @@ def sample(
     animate: Annotated[
         Path | None, typer.Option(help="FILE.gif or FILE.webp: the reverse process, moving.")
     ] = None,
+    style: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=LEVEL or NAME=NUMBER, of a style that the run has learned. May be repeated."
+        ),
+    ] = None,
+    along: Annotated[
+        str | None,
+        typer.Option(
+            help="A style: a row for each class (with --label: for each of --seeds), one noise a "
+            "row, from the style's low to its high values."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 0,
     seeds: Annotated[
         int | None,
@@ -209,6 +232,10 @@ def sample(
     evaluations: Evaluations = None,
     sampler: SamplerName = None,
     guidance: Guidance = None,
+    style_guidance: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=SCALE: how strongly to follow a style; 1 = as learned."),
+    ] = None,
     interval: Annotated[
         tuple[float, float] | None,
         typer.Option(help="LOW HIGH: guide only at levels LOW < sigma <= HIGH."),
@@ -229,10 +256,12 @@ def sample(
         "sampler": sampler,
         "evaluations": evaluations,
         "guidance": guidance,
+        "style_guidance": verbs.scales(style_guidance or ()) or None,
         "interval": interval,
     }
     pick = Pick(weights, checkpoint, device)
-    wish = verbs.Wish(run, pick, n, label, seed, seeds, changes, dry_run)
+    asked = verbs.pairs("--style", style or ())
+    wish = verbs.Wish(run, pick, n, label, asked, along, seed, seeds, changes, dry_run)
     _print(verbs.sample(wish, wanted, _say), verbs.sample_text, as_json)
 
 
@@ -251,8 +280,8 @@ def evaluate(
         str | None,
         typer.Option(
             help="Names joined by commas: fd, kd, coverage, accuracy, score, distinct, "
-            "memorisation, recognition, difficulty, clip, cas; or all. Default: all but cas, "
-            "which takes long."
+            "memorisation, recognition, difficulty, styles, clip, cas; or all. Default: all but "
+            "cas, which takes long."
         ),
     ] = None,
     n: Annotated[

@@ -16,7 +16,7 @@ from mezzotint.config import (
     preset_summary,
     to_table,
 )
-from mezzotint.data import SOURCES, ImageSet, load
+from mezzotint.data import SOURCES, ImageSet, Style, load
 from mezzotint.diffusion import terminal_snr
 from mezzotint.errors import InputError
 from mezzotint.networks.summary import summarise
@@ -80,8 +80,9 @@ def inspection(
     name: str, settings: tuple[str, ...], out: Path | None, data_dir: Path | None, say: Say
 ) -> dict[str, Any]:
     """Layers and schedule of a preset or a run; writes pictures into `out`."""
-    config, channels, height, width, classes, source = _subject(name, settings, say)
-    network = build_denoiser(config, channels, classes).network
+    config, shape, classes, styles, source = _subject(name, settings, say)
+    channels, height, width = shape
+    network = build_denoiser(config, channels, classes, styles).network
     layers = summarise(network, (channels, height, width))  # type: ignore[arg-type]
     schedule = config.objective.schedule
     ends = schedule.sigma(torch.tensor([0.0, 1.0], dtype=torch.float64))
@@ -114,20 +115,18 @@ def inspection(
 
 def _subject(
     name: str, settings: tuple[str, ...], say: Say
-) -> tuple[Config, int, int, int, int, str]:
-    """Configuration, channels, height, width, classes and source of a run or a preset."""
+) -> tuple[Config, tuple[int, int, int], int, tuple[Style, ...], str]:
+    """Configuration, (C, H, W), classes, styles and source of a run or a preset."""
     if Run.is_at(name):
         if settings:
             raise InputError("--set changes a preset; a run is what it is")
         found = Run.at(name, say).config
         facts = found.data
-        return (
-            found, facts.channels, facts.height, facts.width, len(facts.classes),
-            found.origin.source,
-        )  # fmt: skip
+        shape = facts.channels, facts.height, facts.width
+        return found, shape, len(facts.classes), facts.styles, found.origin.source
     config = parse_config(override(load_preset(name), settings), Config)
     source = usual_source(name)
-    return config, *SOURCES[source].shape, 10, source
+    return config, SOURCES[source].shape, 10, (), source
 
 
 def inspection_text(result: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """What `train` and `sample` do, in the library's words."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,19 @@ from mezzotint.world import current
 __all__ = [
     "Wish",
     "every",
+    "pairs",
     "sample",
     "sample_text",
+    "scales",
     "train",
     "train_text",
 ]
 
 Say = Callable[[str], None]
 STRIP_IMAGES = 10
+
+ALONG = 10
+"""Images from a style's low to its high values."""
 
 
 def every(text: str) -> Every:
@@ -101,6 +107,8 @@ class Wish:
     pick: Pick
     n: int
     label: str | None
+    styles: Mapping[str, str]
+    along: str | None
     seed: int
     seeds: int | None
     changes: Mapping[str, object]
@@ -108,10 +116,47 @@ class Wish:
 
     def drawing(self, model: Model) -> Drawing:
         """One row per image."""
+        if self.along is not None:
+            return self._along(model, self.along)
+        n = self.n if self.seeds is None else self.seeds
+        labels, styles = model.labels(self.label, n), model.style_values(self.styles, n)
         if self.seeds is None:
-            return Drawing.of(model.labels(self.label, self.n), self.seed)
-        labels = model.labels(self.label, self.seeds)
-        return Drawing(labels, [(self.seed + k, 0) for k in range(self.seeds)])
+            return Drawing.of(labels, self.seed, styles)
+        return Drawing(labels, [(self.seed + k, 0) for k in range(n)], styles)
+
+    def _along(self, model: Model, name: str) -> Drawing:
+        """Rows of images of one noise each, along one style."""
+        index = model.style_index(name)
+        if name in self.styles:
+            raise InputError(f"--along {name} goes through its values: leave --style {name} away")
+        rows = len(model.classes) if self.label is None else self.seeds or 1
+        steps = model.styles[index].steps(ALONG)
+        styles = model.style_values(self.styles, rows * len(steps))
+        styles[:, index] = steps.repeat(rows)
+        labels = model.labels(self.label, rows).repeat_interleave(len(steps))
+        keys = [(self.seed + row, 0) for row in range(rows) for _ in steps]
+        return Drawing(labels, keys, styles)
+
+
+def pairs(option: str, texts: Iterable[str]) -> dict[str, str]:
+    """NAME=VALUE texts of an option, each name once."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, separator, value = (part.strip() for part in text.partition("="))
+        if not (separator and name and value):
+            raise InputError(f"{option} takes NAME=VALUE, as in thickness=thick; got '{text}'")
+        if name in found:
+            raise InputError(f"{option} {name} is given twice: {found[name]} and {value}")
+        found[name] = value
+    return found
+
+
+def scales(texts: Iterable[str]) -> dict[str, float]:
+    """NAME=SCALE texts of --style-guidance."""
+    try:
+        return {name: float(text) for name, text in pairs("--style-guidance", texts).items()}
+    except ValueError as error:
+        raise InputError(f"--style-guidance takes NAME=SCALE, as in slant=2 ({error})") from error
 
 
 def sample(wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
@@ -131,6 +176,9 @@ def sample(wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
         "sampler": settings.sampler,
         "evaluations": settings.evaluations,
         "guidance": settings.guidance,
+        "styles": dict(wish.styles),
+        "style_guidance": settings.style_guidance,
+        "along": wish.along,
         "interval": settings.interval,
         "seed": wish.seed,
         "n": len(drawing),
@@ -159,11 +207,23 @@ def _write(
 ) -> Path:
     """Images as a grid, arrays, or a folder, by the name of the output."""
     if out.suffix.lower() == ".npz":
-        return imaging.save_npz(out, images, drawing.labels, {**meta, "classes": model.classes})
+        whole = {**meta, "classes": model.classes}
+        return imaging.save_npz(out, images, drawing.labels, whole, drawing.styles, model.asks)
     if out.suffix.lower() == ".png":
         return imaging.save_png(class_sheet(images, drawing.labels, model), out)
-    extra = [{"seed": seed, "draw": i} for seed, i in drawing.keys]
+    extra = [{"seed": seed, "draw": i, **asked} for (seed, i), asked in asked_of(drawing, model)]
     return imaging.save_folder(images, drawing.labels, model.classes, out, extra)
+
+
+def asked_of(
+    drawing: Drawing, model: Model
+) -> Iterator[tuple[tuple[int, int], dict[str, dict[str, float]]]]:
+    """The key of every image, and the styles that were asked of it, for a manifest."""
+    table = model.style_values({}, len(drawing)) if drawing.styles is None else drawing.styles
+    for key, values in zip(drawing.keys, table.tolist(), strict=True):
+        named = zip(model.styles, values, strict=True)
+        asked = {style.name: value for style, value in named if not math.isnan(value)}
+        yield key, {"styles": asked} if asked else {}
 
 
 def class_sheet(images: Any, labels: Any, model: Model) -> Any:

@@ -57,6 +57,12 @@ class Style:
         """Whether it is one of several and no number."""
         return not self.middles
 
+    def steps(self, n: int) -> Tensor:
+        """n values from low to high, float64 (n,); of a choice, each there is."""
+        if self.choice:
+            return torch.arange(len(self.levels), dtype=torch.float64)
+        return torch.linspace(*self.range, n, dtype=torch.float64)
+
     def standard(self, values: Tensor) -> Tensor:
         """Values (N,) as a network hears them: float32 of the order of 1, or int64 choices."""
         if self.choice:

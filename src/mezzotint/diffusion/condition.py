@@ -32,6 +32,11 @@ def _freed(values: Tensor) -> Tensor:
     return torch.full_like(values, float("nan") if values.is_floating_point() else -1)
 
 
+def _beside(rows: Tensor, values: Tensor) -> Tensor:
+    """Rows (B,) in a shape that stands beside values (B,) or (B, K)."""
+    return rows.reshape(-1, *(1,) * (values.ndim - 1))
+
+
 @dataclass(frozen=True)
 class Condition:
     """Named factors, in order, all with one row per image."""
@@ -76,11 +81,21 @@ class Condition:
         dropped = {}
         for name, values in self.factors.items():
             gone = torch.rand(len(values), generator=generator) < rates.get(name, 0.0)
-            shape = (-1, *(1,) * (values.ndim - 1))
-            dropped[name] = torch.where(
-                gone.to(values.device).reshape(shape), _freed(values), values
-            )
+            here = _beside(gone.to(values.device), values)
+            dropped[name] = torch.where(here, _freed(values), values)
         return Condition(dropped)
+
+    def nested(self, alone: float, generator: Generator) -> Condition:
+        """Everything behind the first factor free where that is, and elsewhere with a chance.
+
+        Nested guidance compares free, the first factor alone, and all of them: what dropping each
+        by itself would hardly ever show a network that has several.
+        """
+        (first, values), *rest = self.factors.items()
+        bare = torch.rand(len(values), generator=generator).to(values.device) < alone
+        bare |= is_free(values)
+        kept = {name: torch.where(_beside(bare, v), _freed(v), v) for name, v in rest}
+        return Condition({first: values, **kept})
 
     def concat(self, *others: Condition) -> Condition:
         """The rows of this condition, then those of the others; all have the same factors."""

@@ -112,7 +112,8 @@ def gather(question: Question, clock: Clock, say: Say) -> Case:
     against = None
     if question.against:
         with current().in_turn():  # the first decodes it, the others find it
-            against = load(question.against, data_dir=question.data_dir, say=say)
+            styles = Run.at(path, say).config.origin.styles if Run.is_at(path) else ()
+            against = load(question.against, styles=styles, data_dir=question.data_dir, say=say)
     stream = _stream(question, against, say) if Run.is_at(path) else None
     data = stream.data if stream else against
     if data is None:
@@ -208,6 +209,11 @@ def _refuse_impossible(question: Question, subject: Subject, stream: RunSubject 
             raise InputError(
                 f"{part} needs labels, and {path} has none: put images into class subfolders, "
                 "or add an array 'labels' to the .npz"
+            )
+        if part == "styles" and not subject.styles:
+            raise InputError(
+                f"styles compares what was asked for with what was drawn, and {path} knows no "
+                "styles: train with --style, or give an .npz that sample wrote of such a run"
             )
         if part == "recognition" and stream is None:
             raise InputError(f"recognition watches a run draw, and {path} is none: give a run")

@@ -51,6 +51,9 @@ def judge(question: Question, say: Callable[[str], None]) -> Json:
     if "difficulty" in asked and "per_class" in result:
         with clock("difficulty"):
             result["difficulty"] = parts.judge_difficulty(case, result["per_class"])
+    if "styles" in asked and case.subject.styles:
+        with clock("styles"):
+            result["styles"] = parts.judge_styles(case)
     if case.clip is not None:
         with clock("clip"):
             result["clip"] = parts.judge_clip(case, case.clip)

@@ -5,13 +5,17 @@ trains classifiers, so it is made only when asked for.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from mezzotint import films, imaging
+from mezzotint.data import Style
+from mezzotint.data.measures import MEASURES, measured
 from mezzotint.evaluation import accuracy, difficulty, measures
+from mezzotint.evaluation.adherence import adherence
 from mezzotint.evaluation.captions import phrase
 from mezzotint.evaluation.cas import SEEDS, cas, real_cas, recipe_for
 from mezzotint.evaluation.classifier import Classifier
@@ -41,6 +45,7 @@ __all__ = [
     "judge_difficulty",
     "judge_memorisation",
     "judge_recognition",
+    "judge_styles",
 ]
 
 Json = dict[str, Any]
@@ -64,6 +69,12 @@ CLASS_BLOCK = 100
 """Images in a block of a class's kernel distance; its error is that over blocks."""
 
 CLIP_READER = "CLIP"
+
+LEVELLED = 10
+"""Images of each class that are asked for each level of a style."""
+
+LEVEL_SHOWN = 4
+"""Of them, on a style's sheet."""
 
 SHOWN = 10
 """Images of each class on a sheet."""
@@ -121,7 +132,7 @@ def judge_recognition(case: Case, stream: RunSubject, classifier: Classifier) ->
     if case.clip is not None:
         readers[CLIP_READER] = _zero_shot(case.clip, classes)
     drawing = Drawing.of(torch.arange(len(classes)).repeat_interleave(WALKED), stream.seed)
-    free = model.free() if model.guidable else None
+    free = model.free() if "label" in model.freed else None
     steps = len(model.ladder()) - 1
     each = -(-model.sampling.evaluations // steps)  # Heun's two, but one in its last step
     spent = [min(each * i, each * steps - (each - 1)) for i in range(steps + 1)]
@@ -283,6 +294,95 @@ def judge_difficulty(case: Case, rows: Sequence[Json]) -> Json:
     ]
     draws = generator("difficulty", case.question.seed)
     return difficulty.difficulty(table, qualities, draws).to_json()
+
+
+def judge_styles(case: Case) -> Json:
+    """How samples follow the styles that were asked of them, and how good they are at each level.
+
+    A style that came as a column of the user's is left out: nobody can measure it on samples.
+    """
+    found: Json = {}
+    for index, style in enumerate(case.data.styles):
+        if style.name not in MEASURES or style.name not in case.subject.styles:
+            case.say(f"{style.name} is no measure: whether samples have it is not known")
+            continue
+        found[style.name] = _followed(case, index, style)
+        if case.stream is not None:
+            found[style.name]["named"] = _named_levels(case, case.stream, index, style)
+    return found
+
+
+def _followed(case: Case, index: int, style: Style) -> Json:
+    """Requested against measured: overall, in each class; quality at each level."""
+    data, subject = case.data, case.subject
+    assert subject.labels is not None
+    asked, labels = subject.styles[style.name], subject.labels
+    got = measured(subject.images, (style.name,))[:, 0]
+    real, real_labels = data.styles_of(case.held)[:, index], data.labels[case.held]
+
+    def follow(rows: Tensor) -> Json:
+        draws = generator("adherence", case.question.seed)
+        own = asked[rows], got[rows], labels[rows]
+        numbers = asdict(adherence(style, *own, real, real_labels, draws))
+        return {key: None if value != value else value for key, value in numbers.items()}  # nan
+
+    classes = [(name, (labels == k).nonzero()[:, 0]) for k, name in enumerate(data.classes)]
+    return {
+        "unit": style.unit,
+        "levels": list(style.levels),
+        "deviation": style.deviation,
+        **follow(torch.arange(len(asked))),
+        "per_class": [
+            {"class": name, **follow(rows)} for name, rows in classes if len(rows) >= FEWEST
+        ],
+        "per_level": _level_rows(case, index, style, asked),
+    }
+
+
+def _level_rows(case: Case, index: int, style: Style, asked: Tensor) -> list[Json]:
+    """Label accuracy and distance to real images of the same level, level by level."""
+    question, samples, real = case.question, case.samples, case.reference.real
+    picks = measures.chosen(case.data, question.split, len(asked), question.seed)
+    ours, theirs = style.level(asked), style.level(case.data.styles_of(picks)[:, index])
+    rows = []
+    for level, name in enumerate(style.levels):
+        own, others = ours == level, theirs == level
+        row: Json = {"level": name, "n": int(own.sum())}
+        if min(int(own.sum()), int(others.sum())) >= FEWEST:
+            for key, read, here in (("accuracy", samples, own), ("accuracy_real", real, others)):
+                if read.probabilities is not None and read.labels is not None:
+                    right = read.probabilities[here].argmax(1) == read.labels[here]
+                    row[key] = float(right.double().mean())
+            draws = generator("level", question.seed, level)
+            features, real_features = samples.features[own], real.features[others]
+            distance = kernel_distance(features, real_features, draws, block=CLASS_BLOCK)
+            shares = measures.even_coverage(real_features, features, draws)
+            row |= {"kd": distance.value, "kd_error": distance.error, "coverage": shares.coverage}
+        rows.append(row)
+    return rows
+
+
+def _named_levels(case: Case, stream: RunSubject, index: int, style: Style) -> Json:
+    """Images asked for by a level's name, other styles free: which level do they have?"""
+    model, levels, classes = stream.model, len(style.levels), len(case.data.classes)
+    wanted = torch.arange(levels).repeat_interleave(LEVELLED).repeat(classes)
+    values = torch.tensor([style.asked(name) for name in style.levels], dtype=torch.float64)
+    styles = model.style_values({}, len(wanted))
+    styles[:, index] = values[wanted]
+    labels = torch.arange(classes).repeat_interleave(levels * LEVELLED)
+    images = model.draw(Drawing.of(labels, stream.seed, styles))
+    got = style.level(measured(images, (style.name,))[:, 0])
+    known = got >= 0
+    table = torch.bincount(wanted[known] * levels + got[known], minlength=levels**2)
+    table = table.reshape(levels, levels)
+    rows = images.unflatten(0, (classes, levels, LEVELLED))[:, :, :LEVEL_SHOWN].flatten(1, 2)
+    sheet = imaging.labelled_grid(list(zip(case.data.classes, rows, strict=True)))
+    case.pictures.keep(f"style-{style.name}", sheet)
+    return {
+        "n": len(wanted),
+        "confusion": table.tolist(),
+        "accuracy": float(table.trace()) / len(wanted),
+    }
 
 
 def judge_clip(case: Case, clip: Clip) -> Json:

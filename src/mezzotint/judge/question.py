@@ -10,7 +10,7 @@ from mezzotint.run import Pick
 
 __all__ = ["EXTRAS", "PARTS", "Question"]
 
-EXTRAS = ("memorisation", "recognition", "difficulty", "clip", "cas")
+EXTRAS = ("memorisation", "recognition", "difficulty", "styles", "clip", "cas")
 PARTS = (*measures.GROUPS, *EXTRAS)
 """What `metrics` may name."""
 

@@ -11,7 +11,16 @@ from mezzotint.report.charts import Line, finite, measured, number, ruler
 from mezzotint.report.reading import Reading, at, keyed, listed, plates, records, texts
 from mezzotint.report.words import facts, or_dash, spaced, upper
 
-__all__ = ["classes", "clip", "difficulty", "memorisation", "metrics", "selection", "title_of"]
+__all__ = [
+    "classes",
+    "clip",
+    "difficulty",
+    "memorisation",
+    "metrics",
+    "selection",
+    "styles",
+    "title_of",
+]
 
 MOST_CLASSES = 32  # in a confusion matrix with numbers
 
@@ -87,16 +96,25 @@ def classes(reading: Reading) -> tuple[Block, ...]:
             "Each class judged alone. A class with low accuracy is taken for another one; one "
             "with low coverage repeats itself.",
         ),
-        _confusion(reading.part("confusion")),
+        _confusion(
+            listed(reading.part("confusion").get("classes")),
+            listed(reading.part("confusion").get("rows")),
+            "What was asked for, and what a classifier reads",
+            "A row for each class that was asked for, a column for each class that was "
+            "read, and in it the number of samples. The diagonal is right; every other tinted "
+            "field is a pair of classes that the model confuses. Tints are the cube root of the "
+            "share of the row, so that rare mistakes can be seen.",
+        ),
     )
 
 
-def _confusion(confusion: Mapping[str, Any]) -> Table:
+def _confusion(
+    classes: Sequence[Any], counts: Sequence[Any], title: str, caption: str, read: str = "read"
+) -> Table:
     """Counts as a heat map: each row's shares are its tints."""
-    names = [str(name) for name in listed(confusion.get("classes"))]
+    names = [str(name) for name in classes]
     rows = [
-        [count if finite(count) and count > 0 else 0 for count in listed(row)]
-        for row in listed(confusion.get("rows"))
+        [count if finite(count) and count > 0 else 0 for count in listed(row)] for row in counts
     ]
     if [len(row) for row in rows] != [len(names)] * len(names):
         rows = []
@@ -116,12 +134,9 @@ def _confusion(confusion: Mapping[str, Any]) -> Table:
             (Cell(name), *(cell(i, j) for j in range(len(names))))
             for i, name in enumerate(names[: len(rows)])
         ),
-        (Cell("asked ↓ / read →"), *(Cell(name) for name in names)),
-        title="What was asked for, and what a classifier reads",
-        caption="A row for each class that was asked for, a column for each class that was "
-        "read, and in it the number of samples. The diagonal is right; every other tinted "
-        "field is a pair of classes that the model confuses. Tints are the cube root of the "
-        "share of the row, so that rare mistakes can be seen.",
+        (Cell(f"asked ↓ / {read} →"), *(Cell(name) for name in names)),
+        title=title,
+        caption=caption,
         look="heat long" if max(map(len, names), default=0) > 3 else "heat",
     )
 
@@ -150,6 +165,68 @@ def difficulty(reading: Reading) -> tuple[Block, ...]:
             folded=True,
         ),
     )
+
+
+def styles(reading: Reading) -> tuple[Block, ...]:
+    """Whether images have the styles that were asked of them."""
+    found = {name: keyed(style) for name, style in reading.part("styles").items()}
+    overall = [
+        {
+            "style": f"{name}, {style['unit']}" if style.get("unit") else name,
+            **{key: style.get(key) for key in ("n", "correlation", "error", "bias")},
+            "error of real images in random order": style.get("deaf"),
+            "level as asked": style.get("accuracy"),
+            "at most, by the correlation": style.get("bound"),
+            "level as named": at(style, "named", "accuracy"),
+        }
+        for name, style in found.items()
+    ]
+    blocks: list[Block] = [
+        listing(
+            overall,
+            "Asked for, and measured",
+            "Each sample was asked for the styles of a real image, and the same measure was then "
+            "taken of the sample. The error is the mean distance of the two, in the style's own "
+            "unit; in random order real images of the same class would be as far off as a model "
+            "that does not listen. Near the border of two levels a small error changes the level: "
+            "a correlation allows for so many in the right one, and no more. Level as named: of "
+            "samples asked for by a level's name, for its middle.",
+        )
+    ]
+    for name, style in found.items():
+        levels = listed(style.get("levels"))
+        blocks += [
+            _confusion(
+                levels,
+                listed(at(style, "named", "confusion")) or listed(style.get("confusion")),
+                f"{upper(name)}: the level asked for, and the one measured",
+                "Samples asked for by the name of a level.",
+                "measured",
+            ),
+            listing(
+                records(style.get("per_level")),
+                f"{upper(name)}: quality, level by level",
+                "Label accuracy (of real images beside it), kernel distance and coverage, against "
+                "real images of that level.",
+            ),
+            listing(
+                [
+                    {key: item for key, item in row.items() if not isinstance(item, list)}
+                    for row in records(style.get("per_class"))
+                ],
+                f"{upper(name)}, class by class",
+                folded=True,
+            ),
+            *plates(
+                reading.path,
+                [("", reading.part("pictures").get(f"style-{name}"))],
+                f"{upper(name)}: {', '.join(map(str, levels))}",
+                "A row for each class; from left to right, a few samples of every level, lowest "
+                "first.",
+                strip=True,
+            ),
+        ]
+    return tuple(blocks)
 
 
 def clip(reading: Reading) -> tuple[Block, ...]:

@@ -23,7 +23,7 @@ from mezzotint.errors import InputError
 from mezzotint.imaging import replacing
 from mezzotint.report import comparison, judgement, recognition, sections
 from mezzotint.report.blocks import Block
-from mezzotint.report.reading import Reading, read
+from mezzotint.report.reading import Reading, at, read
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -39,6 +39,7 @@ ONE: Mapping[str, Callable[[Reading], tuple[Block, ...]]] = {
     "Classes": judgement.classes,
     "Recognition": recognition.recognition,
     "Difficulty": judgement.difficulty,
+    "Styles": judgement.styles,
     "CLIP": judgement.clip,
     "Memorisation": judgement.memorisation,
     "Selection": judgement.selection,
@@ -63,6 +64,7 @@ COMMANDS = {
     "Classification accuracy score": "mezzotint evaluate {run} --metrics cas",
     "Recognition": "mezzotint evaluate {run} --metrics recognition",
     "Difficulty": "mezzotint evaluate {run} --metrics difficulty",
+    "Styles": "mezzotint evaluate {run} --metrics styles",
     "CLIP": "mezzotint evaluate {run} --metrics clip",
     "Memorisation": "mezzotint evaluate {run} --metrics memorisation",
     "Selection": "mezzotint select {run} --out FOLDER",
@@ -104,7 +106,8 @@ def _page(readings: Sequence[Reading]) -> str:
         (one,) = readings
         title, subtitle = one.name, one.subtitle
         made = [(name, _full(make(one))) for name, make in ONE.items()]
-        missing = [(name, one) for name, blocks in made if not blocks]
+        able = [name for name, _ in made if name != "Styles" or at(one.config, "origin", "styles")]
+        missing = [(name, one) for name, blocks in made if not blocks and name in able]
         if not one.gauged:
             missing.append(("Metrics in training", one))
         if "cas" not in one.metrics:

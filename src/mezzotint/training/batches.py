@@ -17,7 +17,7 @@ from mezzotint.randomness import generator
 from mezzotint.training.plan import Plan
 from mezzotint.training.state import TrainState
 
-__all__ = ["Batch", "held_out", "next_batch", "rows_after"]
+__all__ = ["Batch", "asked", "held_out", "next_batch", "rows_after"]
 
 PLAIN = 4
 """Where guidance is learned, one image of so many goes on as before."""
@@ -65,7 +65,9 @@ def next_batch(
     draws = generator("step", plan.seed, images_seen)
     rows = rows_after(data, plan, images_seen)
     changes = data.augment.draw(plan.batch, draws)
-    condition = Condition({"label": data.labels[rows]}).drop(plan.drop, draws)
+    condition = asked(data, rows).drop(plan.drop, draws)
+    if data.styles:
+        condition = condition.nested(plan.alone, draws)
     position = positions(plan.batch, draws)
     weight = torch.ones(plan.batch)
     if isinstance(plan.schedule, Learned):
@@ -98,9 +100,16 @@ def held_out(data: ImageSet, plan: Plan, rows: Tensor, position: Tensor, start: 
     """A batch to validate with; `start`: its place among the validation images."""
     x0 = to_float(data.images[rows])
     eps = torch.randn(x0.shape, generator=generator("validation noise", start))
-    condition, sigma = Condition({"label": data.labels[rows]}), plan.schedule.sigma(position)
+    condition, sigma = asked(data, rows), plan.schedule.sigma(position)
     weight = torch.ones(len(rows))
     return Batch(x0, condition, sigma.float(), eps, weight, position, slice(None))
+
+
+def asked(data: ImageSet, rows: Tensor) -> Condition:
+    """What would ask for these images of a set: their labels and styles."""
+    table = data.styles_of(rows)
+    styles = {s.name: s.standard(table[:, k]) for k, s in enumerate(data.styles)}
+    return Condition({"label": data.labels[rows], **styles})
 
 
 def rows_after(data: ImageSet, plan: Plan, images_seen: int) -> Tensor:

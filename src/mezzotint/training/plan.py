@@ -25,6 +25,9 @@ class Plan:
     drop: Mapping[str, float] = field(default_factory=dict)
     """Probability of leaving each factor free."""
 
+    alone: float = 0.0
+    """Probability of leaving all styles free together, so that the label stands alone."""
+
     guidance: float = 1.0
     """Largest scale of guidance that is learned; 1: none."""
 
