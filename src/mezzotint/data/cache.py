@@ -2,6 +2,8 @@
 
     CACHE/<digest>-<size or own>-v<VERSION>.npy    the images
     CACHE/<digest>-<size or own>-v<VERSION>.npz    sums, squares (below) and the images' CRC-32
+    CACHE/<digest>-<size or own>-v<VERSION>-NAME-m<version of the measures>.npz
+                                                   a measure of every image, and its CRC-32
 
 CACHE is `MEZZOTINT_CACHE` or the user's cache directory. A key is made of the source's content,
 so a file is never out of date; it may be deleted at any time. Files appear whole or not at all
@@ -19,7 +21,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +31,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mezzotint.data import measures
 from mezzotint.data.encoded import Encoded, Say
 from mezzotint.data.pixels import Layout, fill, survey
 from mezzotint.errors import InputError, is_out_of_memory
 
-__all__ = ["VERSION", "Pixels", "cache_directory", "decoded"]
+__all__ = ["VERSION", "Pixels", "cache_directory", "decoded", "kept_measures"]
 
 VERSION = 1  # of the rules in pixels.py and of the files' form: another number, another file
 PIECE = 1024  # images measured at a time
@@ -101,6 +104,51 @@ def decoded(encoded: Encoded, size: int | None, *, say: Say, memory_budget: int)
     if trouble:
         say(f"{path.parent} keeps no images ({trouble}): they are decoded at every start")
     return pixels
+
+
+def kept_measures(
+    encoded: Encoded, size: int | None, images: Tensor, names: Sequence[str], say: Say
+) -> Tensor:
+    """The named `measures` of all images, float64 (N, K), from the cache where it has them."""
+    found = {name: _open_measure(_measure_path(encoded, size, name)) for name in names}
+    missing = [name for name, values in found.items() if values is None]
+    if missing:
+        say(f"measuring {', '.join(missing)} of {len(images):,} images, once")
+        for name, values in zip(missing, measures.measured(images, missing).T, strict=True):
+            found[name] = values
+            path = _measure_path(encoded, size, name)
+            trouble = _trouble(path.parent, values.nbytes)
+            if not trouble:
+                try:
+                    with _appearing(path) as temporary, temporary.open("wb") as file:
+                        array = values.contiguous().numpy()
+                        np.savez(file, values=array, check=np.int64(zlib.crc32(array.data)))
+                except OSError as error:
+                    trouble = error.strerror
+            if trouble:
+                say(f"{path.parent} keeps no {name} ({trouble}): it is measured at every start")
+    columns = [values for values in found.values() if values is not None]
+    return torch.stack(columns, 1) if columns else torch.zeros(len(images), 0).double()
+
+
+def _measure_path(encoded: Encoded, size: int | None, name: str) -> Path:
+    """Of the same images as `decoded`'s, by the same formula."""
+    file = f"{encoded.digest}-{size or 'own'}-v{VERSION}-{name}-m{measures.VERSION}.npz"
+    return cache_directory() / file
+
+
+def _open_measure(path: Path) -> Tensor | None:
+    """What is kept there, whole; None for nothing, or nothing that can be trusted."""
+    try:
+        with np.load(path) as kept:
+            values, check = kept["values"], int(kept["check"])
+        if values.dtype != np.float64 or zlib.crc32(values.data) != check:
+            return None
+    except DAMAGED as error:
+        if is_out_of_memory(error):
+            raise
+        return None
+    return torch.from_numpy(values)
 
 
 def _decoded_to_disk(path: Path, encoded: Encoded, layout: Layout) -> Pixels:

@@ -9,14 +9,16 @@ asked for.
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from mezzotint.errors import InputError, suggest
 
-__all__ = ["Style"]
+__all__ = ["Style", "choice_style", "number_style"]
 
 NUMBER = re.compile(r"([+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([^0-9\s]*)")
 
@@ -95,3 +97,46 @@ class Style:
             low, high = self.range
             allowed += f"; or a number, {low:.3g} to {high:.3g}{self.unit} in the data"
         raise InputError(f"style {self.name} has no level '{text}': {allowed}")
+
+
+def number_style(name: str, values: Tensor, levels: Sequence[str], unit: str = "") -> Style:
+    """The style of a number, cut at quantiles into levels that are equally full.
+
+    values  float64 (n,) of the train images; nan where it is not known
+    levels  names, lowest first
+
+    `InputError` where the values are too much alike to be cut so.
+    """
+    found = values[values.isfinite()].sort().values
+    shares = torch.arange(1, len(levels), dtype=torch.float64) / len(levels)
+    cuts = _quantiles(found, shares)
+    middles = _quantiles(
+        found, (torch.arange(len(levels), dtype=torch.float64) + 0.5) / len(levels)
+    )
+    rising = [*middles[:1], *(v for pair in zip(cuts, middles[1:], strict=True) for v in pair)]
+    if not found.numel() or any(a >= b for a, b in pairwise(rising)):
+        raise InputError(
+            f"style {name} is the same in too many of {len(values):,} train images to be cut into "
+            f"{', '.join(levels)}: leave it out"
+        )
+    low, high = _quantiles(found, torch.tensor([0.02, 0.98], dtype=torch.float64))
+    mean, deviation = float(found.mean()), float(found.std(correction=0))
+    return Style(
+        name, tuple(levels), tuple(cuts), tuple(middles), (low, high), mean, deviation, unit
+    )
+
+
+def _quantiles(ordered: Tensor, shares: Tensor) -> list[float]:
+    """Of ascending values, linearly between two of them; torch.quantile refuses large sets."""
+    if not ordered.numel():
+        return [math.nan] * len(shares)
+    places = shares * (len(ordered) - 1)
+    below = places.floor().long()
+    above = (below + 1).clamp(max=len(ordered) - 1)
+    values: list[float] = torch.lerp(ordered[below], ordered[above], places - below).tolist()
+    return values
+
+
+def choice_style(name: str, levels: Sequence[str]) -> Style:
+    """The style of a choice between levels."""
+    return Style(name, tuple(levels))
