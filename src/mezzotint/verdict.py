@@ -42,9 +42,9 @@ def verdict(result: Json) -> list[str]:
 def _followed(name: str, style: Json) -> str:
     unit = f" {style['unit']}" if style["unit"] else ""
     return (
-        f"Asked for a {name}, images have it with a correlation of {style['correlation']:.2f} and "
-        f"a mean error of {style['error']:.2g}{unit}; real images of the same classes in random "
-        f"order would be {style['deaf']:.2g}{unit} off."
+        f"{name.capitalize()} is drawn as it was asked for with a correlation of "
+        f"{style['correlation']:.2f} and a mean error of {style['error']:.2g}{unit}; real images "
+        f"of the same classes in random order would be {style['deaf']:.2g}{unit} off."
     )
 
 
