@@ -1,0 +1,211 @@
+"""Styles on the command line: learned, asked for, measured on what was drawn."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import mezzotint
+from mezzotint import imaging
+from mezzotint.cli.main import run
+from mezzotint.data import load
+from mezzotint.data.measures import measured
+from mezzotint.diffusion import is_free
+from mezzotint.model import Drawing
+from mezzotint.run import Run
+
+STYLES = ("thickness", "slant")
+ASKED = ["--style", "thickness", "--style", "slant"]
+
+
+@pytest.fixture(scope="session")
+def _styled_run(tmp_path_factory, warm_cache):
+    from conftest import TINY
+
+    folder = tmp_path_factory.mktemp("styled") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEZZOTINT_CACHE", str(warm_cache))
+        patch.setattr("mezzotint.machine.has_bf16_units", lambda: False)
+        words = ["train", "digits", "--out", str(folder), *TINY, "--budget", "64images", *ASKED]
+        assert run(words) == 0
+    return folder
+
+
+@pytest.fixture
+def styled_run(_styled_run, tmp_path):
+    return Path(shutil.copytree(_styled_run, tmp_path / "styled"))
+
+
+@pytest.fixture
+def model(styled_run):
+    """With weights that listen: a fresh network does the same whatever it hears."""
+    model = mezzotint.load(styled_run)
+    torch.manual_seed(0)
+    for parameter in model.denoiser.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def test_a_run_knows_its_styles_from_the_data(styled_run):
+    data = load("digits", styles=STYLES)
+    assert Run.at(styled_run).config.data.styles == data.styles
+    assert mezzotint.load(styled_run).asks == STYLES
+
+
+def test_the_same_command_goes_on_and_other_styles_are_another_run(cli, refused, styled_run, tiny):
+    words = ["train", "digits", "--out", styled_run, *tiny, "--budget"]
+    assert cli([*words, "96images", *ASKED]).code == 0
+    assert Run.at(styled_run).images_seen() == 96
+    line = refused([*words, "128images", *ASKED[:2]], quiet=False)
+    assert "origin.styles" in line
+    assert "['thickness']" in line
+
+
+def test_what_was_asked_for_is_kept_beside_the_images(cli, styled_run, tmp_path):
+    words = ["sample", styled_run, "--n", 4, "--evaluations", 2, "--style", "slant=5deg"]
+    assert cli([*words, "--out", "a.npz"]).code == 0
+    kept = imaging.load_npz(tmp_path / "a.npz")
+    assert kept.style_names == STYLES
+    assert bool(kept.styles[:, 0].isnan().all())
+    assert kept.styles[:, 1].tolist() == [5.0] * 4
+    assert cli([*words, "--out", "folder"]).code == 0
+    rows = map(json.loads, (tmp_path / "folder" / "manifest.jsonl").read_text().splitlines())
+    assert [row["styles"] for row in rows] == [{"slant": 5.0}] * 4
+
+
+def test_a_level_means_its_middle(model):
+    middle = load("digits", styles=STYLES).styles[0].middles[2]
+    for level in ("thick", middle):
+        values = model.style_values({"thickness": level}, 2)
+        assert values[:, 0].tolist() == [middle] * 2
+        assert bool(values[:, 1].isnan().all())
+
+
+def test_what_is_not_asked_for_is_free_and_what_is_asked_for_is_heard(model):
+    table = torch.tensor([[3.0, float("nan")]], dtype=torch.float64)
+    factors = model.condition(Drawing.of(torch.tensor([4]), 0, table)).factors
+    assert list(factors) == ["label", *STYLES]
+    style = model.styles[0]
+    expected = (3.0 - style.mean) / style.deviation
+    assert factors["thickness"].tolist() == pytest.approx([expected], rel=1e-6)
+    assert bool(is_free(factors["slant"]))
+    plain, thick = (model.sample(label=3, n=2, styles=s) for s in ({}, {"thickness": "thick"}))
+    assert not torch.equal(plain, thick)
+    assert torch.equal(plain, model.draw(Drawing.of(model.labels(3, 2))))
+
+
+def test_guidance_by_a_style_is_nested_behind_the_label(model):
+    """Scale 0 of a style is the label alone, 1 both; 2 is as far beyond as 1 is from 0."""
+    drawing = Drawing.of(torch.tensor([4]), 0, model.style_values({"slant": "left"}))
+    x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    sigma = torch.tensor(2.0, dtype=torch.float64)
+
+    def estimate(scale):
+        guided = model.changed(style_guidance={"slant": scale})
+        return guided._denoise(guided.condition(drawing))(x, sigma)
+
+    alone = model._denoise(model.condition(Drawing.of(torch.tensor([4]))))(x, sigma)
+    zero, one, two = (estimate(scale) for scale in (0.0, 1.0, 2.0))
+    torch.testing.assert_close(zero, alone, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(two - one, one - zero, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(one, zero)
+
+
+def test_along_a_style_each_row_has_one_noise(cli, styled_run, tmp_path):
+    words = ["sample", styled_run, "--along", "slant", "--evaluations", 2]
+    assert cli([*words, "--out", "a.npz"]).code == 0
+    kept = imaging.load_npz(tmp_path / "a.npz")
+    slant = load("digits", styles=STYLES).styles[1]
+    rows = kept.styles[:, 1].reshape(10, 10)
+    np.testing.assert_allclose(rows[3], np.linspace(*slant.range, 10), rtol=1e-5)
+    assert kept.labels.reshape(10, 10)[:, 0].tolist() == list(range(10))
+    answer = cli([*words, "--label", "3", "--seeds", 4, "--out", "b.npz"])
+    assert answer.code == 0
+    kept = imaging.load_npz(tmp_path / "b.npz")
+    assert kept.labels.tolist() == [3] * 40
+    assert cli([*words, "--out", "sheet.png"]).code == 0
+    assert Image.open(tmp_path / "sheet.png").width > 80
+
+
+def test_evaluate_measures_what_was_asked_for(cli, styled_run):
+    words = ["evaluate", styled_run, "--metrics", "styles,accuracy", "--n", 100]
+    answer = cli([*words, "--evaluations", 2, "--json"])
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
+    assert list(found["styles"]) == list(STYLES)
+    (block,) = (styled_run / "evaluation" / "drawn").rglob("*.npz")
+    kept = imaging.load_npz(block)
+    assert kept.style_names == STYLES
+    for k, name in enumerate(STYLES):
+        result, got = found["styles"][name], measured(kept.images, (name,))[:, 0].numpy()
+        asked = kept.styles[:, k].double().numpy()
+        known = ~np.isnan(got)
+        assert result["n"] == known.sum()
+        assert result["error"] == pytest.approx(np.abs(got - asked)[known].mean(), rel=1e-5)
+        wanted = np.corrcoef(asked[known], got[known])[0, 1]
+        assert result["correlation"] == pytest.approx(wanted, abs=1e-5)
+        assert sum(map(sum, result["confusion"])) == result["n"]
+        assert result["named"]["n"] == 300
+        assert [row["level"] for row in result["per_level"]] == result["levels"]
+        assert (styled_run / "evaluation" / f"style-{name}.png").exists()
+    assert "Thickness is drawn as it was asked for" in " ".join(found["verdict"])
+    assert cli("report", styled_run).code == 0
+    page = (styled_run / "report.html").read_text()
+    assert "Asked for, and measured" in page
+    assert "Thickness: thin, medium, thick" in page
+
+
+def test_samples_are_asked_for_the_joint_styles_of_real_images(styled_run):
+    from mezzotint.subjects import run_subject
+
+    stream = run_subject(styled_run, say=print)
+    drawing = stream.drawing(50)
+    data = load("digits", styles=STYLES)
+    train = data.splits["train"]
+    real = {
+        (int(label), *values)
+        for label, values in zip(
+            data.labels[train], map(tuple, data.styles_of(train).tolist()), strict=True
+        )
+    }
+    rows = zip(drawing.labels.tolist(), map(tuple, drawing.styles.tolist()), strict=True)
+    assert {(label, *values) for label, values in rows} <= real
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("--style thickness", ["--style", "NAME=VALUE", "'thickness'"]),
+        ("--style thicknes=thin", ["'thicknes'", "did you mean 'thickness'"]),
+        ("--style thickness=thik", ["'thik'", "did you mean 'thick'", "px"]),
+        ("--style slant=1 --style slant=2", ["--style slant is given twice"]),
+        ("--style-guidance slant=x", ["--style-guidance", "NAME=SCALE"]),
+        ("--style-guidance slant=-1", ["style_guidance", "-1"]),
+        ("--style-guidance width=2", ["'width'", "slant, thickness"]),
+        ("--along length", ["'length'", "slant, thickness"]),
+        ("--along slant --style slant=1", ["--along slant", "leave --style slant away"]),
+    ],
+)
+def test_what_a_user_can_ask_wrongly(refused, styled_run, unchanged, words, parts):
+    with unchanged():
+        line = refused(["sample", styled_run, *words.split(), "--n", 2, "--out", "x.png"])
+    assert all(part in line for part in parts), line
+
+
+def test_a_run_without_styles_says_how_to_get_them(refused, digits_run):
+    line = refused(["sample", digits_run, "--style", "slant=1", "--n", 2, "--out", "x.png"])
+    assert "trained without styles" in line
+    assert "--style slant" in line
+    line = refused(["evaluate", digits_run, "--metrics", "styles", "--n", 20], quiet=False)
+    assert "knows no styles" in line
+
+
+def test_a_style_that_is_none_is_refused_before_anything_is_made(refused, tiny, unchanged):
+    with unchanged():
+        words = ["train", "digits", "--out", "r", *tiny, "--style", "thicknes"]
+        line = refused(words, quiet=False)
+    assert "did you mean 'thickness'" in line
