@@ -57,7 +57,7 @@ def test_a_run_knows_its_styles_from_the_data(styled_run):
 
 
 def test_the_same_command_goes_on_and_other_styles_are_another_run(cli, refused, styled_run, tiny):
-    words = ["train", "digits", "--out", styled_run, *tiny, "--budget"]
+    words = ["train", "digits", "--out", str(styled_run), *tiny, "--budget"]
     assert cli([*words, "96images", *ASKED]).code == 0
     assert Run.at(styled_run).images_seen() == 96
     line = refused([*words, "128images", *ASKED[:2]], quiet=False)
@@ -66,7 +66,7 @@ def test_the_same_command_goes_on_and_other_styles_are_another_run(cli, refused,
 
 
 def test_what_was_asked_for_is_kept_beside_the_images(cli, styled_run, tmp_path):
-    words = ["sample", styled_run, "--n", 4, "--evaluations", 2, "--style", "slant=5deg"]
+    words = ["sample", str(styled_run), "--n", "4", "--evaluations", "2", "--style", "slant=5deg"]
     assert cli([*words, "--out", "a.npz"]).code == 0
     kept = imaging.load_npz(tmp_path / "a.npz")
     assert kept.style_names == STYLES
@@ -116,14 +116,14 @@ def test_guidance_by_a_style_is_nested_behind_the_label(model):
 
 
 def test_along_a_style_each_row_has_one_noise(cli, styled_run, tmp_path):
-    words = ["sample", styled_run, "--along", "slant", "--evaluations", 2]
+    words = ["sample", str(styled_run), "--along", "slant", "--evaluations", "2"]
     assert cli([*words, "--out", "a.npz"]).code == 0
     kept = imaging.load_npz(tmp_path / "a.npz")
     slant = load("digits", styles=STYLES).styles[1]
     rows = kept.styles[:, 1].reshape(10, 10)
     np.testing.assert_allclose(rows[3], np.linspace(*slant.range, 10), rtol=1e-5)
     assert kept.labels.reshape(10, 10)[:, 0].tolist() == list(range(10))
-    answer = cli([*words, "--label", "3", "--seeds", 4, "--out", "b.npz"])
+    answer = cli([*words, "--label", "3", "--seeds", "4", "--out", "b.npz"])
     assert answer.code == 0
     kept = imaging.load_npz(tmp_path / "b.npz")
     assert kept.labels.tolist() == [3] * 40
@@ -132,8 +132,8 @@ def test_along_a_style_each_row_has_one_noise(cli, styled_run, tmp_path):
 
 
 def test_evaluate_measures_what_was_asked_for(cli, styled_run):
-    words = ["evaluate", styled_run, "--metrics", "styles,accuracy", "--n", 100]
-    answer = cli([*words, "--evaluations", 2, "--json"])
+    words = ["evaluate", str(styled_run), "--metrics", "styles,accuracy", "--n", "100"]
+    answer = cli([*words, "--evaluations", "2", "--json"])
     assert answer.code == 0, answer.err
     found = json.loads(answer.out)
     assert list(found["styles"]) == list(STYLES)
@@ -192,15 +192,15 @@ def test_samples_are_asked_for_the_joint_styles_of_real_images(styled_run):
 )
 def test_what_a_user_can_ask_wrongly(refused, styled_run, unchanged, words, parts):
     with unchanged():
-        line = refused(["sample", styled_run, *words.split(), "--n", 2, "--out", "x.png"])
+        line = refused(["sample", str(styled_run), *words.split(), "--n", "2", "--out", "x.png"])
     assert all(part in line for part in parts), line
 
 
 def test_a_run_without_styles_says_how_to_get_them(refused, digits_run):
-    line = refused(["sample", digits_run, "--style", "slant=1", "--n", 2, "--out", "x.png"])
+    line = refused(["sample", str(digits_run), "--style", "slant=1", "--n", "2", "--out", "x.png"])
     assert "trained without styles" in line
     assert "--style slant" in line
-    line = refused(["evaluate", digits_run, "--metrics", "styles", "--n", 20], quiet=False)
+    line = refused(["evaluate", str(digits_run), "--metrics", "styles", "--n", "20"], quiet=False)
     assert "knows no styles" in line
 
 
