@@ -70,7 +70,7 @@ class Style:
         if self.choice:
             return values.nan_to_num(-1).long()
         cuts = torch.tensor(self.cuts, dtype=values.dtype, device=values.device)
-        return torch.bucketize(values, cuts, right=True).where(~values.isnan(), -1)
+        return torch.bucketize(values.contiguous(), cuts, right=True).where(~values.isnan(), -1)
 
     def asked(self, text: str) -> float:
         """The value that a person means: a level by name, its median, or a number with its unit.

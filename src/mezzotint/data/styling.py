@@ -101,6 +101,8 @@ def _refusal(measure: Measure, channels: int, figures: bool) -> str | None:
         return f"style {measure.name} is of colour images, these are grey"
     if measure.fits == "figures" and not figures:
         return f"style {measure.name} is of figures on flat ground, these are photographs"
+    if measure.fits == "photographs" and figures:
+        return f"style {measure.name} is of photographs, these are figures on flat ground"
     return None
 
 
