@@ -95,11 +95,20 @@ def _root(
 
 @app.command(
     epilog="Examples:  mezzotint data digits   |   mezzotint data ./photos --size 32 --out s.png"
+    "   |   mezzotint data mnist --style thickness --style slant --out styles.png"
 )
 def data(
     source: Source,
     out: Annotated[
-        Path | None, typer.Option(help="Write a sheet of samples, a class a row, as .png.")
+        Path | None,
+        typer.Option(help="Write a sheet of samples as .png: a class a row, or a level a row."),
+    ] = None,
+    styles: Annotated[
+        bool, typer.Option("--styles", help="Measure every style that fits, and show levels.")
+    ] = False,
+    style: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this style: a measure, or a column of yours. May be repeated."),
     ] = None,
     size: Size = None,
     limit: Limit = None,
@@ -107,15 +116,19 @@ def data(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a data set holds: counts, classes, size, pixel statistics, a sample sheet."""
+    """Show what a data set holds: counts, classes, size, pixel statistics, styles, a sheet."""
     _alone("data")
     from mezzotint.cli import outputs, show
     from mezzotint.data import load
 
     if out is not None:
         outputs.check_output("--out", out, (".png",), overwrite=overwrite)
-    images = load(source, size=size, limit=limit, data_dir=data_dir, say=_say)
-    _print(show.data_facts(images, out), show.data_text, as_json)
+    names = style or (None if styles else ())
+    images = load(source, size=size, limit=limit, data_dir=data_dir, styles=names, say=_say)
+    if names == ():
+        _print(show.data_facts(images, out), show.data_text, as_json)
+    else:
+        _print(show.style_facts(images, out), show.style_text, as_json)
 
 
 @app.command(

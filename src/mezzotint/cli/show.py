@@ -24,13 +24,22 @@ from mezzotint.report import figures
 from mezzotint.run import Run
 from mezzotint.start import usual_source, warnings
 
-__all__ = ["PICTURES", "data_facts", "data_text", "inspection", "inspection_text"]
+__all__ = [
+    "PICTURES",
+    "data_facts",
+    "data_text",
+    "inspection",
+    "inspection_text",
+    "style_facts",
+    "style_text",
+]
 
 Say = Callable[[str], None]
 PICTURES = ("schedule.png", "forward.png")
 """What `inspect --out` writes."""
 
 SHEET_ROW = 10
+QUANTILES = (0.02, 0.25, 0.5, 0.75, 0.98)
 CURVE_POINTS = 400
 
 
@@ -71,6 +80,98 @@ def data_text(facts: Mapping[str, Any]) -> str:
         "training images per class:",
         *(f"  {name:<24} {count:>8,}" for name, count in facts["classes"].items()),
     ]
+    if "sheet" in facts:
+        lines.append(f"sheet: {facts['sheet']}")
+    return "\n".join(lines)
+
+
+def style_facts(data: ImageSet, sheet: Path | None) -> dict[str, Any]:
+    """What is known of a data set's styles; writes examples, a row for each level.
+
+    Of a level's train images in ascending order, every row shows some at equal distances.
+    """
+    values = data.styles_of(data.splits["train"])  # (n, K)
+    styles: dict[str, Any] = {}
+    rows = []
+    for style, own in zip(data.styles, values.T, strict=True):
+        levels = style.level(own)
+        counts = [int((levels == i).sum()) for i in range(len(style.levels))]
+        order = own.argsort()
+        for i, name in enumerate(style.levels):
+            ordered = data.splits["train"][order[levels[order] == i]]
+            picks = torch.linspace(0, len(ordered) - 1, min(SHEET_ROW, len(ordered))).long()
+            if len(picks):
+                rows.append((f"{style.name}: {name}", data.images[ordered[picks]]))
+        known = own[~own.isnan()].sort().values
+        styles[style.name] = {
+            "kind": "choice" if style.choice else "number",
+            "unit": style.unit,
+            "levels": dict(zip(style.levels, counts, strict=True)),
+            "unknown": int(own.isnan().sum()),
+        }
+        if not style.choice:
+            styles[style.name] |= {
+                "mean": style.mean,
+                "deviation": style.deviation,
+                "quantiles": {str(q): float(known[int(q * (len(known) - 1))]) for q in QUANTILES},
+                "cuts": list(style.cuts),
+                "middles": list(style.middles),
+            }
+    facts: dict[str, Any] = {
+        "source": data.name,
+        "images": len(values),
+        "styles": styles,
+        "correlations": _correlations(data),
+    }
+    if sheet is None or not rows:
+        return facts
+    return {**facts, "sheet": str(imaging.save_png(imaging.labelled_grid(rows), sheet))}
+
+
+def _correlations(data: ImageSet) -> dict[str, dict[str, float]]:
+    """Pearson's, between all styles that are numbers, over the train images that have both."""
+    numbers = [i for i, style in enumerate(data.styles) if not style.choice]
+    values = data.styles_of(data.splits["train"])
+    table: dict[str, dict[str, float]] = {}
+    for i in numbers:
+        row = table[data.styles[i].name] = {}
+        for j in numbers:
+            both = values[:, [i, j]]
+            both = both[both.isfinite().all(1)]
+            row[data.styles[j].name] = float(torch.corrcoef(both.T)[0, 1])
+    return table
+
+
+def style_text(facts: Mapping[str, Any]) -> str:
+    """The styles of a data set for a person."""
+    lines = [f"{facts['source']}: styles of {facts['images']:,} train images"]
+    if not facts["styles"]:
+        lines.append("none fits")
+    for name, style in facts["styles"].items():
+        unit = f" {style['unit']}" if style["unit"] else ""
+        unknown = f", {style['unknown']:,} not known" if style["unknown"] else ""
+        if style["kind"] == "choice":
+            parts = ", ".join(f"{level} {count:,}" for level, count in style["levels"].items())
+            lines.append(f"{name}: {parts}{unknown}")
+            continue
+        levels, cuts = list(style["levels"]), style["cuts"]
+        between = " | ".join(
+            f"{level} | {cut:.4g}" for level, cut in zip(levels, cuts, strict=False)
+        )
+        spread = ", ".join(
+            f"{100 * float(q):g} % {value:.4g}" for q, value in style["quantiles"].items()
+        )
+        lines += [
+            f"{name}: mean {style['mean']:.4g}, deviation {style['deviation']:.4g}{unit}{unknown}",
+            f"  levels {between} | {levels[-1]}",
+            f"  quantiles {spread}",
+        ]
+    if len(names := list(facts["correlations"])) > 1:
+        lines += ["correlations", " " * 14 + "".join(f"{name[:8]:>9}" for name in names)]
+        lines += [
+            f"{name[:13]:<14}" + "".join(f"{value:>9.2f}" for value in row.values())
+            for name, row in facts["correlations"].items()
+        ]
     if "sheet" in facts:
         lines.append(f"sheet: {facts['sheet']}")
     return "\n".join(lines)

@@ -8,12 +8,12 @@ length passes through in a few megabytes.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -46,6 +46,8 @@ class Encoded:
               int64 indices, together all of 0..N-1
     pictures  starts the stream of N pictures, anew at every call
     digest    hex digest of the pictures' bytes, in order
+    columns   what else the source says of each picture: by name, a reader of N values, None
+              where it says nothing; no part of the content's digest
     """
 
     classes: tuple[str, ...]
@@ -53,6 +55,7 @@ class Encoded:
     splits: Mapping[str, Tensor]
     pictures: Callable[[], Iterator[Picture]]
     digest: str
+    columns: Callable[[], Mapping[str, Callable[[], Sequence[Any]]]] = dict
 
 
 def identity(encoded: Encoded) -> str:

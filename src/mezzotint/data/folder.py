@@ -4,12 +4,16 @@
     FOLDER/train/cat/1.png, FOLDER/test/dog/2.jpg     the source's own splits
                                                       (validation, val or valid likewise)
 
+    FOLDER/styles.csv        styles of somebody's own: a column "file", such as cat/1.png or
+                             train/cat/1.png, and a column for each style
+
 Classes and files are taken in sorted order (names that are numbers, by number), never in the
 order of the file system.
 """
 
+import csv
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -21,6 +25,7 @@ from mezzotint.errors import InputError
 __all__ = ["read_folder"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+STYLES = "styles.csv"
 KINDS = "PNG, JPEG, WebP or BMP"
 
 
@@ -55,8 +60,45 @@ def read_folder(folder: Path, say: Say) -> Encoded:
         say(f"{folder}: {ignored} files that are not {KINDS} are left out")
     pictures = [Picture(str(file), file) for file in files]
     return Encoded(
-        classes, torch.tensor(labels), splits, lambda: iter(pictures), _digest(pictures)
+        classes,
+        torch.tensor(labels),
+        splits,
+        lambda: iter(pictures),
+        _digest(pictures),
+        lambda: _columns(folder, files),
     )
+
+
+def _columns(folder: Path, files: list[Path]) -> dict[str, Callable[[], list[str | None]]]:
+    """The columns of styles.csv, an entry for each of the files; none without such a file."""
+    table = folder / STYLES
+    if not table.is_file():
+        return {}
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            names, *rows = csv.reader(file, strict=True)
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(
+            f"{table} is no readable CSV ({error}): write UTF-8, a first line with the names"
+        ) from error
+    names = [name.strip() for name in names]
+    if "file" not in names or len(set(names)) < len(names) or "" in names:
+        raise InputError(f"{table} needs a column 'file' and one for each style, named apart")
+    place = {path.relative_to(folder).as_posix(): i for i, path in enumerate(files)}
+    key, found = names.index("file"), {}
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(names):
+            raise InputError(f"{table}, row {number} has {len(row)} cells, not {len(names)}")
+        if row[key] not in place or row[key] in found:
+            known = "named twice" if row[key] in found else f"no picture in {folder}"
+            raise InputError(f"{table}, row {number}: {row[key][:80]} is {known}; correct it")
+        found[row[key]] = row
+    empty = [None] * len(names)
+
+    def reader(column: int) -> Callable[[], list[str | None]]:
+        return lambda: [found.get(name, empty)[column] for name in place]
+
+    return {name: reader(i) for i, name in enumerate(names) if i != key}
 
 
 def _roots(folder: Path) -> dict[str, Path]:

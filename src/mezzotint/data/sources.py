@@ -12,21 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from mezzotint.data.augment import Augment
 from mezzotint.data.encoded import Encoded, Say, identity
 from mezzotint.data.image_set import ImageSet
-from mezzotint.data.measures import known, shows_figures
 from mezzotint.data.splits import complete, limited
-from mezzotint.data.styles import Style, number_style
 from mezzotint.errors import InputError, suggest
 from mezzotint.world import current
 
 __all__ = ["SOURCES", "Source", "load"]
-
-SEEN = 2000  # train images that decide whether a set shows figures
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ def load(
     size: int | None = None,
     limit: int | None = None,
     data_dir: Path | None = None,
-    styles: Sequence[str] = (),
+    styles: Sequence[str] | None = (),
     say: Say = _silent,
     memory_budget: int = 2 << 30,
 ) -> ImageSet:
@@ -87,12 +82,14 @@ def load(
     limit          train images to keep, balanced over the classes, with a fifth as many for
                    validation and the whole test split; None keeps all
     data_dir       folder of named data sets, looked at before $MEZZOTINT_DATA
-    styles         what to measure on every image beside its class, as in `measures.MEASURES`
+    styles         what to know of every image beside its class: measures (`measures.MEASURES`)
+                   and columns that come with the data; None: all that fit
     say            takes one line for each decision made and each wait ahead
     memory_budget  bytes, of all processes of the job: where their copies would be larger, the
                    images stay on disk, memory-mapped and shared
     """
     from mezzotint.data.cache import decoded
+    from mezzotint.data.styling import Styled, styled
 
     if size is not None and size < 1:
         raise InputError(f"size {size} is not a number of pixels: give 1 or more")
@@ -102,7 +99,9 @@ def load(
         splits = limited(splits, encoded.labels, len(encoded.classes), limit)
     pixels = decoded(encoded, size, say=say, memory_budget=memory_budget // current().size)
     mean, deviation = pixels.statistics(splits["train"])
-    values, found = _styled(encoded, size, pixels.images, splits["train"], styles, say)
+    own = Styled()
+    if styles is None or styles:
+        own = styled(encoded, size, pixels.images, splits["train"], styles, say)
     return ImageSet(
         name=_name(source),
         images=pixels.images,
@@ -113,41 +112,9 @@ def load(
         deviation=deviation,
         augment=entry.augment,
         fingerprint=_fingerprint(identity(encoded), pixels.images, splits),
-        styles=found,
-        style_values=values,
+        styles=own.styles,
+        style_values=own.values,
     )
-
-
-def _styled(
-    encoded: Encoded,
-    size: int | None,
-    images: Tensor,
-    train: Tensor,
-    names: Sequence[str],
-    say: Say,
-) -> tuple[Tensor, tuple[Style, ...]]:
-    """The values float64 (N, K) of these styles, and what is known of them from train."""
-    from mezzotint.data.cache import kept_measures
-
-    if not names:
-        return torch.zeros(0, 0, dtype=torch.float64), ()
-    if twice := {name for name in names if list(names).count(name) > 1}:
-        raise InputError(f"style {min(twice)} is given twice: give it once")
-    asked = [known(name) for name in names]
-    figures = shows_figures(images[train[:: max(1, len(train) // SEEN)]])
-    for measure in asked:
-        if measure.fits == "colour" and images.shape[1] == 1:
-            raise InputError(
-                f"style {measure.name} is of colour images, these are grey: leave it out"
-            )
-        if measure.fits == "figures" and not figures:
-            raise InputError(
-                f"style {measure.name} is of figures on flat ground, these are photographs: "
-                "leave it out"
-            )
-    values = kept_measures(encoded, size, images, names, say)
-    rows = zip(asked, values[train].T, strict=True)
-    return values, tuple(number_style(m.name, own, m.levels, m.unit) for m, own in rows)
 
 
 def _name(source: str) -> str:

@@ -6,8 +6,9 @@ that type, never by name (CIFAR-10's image column is `img`); without it by their
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,47 @@ def read_tables(tables: Mapping[str, Table], say: Say) -> Encoded:
         for table in kept.values():
             yield from _pictures(table, columns.image)
 
-    digest = _digest(kept, columns.image)
-    return Encoded(classes, torch.from_numpy(np.concatenate(labels)), splits, pictures, digest)
+    counts = [len(own) for own in labels]
+    others = {
+        name: partial(_other, kept, counts, name)
+        for name, feature in tables["train"].features.items()
+        if name not in (columns.image, columns.label) and _is_style(feature)
+    }
+    return Encoded(
+        classes,
+        torch.from_numpy(np.concatenate(labels)),
+        splits,
+        pictures,
+        _digest(kept, columns.image),
+        lambda: others,
+    )
+
+
+def _is_style(feature: Any) -> bool:
+    """Whether a column can say something of each image: a class, a text, a number, a truth."""
+    return _kind(feature) in ("ClassLabel", "integer", "string") or (
+        isinstance(feature, Mapping)
+        and str(feature.get("dtype")).startswith(("float", "double", "half", "bool"))
+    )
+
+
+def _other(tables: Mapping[str, Table], counts: Sequence[int], name: str) -> list[Any]:
+    """Another column's values, None throughout a split that lacks it."""
+    values: list[Any] = []
+    for table, count in zip(tables.values(), counts, strict=True):
+        if name not in table.features:
+            values += [None] * count
+            continue
+        classes = table.features[name].get("names")
+        for piece in table.pieces(name):
+            own = piece.to_pylist()
+            if isinstance(classes, list):
+                own = [
+                    classes[i] if isinstance(i, int) and 0 <= i < len(classes) else None
+                    for i in own
+                ]
+            values += own
+    return values
 
 
 def _columns(table: Table, say: Say) -> _Columns:

@@ -23,7 +23,9 @@ mass M and central moments u (as shares of M), x to the right and y down, in pix
     colour       mean of largest minus smallest channel                             0 ... 1
     warmth       mean of red minus blue                                             -1 ... 1
 
-A style is used where the data set's images differ in it by what a person can see.
+A style is used where the data set's images differ in it by what a person can see. What is looked
+at is `data.measures`'; thickness and width are rougher than there, on purpose: words need terciles
+alone, and a CLIP that was trained on these goes on meaning the same.
 """
 
 import random
@@ -36,6 +38,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody uses
 from torch import Tensor
 
+from mezzotint.data.measures import grey, ink, moments, shows_figures
 from mezzotint.imaging import check_batch
 
 __all__ = [
@@ -54,7 +57,6 @@ __all__ = [
 ]
 
 CHUNK = 2000
-FLAT = 0.65  # share of a border near its median from which an image has a flat ground
 
 
 # Styles: what is measured on an image ------------------------------------------------------------
@@ -71,19 +73,6 @@ class _View:
     @property
     def mass(self) -> Tensor:
         return self.ink.sum((1, 2)).clamp(min=1e-6)  # an empty image has no figure to divide by
-
-    def moments(self) -> tuple[Tensor, Tensor, Tensor]:
-        """u20, u11, u02, each (N,)."""
-        m = self.ink / self.mass[:, None, None]
-        y = torch.arange(m.shape[1]) - torch.einsum("nyx,y->n", m, _steps(m.shape[1]))[:, None]
-        x = torch.arange(m.shape[2]) - torch.einsum("nyx,x->n", m, _steps(m.shape[2]))[:, None]
-        u20 = torch.einsum("nyx,nx->n", m, x**2)
-        u11 = torch.einsum("nyx,ny,nx->n", m, y, x)
-        return u20, u11, torch.einsum("nyx,ny->n", m, y**2)
-
-
-def _steps(n: int) -> Tensor:
-    return torch.arange(n).double()
 
 
 def _brightness(view: _View) -> Tensor:
@@ -102,12 +91,12 @@ def _thickness(view: _View) -> Tensor:
 
 
 def _slant(view: _View) -> Tensor:
-    _, u11, u02 = view.moments()
+    _, u11, u02 = moments(view.ink)
     return torch.atan2(-u11, u02).rad2deg()
 
 
 def _width(view: _View) -> Tensor:
-    u20, _, u02 = view.moments()
+    u20, _, u02 = moments(view.ink)
     return ((u20 + 1e-6) / (u02 + 1e-6)).sqrt()
 
 
@@ -171,8 +160,7 @@ class Styles:
     def found(images: Tensor) -> "Styles":
         """What can be told apart in these train images, uint8 (N, C, H, W)."""
         check_batch(images)
-        flat = torch.cat([_flat_share(_grey(part)) for part in images.split(CHUNK)])
-        figures = bool(flat.median() >= FLAT)
+        figures = shows_figures(images)
         names = [n for n, m in MEASURES.items() if m.figures in (None, figures)]
         measured = _measured(images, names, figures)
         cuts = {}
@@ -205,29 +193,11 @@ def _floats(values: Sequence[float]) -> Tensor:
 def _measured(images: Tensor, names: Sequence[str], figures: bool) -> dict[str, Tensor]:
     columns: dict[str, list[Tensor]] = {name: [] for name in names}
     for part in images.split(CHUNK):
-        grey = _grey(part)
-        ink = torch.ones_like(grey)
-        if figures:
-            ink = (grey - _border(grey).median(1).values[:, None, None]).abs()
-        view = _View(part.double() / 255, grey, ink)
+        tones = grey(part)
+        view = _View(part.double() / 255, tones, ink(tones) if figures else torch.ones_like(tones))
         for name, column in columns.items():
             column.append(MEASURES[name].of(view))
     return {name: torch.cat(column) for name, column in columns.items()}
-
-
-def _grey(images: Tensor) -> Tensor:
-    return images.double().mean(1) / 255  # (N, H, W)
-
-
-def _border(grey: Tensor) -> Tensor:
-    """The outermost pixels, (N, P)."""
-    return torch.cat([grey[:, 0], grey[:, -1], grey[:, 1:-1, 0], grey[:, 1:-1, -1]], 1)
-
-
-def _flat_share(grey: Tensor) -> Tensor:
-    border = _border(grey)
-    near = (border - border.median(1, keepdim=True).values).abs() < 0.1
-    return near.double().mean(1)
 
 
 # Words: what is said -----------------------------------------------------------------------------

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 
 from mezzotint.data import find_class
+from mezzotint.data.measures import gradient
 from mezzotint.errors import InputError
 from mezzotint.imaging import check_batch
 
@@ -260,7 +261,7 @@ def properties(
     for label, name in enumerate(classes):
         own = labels == label
         x = images[own]
-        gradients = torch.cat([_gradient(part) for part in x.split(CHUNK)])
+        gradients = torch.cat([gradient(part) for part in x.split(CHUNK)])
         rows.append(
             ClassProperties(
                 name=name,
@@ -408,19 +409,6 @@ def frequency_effect(
         deviation=deviation,
         p=p,
     )
-
-
-def _gradient(images: Tensor) -> Tensor:
-    """Length of the gradient (n, C, H - 2, W - 2) in grey levels per pixel.
-
-    Sobel's operator over 8, so that a ramp of slope s gives s.
-    """
-    x = images.float()
-    down = x[..., :-2, :] + 2 * x[..., 1:-1, :] + x[..., 2:, :]  # smoothed over rows
-    across = x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]  # smoothed over columns
-    horizontal = (down[..., 2:] - down[..., :-2]) / 8
-    vertical = (across[..., 2:, :] - across[..., :-2, :]) / 8
-    return torch.hypot(horizontal, vertical)
 
 
 def _separation(features: Tensor, labels: Tensor, count: int) -> tuple[list[int], list[float]]:
