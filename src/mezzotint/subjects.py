@@ -158,7 +158,7 @@ def run_subject(
 ) -> RunSubject:
     """A run's model and its data; `changes` are sampling settings."""
     run = Run.at(path, say)
-    origin = run.config.origin
+    origin, own = run.config.origin, data is None
     if data is None:
         with current().in_turn():  # the first decodes it, the others find it
             data = load(
@@ -179,6 +179,11 @@ def run_subject(
             f"{origin.source}"
         )
     _refuse_other_choices(path, model, data)
+    if own and data.styles != run.config.data.styles:
+        say(
+            f"the styles of {data.name} are measured otherwise by this version than when {path} "
+            "was trained: what is asked for and what is measured may differ a little"
+        )
     model = model.changed(**changes)
     facts = {
         "kind": "run",
