@@ -198,8 +198,8 @@ def _refuse_other(found: Run, config: Config, origin: Origin, facts: DataFacts) 
         wrong = [key for key in said if key in differing] + wrong
     if wrong[:1] == ["data.styles"]:
         raise InputError(
-            f"{found.path} learned {', '.join(origin.styles)} as another version measured them: go "
-            "on with that version, or use another --out"
+            f"{found.path} learned {', '.join(origin.styles)} as another version measured them: "
+            "go on with that version, or use another --out"
         )
     if wrong:
         key = wrong[0]
