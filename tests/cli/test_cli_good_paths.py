@@ -73,6 +73,21 @@ def test_data_takes_a_folder_of_ones_own(cli, tmp_path):
     assert (facts["size"], facts["channels"]) == ([8, 8], 3)
 
 
+def test_data_shows_styles_and_examples_of_their_levels(cli, tmp_path):
+    command = "data digits --style thickness --style slant"
+    facts = result(cli(f"{command} --json"))
+    assert list(facts["styles"]) == ["thickness", "slant"]
+    thickness = facts["styles"]["thickness"]
+    assert list(thickness["levels"]) == ["thin", "medium", "thick"]
+    assert sum(thickness["levels"].values()) == facts["images"]
+    assert facts["correlations"]["slant"]["slant"] == pytest.approx(1)
+    text = cli(f"{command} --out styles.png").out
+    assert f"thin | {thickness['cuts'][0]:.4g} | medium" in text
+    picture = Image.open(tmp_path / "styles.png")
+    assert picture.height > 6 * 64  # three rows for each, of digits eight times as large
+    assert cli("data digits --style boldness").code == 2
+
+
 def test_inspect_warns_that_a_hundred_unscaled_betas_leave_the_image(cli):
     facts = result(cli("inspect fashion-a --json"))
     left = np.prod(1 - np.linspace(1e-4, 0.02, 100))
