@@ -21,6 +21,7 @@ from mezzotint.diffusion import (
     Denoiser,
     Schedule,
     Step,
+    autoguide,
     begin,
     bind,
     clip,
@@ -94,6 +95,9 @@ class Model:
 
     learned: float = 1.0
     """The largest scale of guidance that costs no second evaluation."""
+
+    weak: "Model | None" = None
+    """A weaker model of the same images, which autoguidance needs."""
 
     def sample(
         self,
@@ -209,17 +213,30 @@ class Model:
     def _denoise(self, condition: Condition) -> Denoise:
         """The denoiser as the sampler shall see it: conditioned, guided, in our precision."""
         settings = self.sampling
-        if settings.guidance != 1 and not self.guidable:
-            raise InputError(
-                f"guidance {settings.guidance:g} needs a model that was trained without labels "
-                "now and then; this one had training.drop = 0: leave --guidance at 1"
-            )
-        learned = max(1.0, min(settings.guidance, self.learned))
-        denoiser = told(self.denoiser, learned) if learned > 1 else self.denoiser
-        denoise = guide(denoiser, condition, {"label": settings.guidance / learned})
+        denoise = self._guided(condition, settings.guidance)
+        if settings.autoguidance != 1:
+            if self.weak is None:
+                raise InputError(
+                    f"autoguidance {settings.autoguidance:g} needs a weaker model beside this "
+                    "one: load it with weak=True, from a run that kept an early snapshot"
+                )
+            self.weak.denoiser.eval()
+            bad = self.weak._guided(condition, settings.guidance)
+            denoise = autoguide(denoise, bad, settings.autoguidance)
         if settings.interval is not None:
             denoise = within(denoise, bind(self.denoiser, condition), *settings.interval)
         return self._precise(clip(denoise) if settings.clip else denoise)
+
+    def _guided(self, condition: Condition, scale: float) -> Denoise:
+        """The denoiser under a condition, guided as it has learned, beyond that by `guide`."""
+        if scale != 1 and not self.guidable:
+            raise InputError(
+                f"guidance {scale:g} needs a model that was trained without labels "
+                "now and then; this one had training.drop = 0: leave --guidance at 1"
+            )
+        learned = max(1.0, min(scale, self.learned))
+        denoiser = told(self.denoiser, learned) if learned > 1 else self.denoiser
+        return guide(denoiser, condition, {"label": scale / learned})
 
     def free(self) -> Denoise:
         """The denoiser without a label, in our precision: what the noisy image alone tells."""

@@ -106,6 +106,13 @@ class RunSubject:
         world.add([found])
         return found
 
+    def changed(self, **changes: object) -> "RunSubject":
+        """The same stream, drawn with other sampling settings."""
+        model = self.model.changed(**changes)
+        former = _drawn_with(self.model)
+        kept = {name: fact for name, fact in self.facts.items() if name not in former}
+        return dataclasses.replace(self, model=model, facts={**kept, **_drawn_with(model)})
+
     @property
     def _folder(self) -> Path:
         # Not where it lies: a run may be moved.
@@ -169,10 +176,18 @@ def run_subject(
         "images_seen": run.images_seen(pick.checkpoint),
         # A run trained anew at the same place is another one.
         "hash": weights_digest(model.denoiser.network.state_dict()),
-        **to_table(model.sampling),
+        **_drawn_with(model),
         "seed": seed,
     }
     return RunSubject(run, model, data, facts, seed, say)
+
+
+def _drawn_with(model: Model) -> dict[str, Any]:
+    """The sampling settings as facts; without autoguidance nothing is said of it."""
+    settings = dict(to_table(model.sampling))
+    if model.weak is None or model.sampling.autoguidance == 1:
+        return {name: value for name, value in settings.items() if name != "autoguidance"}
+    return {**settings, "weak": weights_digest(model.weak.denoiser.network.state_dict())}
 
 
 def npz_subject(path: Path, data: ImageSet) -> Subject:

@@ -119,7 +119,11 @@ def sample(wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
     outputs.check()
     pick = wish.pick
     loaded = api.load(
-        wish.run, weights=pick.weights, checkpoint=pick.checkpoint, device=pick.device
+        wish.run,
+        weights=pick.weights,
+        checkpoint=pick.checkpoint,
+        device=pick.device,
+        weak=pick.weak,
     )
     model = loaded.changed(**wish.changes)
     drawing = wish.drawing(model)
@@ -131,6 +135,7 @@ def sample(wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
         "sampler": settings.sampler,
         "evaluations": settings.evaluations,
         "guidance": settings.guidance,
+        "autoguidance": settings.autoguidance,
         "interval": settings.interval,
         "seed": wish.seed,
         "n": len(drawing),
@@ -180,7 +185,9 @@ def sample_text(result: Mapping[str, Any]) -> str:
     """The result of `sample` for a person."""
     how = (
         f"{result['n']:,} images, {result['sampler']}, {result['evaluations']} evaluations, "
-        f"guidance {result['guidance']:g}, seed {result['seed']}"
+        f"guidance {result['guidance']:g}, "
+        + (f"autoguidance {result['autoguidance']:g}, " if result["autoguidance"] != 1 else "")
+        + f"seed {result['seed']}"
     )
     if result.get("dry_run"):
         return f"would draw {how}; nothing was written"
