@@ -29,7 +29,7 @@ from torch import Tensor
 from mezzotint import seal
 from mezzotint.errors import InputError
 from mezzotint.evaluation.features import classifier_for
-from mezzotint.evaluation.measures import GROUPS, Read, Reference
+from mezzotint.evaluation.measures import GROUPS, Read, Reference, chosen
 from mezzotint.evaluation_file import hardware
 from mezzotint.imaging import replacing
 from mezzotint.randomness import generator
@@ -216,6 +216,7 @@ def sweep(ask: Ask, say: Say) -> Json:
         say=say,
     )
     wanted = settings(ask, guidable=stream.model.guidable, weak=weak)
+    streams = [stream.changed(**setting.changes()) for setting in wanted]  # refused now, or never
     classifier = classifier_for(stream.data, say)
     _refuse_few(ask, stream, int(classifier.features(stream.data.images[:1]).shape[1]))
     points = []
@@ -228,12 +229,12 @@ def sweep(ask: Ask, say: Say) -> Json:
         seed=ask.seed,
         anchors=(),
     )
-    for number, setting in enumerate(wanted, 1):
+    for number, (setting, own) in enumerate(zip(wanted, streams, strict=True), 1):
         say(f"{setting.title} ({number} of {len(wanted)})")
-        subject = stream.changed(**setting.changes()).samples(ask.n)
+        subject = own.samples(ask.n)
         points.append(measured(setting, reference.read(subject.images, subject.labels), reference))
-    floor = reference.floor
-    few = torch.randperm(len(floor.features), generator=generator("sweep floor", ask.seed))
+    rows = chosen(stream.data, "train", ask.n, ask.seed)
+    floor = reference.read(stream.data.images[rows], stream.data.labels[rows])
     advised, sentences = advice(points, ask.n)
     left_out = {"guidance", "autoguidance", "weak"}
     facts = {name: fact for name, fact in stream.facts.items() if name not in left_out}
@@ -248,7 +249,7 @@ def sweep(ask: Ask, say: Say) -> Json:
             "groups": GROUP_COUNT,
         },
         "points": [point.to_json() for point in points],
-        "floor": _values(_some(floor, few[: ask.n]), reference.real, ask.seed),
+        "floor": _values(floor, reference, torch.ones(len(rows), dtype=torch.bool)),
         "advice": advised,
         "sentences": sentences,
         "picture": PICTURE,
@@ -281,14 +282,27 @@ def _refuse_few(ask: Ask, stream: RunSubject, features: int) -> None:
 
 def measured(setting: Setting, samples: Read, reference: Reference) -> Point:
     """The numbers of some samples, and those without each group of them."""
-    seed = int(reference.facts["seed"])
-    values = _values(samples, reference.real, seed)
     group = torch.arange(len(samples.features)) % GROUP_COUNT
-    rest = [
-        _values(_some(samples, group != left_out), reference.real, seed)
-        for left_out in range(GROUP_COUNT)
-    ]
+    values = _values(samples, reference, group >= 0)
+    rest = [_values(samples, reference, group != left_out) for left_out in range(GROUP_COUNT)]
     return Point(setting, values, {name: tuple(v[name] for v in rest) for name in values})
+
+
+def _values(samples: Read, reference: Reference, rows: Tensor) -> dict[str, float]:
+    """The numbers of `BETTER` for the samples that rows, bool (N,), names."""
+    real, seed = reference.real, int(reference.facts["seed"])
+    # Coverage compares as many samples as real images. Which ones must not depend on the group
+    # that is left out: drawn anew, they would add noise that the jackknife makes larger.
+    first = torch.arange(len(rows)) < len(real.features)
+    taken = {name: rows & first if name == "coverage" else rows for name in MEASURED}
+    found = {
+        name: number.value
+        for group, own in taken.items()
+        for name, number in GROUPS[group]
+        .measure(_some(samples, own), real, generator("sweep", seed, group))
+        .items()
+    }
+    return {name: found[name] for name in BETTER}
 
 
 def _some(samples: Read, rows: Tensor) -> Read:
@@ -296,18 +310,6 @@ def _some(samples: Read, rows: Tensor) -> Read:
     assert samples.probabilities is not None
     assert samples.labels is not None
     return Read(samples.features[rows], samples.probabilities[rows], samples.labels[rows])
-
-
-def _values(samples: Read, real: Read, seed: int) -> dict[str, float]:
-    """The numbers of `BETTER`."""
-    found = {
-        name: number.value
-        for group in MEASURED
-        for name, number in GROUPS[group]
-        .measure(samples, real, generator("sweep", seed, group))
-        .items()
-    }
-    return {name: found[name] for name in BETTER}
 
 
 def advice(points: Sequence[Point], n: int) -> tuple[Json, list[str]]:
@@ -325,10 +327,22 @@ def advice(points: Sequence[Point], n: int) -> tuple[Json, list[str]]:
             f"{words}: {best.setting.title}, {best.values[name]:.3g} ± {best.error(name):.2g} "
             f"(n = {n:,}); {_alike(alike, len(points))}."
         )
-    first, second = (found[name]["setting"] for name in ("fd", "coverage"))
     by_distance, by_coverage = (_best(points, name) for name in ("fd", "coverage"))
-    if first == second:
+    plain = next((point for point in points if point.setting.scale == 1), None)
+    if by_distance is by_coverage:
         lines.append(f"Take {by_distance.setting.title}: both numbers point to it.")
+    elif plain is not None and not (
+        _differ(by_distance, plain, "fd") or _differ(by_coverage, plain, "coverage")
+    ):
+        lines.append(
+            f"Take {plain.setting.title}: nothing is better than none by more than the noise; a "
+            "larger --n tells more apart."
+        )
+    elif not _differ(by_coverage, by_distance, "coverage"):
+        lines.append(
+            f"Take {by_distance.setting.title}: it covers no less within the noise, and its "
+            "Frechet distance is the least."
+        )
     elif not _differ(by_distance, by_coverage, "fd"):
         lines.append(
             f"Take {by_coverage.setting.title}: its Frechet distance is no larger within the "

@@ -217,35 +217,37 @@ def trade_off_figure(points: Sequence[Mapping[str, Any]], floor: Mapping[str, fl
     left, right = figure.subplots(1, 2)
     curves = list(dict.fromkeys(point["curve"] for point in points))
     plain = [point for point in points if point["scale"] == 1]
-    for curve, color, marker in zip(curves, (MAIN, SECOND, "#3a8a4d"), "osD", strict=False):
+    looks = zip(curves, (MAIN, SECOND, "#3a8a4d"), "osD", (7, -14, 7), strict=False)
+    for curve, color, marker, offset in looks:
         own = [point for point in points if point["curve"] == curve]
-        own += [point for point in plain if not any(p["scale"] == 1 for p in own)][:1]
-        own.sort(key=lambda point: float(point["scale"]))
+        shared = [] if any(point["scale"] == 1 for point in own) else plain[:1]
+        own = sorted([*own, *shared], key=lambda point: float(point["scale"]))
         look: dict[str, Any] = {
-            "color": color, "marker": marker, "markersize": 5, "linewidth": 1.6, "capsize": 3,
-            "elinewidth": 1, "label": curve,
+            "color": color, "marker": marker, "markersize": 5, "linewidth": 1.6, "capsize": 2,
+            "elinewidth": 0.8, "label": curve,
         }  # fmt: skip
-        left.errorbar([p["scale"] for p in own], *_pair(own, "fd"), **look)
-        x, y = _pair(own, "coverage"), _pair(own, "clipped_density")
+        left.errorbar([point["scale"] for point in own], *_pair(own, "fd"), **look)
+        x, y = _pair(own, "coverage"), _pair(own, "density")
         right.errorbar(x[0], y[0], yerr=y[1], xerr=x[1], **look)
         for point, across, up in zip(own, x[0], y[0], strict=True):
-            right.annotate(
-                f"{point['scale']:g}",
-                (across, up),
-                xytext=(6, 5),
-                textcoords="offset points",
-                fontsize=10,
-                color=color,
-            )
+            if point not in shared:
+                right.annotate(
+                    f"{point['scale']:g}",
+                    (across, up),
+                    xytext=(6, offset),
+                    textcoords="offset points",
+                    fontsize=10,
+                    color=color,
+                )
     dashed: dict[str, Any] = {"color": GREY, "linewidth": 1, "linestyle": (0, (4, 3))}
     left.axhline(floor["fd"], label="real images", **dashed)
-    right.axhline(floor["clipped_density"], **dashed)
+    right.axhline(floor["density"], **dashed)
     right.axvline(floor["coverage"], **dashed)
     left.set_xlabel("guidance scale (1 = none)")
     left.set_ylabel("Frechet distance (less is better)")
     left.set_ylim(bottom=0)
-    right.set_xlabel("coverage: variety (more is better)")
-    right.set_ylabel("clipped density: quality (more is better)")
+    right.set_xlabel("coverage: variety")
+    right.set_ylabel("density: quality")
     figure.legend(
         *left.get_legend_handles_labels(), loc="outside upper left", ncols=4, frameon=False,
         fontsize=11,
