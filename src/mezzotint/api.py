@@ -64,15 +64,18 @@ def load(
     weights: str = "ema",
     checkpoint: str = "last",
     device: str = "auto",
+    weak: bool | None = None,
 ) -> Model:
     """The model of a run, ready to draw.
 
     weights: "ema", the averaged weights, or "network", those of the last step.
-    checkpoint: "last", or "best" by validation loss (or what `training.best` says).
+    checkpoint: "last", "best" by validation loss (or what `training.best` says), or "early".
     device: "auto" (the run's own where this machine has it), "cpu", "cuda" or "mps".
+    weak: whether the early snapshot comes along, for autoguidance; None: where the run's own
+        sampling settings ask for it.
     """
     found = run if isinstance(run, Run) else Run.at(run, say)
-    model, notices = found.model(Pick(weights, checkpoint, device))
+    model, notices = found.model(Pick(weights, checkpoint, device, weak))
     for notice in notices:
         say(notice)
     return model

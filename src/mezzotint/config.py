@@ -164,6 +164,10 @@ class Training(Strict):
     """Share of the budget after which it is: until then steps are cheaper, and there is little to
     learn from."""
 
+    snapshot: float = Field(0.0, ge=0, lt=1)
+    """Share of the budget after which the weights are kept as they are then, as the weaker model
+    of autoguidance; 0: never."""
+
     seed: int = 0
     validate_every: int = Field(20_000, ge=1)
     validation_images: int = Field(1000, ge=1)
@@ -228,8 +232,11 @@ class Sampling(Strict):
     style_guidance: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
     """Scale of each style, beyond what the label does: 1, or not named: none, 0: not heard."""
 
+    autoguidance: float = Field(1.0, ge=0, allow_inf_nan=False)
+    """Scale of guidance by the run's early snapshot; 1: none."""
+
     interval: tuple[float, float] | None = None
-    """Levels low < sigma <= high at which guidance acts; none: all."""
+    """Levels low < sigma <= high at which both guidances act; none: all."""
 
     clip: bool = False
     """Keep the estimate of x0 in [-1, 1] at every step."""

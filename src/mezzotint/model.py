@@ -21,6 +21,7 @@ from mezzotint.diffusion import (
     Denoiser,
     Schedule,
     Step,
+    autoguide,
     begin,
     bind,
     clip,
@@ -101,6 +102,9 @@ class Model:
 
     styles: tuple[Style, ...] = ()
     """What else than a label it can be asked for."""
+
+    weak: "Model | None" = None
+    """A weaker model of the same images, which autoguidance needs."""
 
     def sample(
         self,
@@ -252,25 +256,38 @@ class Model:
     def _denoise(self, condition: Condition) -> Denoise:
         """The denoiser as the sampler shall see it: conditioned, guided, in our precision."""
         settings = self.sampling
-        if settings.guidance != 1 and "label" not in self.freed:
+        denoise = self._guided(condition, settings)
+        if settings.autoguidance != 1:
+            if self.weak is None:
+                raise InputError(
+                    f"autoguidance {settings.autoguidance:g} needs a weaker model beside this "
+                    "one: load it with weak=True, from a run that kept an early snapshot"
+                )
+            self.weak.denoiser.eval()
+            bad = self.weak._guided(condition, settings)
+            denoise = autoguide(denoise, bad, settings.autoguidance)
+        if settings.interval is not None:
+            denoise = within(denoise, bind(self.denoiser, condition), *settings.interval)
+        return self._precise(clip(denoise) if settings.clip else denoise)
+
+    def _guided(self, condition: Condition, settings: Sampling) -> Denoise:
+        """The denoiser under a condition, guided as it has learned, beyond that by `guide`."""
+        scale = settings.guidance
+        if scale != 1 and "label" not in self.freed:
             raise InputError(
-                f"guidance {settings.guidance:g} needs a model that was trained without labels "
+                f"guidance {scale:g} needs a model that was trained without labels "
                 "now and then; this one had training.drop = 0: leave --guidance at 1"
             )
-        for name, scale in settings.style_guidance.items():
+        for name, own in settings.style_guidance.items():
             self.style_index(name)
-            if scale != 1 and name not in self.freed:
+            if own != 1 and name not in self.freed:
                 raise InputError(
                     f"guidance by {name} needs a model that was trained without it now and then; "
                     "this one had training.drop_style = 0: leave --style-guidance away"
                 )
-        learned = max(1.0, min(settings.guidance, self.learned))
+        learned = max(1.0, min(scale, self.learned))
         denoiser = told(self.denoiser, learned) if learned > 1 else self.denoiser
-        scales = {**settings.style_guidance, "label": settings.guidance / learned}
-        denoise = guide(denoiser, condition, scales)
-        if settings.interval is not None:
-            denoise = within(denoise, bind(self.denoiser, condition), *settings.interval)
-        return self._precise(clip(denoise) if settings.clip else denoise)
+        return guide(denoiser, condition, {**settings.style_guidance, "label": scale / learned})
 
     def free(self) -> Denoise:
         """The denoiser without a label, in our precision: what the noisy image alone tells."""

@@ -3,13 +3,15 @@
     config.toml              resolved configuration, facts of the data, choices for the machine;
                              every checkpoint has a copy
     metrics.jsonl            one JSON object a line: kind step | validation | metrics | event
-    checkpoints/last…        everything to go on from; best…: weights to draw with; with backups
+    checkpoints/last…        everything to go on from; best…: weights to draw with; early…: those
+                             of a share of the budget, where it is asked for; with backups
     samples/                 grids over time
 
 `start.prepare` makes or finds one, `session.advance` trains it, `Run.model` draws from it.
 """
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -46,7 +48,9 @@ __all__ = [
 
 LAST = Path("checkpoints") / "last.safetensors"
 BEST = Path("checkpoints") / "best.safetensors"
-CHECKPOINTS = (LAST, checkpoints.previous(LAST), BEST, checkpoints.previous(BEST))
+EARLY = Path("checkpoints") / "early.safetensors"
+FILES = {"last": LAST, "best": BEST, "early": EARLY}
+CHECKPOINTS = tuple(each for file in FILES.values() for each in (file, checkpoints.previous(file)))
 
 
 class Origin(Strict):
@@ -132,10 +136,14 @@ class Pick:
     """ema (averaged) or network (those of the last step)."""
 
     checkpoint: str = "last"
-    """last or best."""
+    """last, best or early."""
 
     device: str = "auto"
     """auto: the run's own where this machine has it."""
+
+    weak: bool | None = None
+    """Whether the early snapshot comes along, for autoguidance; None: where the run's own sampling
+    settings ask for it."""
 
 
 class RunConfig(Config):
@@ -180,7 +188,7 @@ class Run:
     @staticmethod
     def is_at(path: Path | str) -> bool:
         """Whether a run lies there: a config.toml, or a checkpoint with its copy."""
-        return any((Path(path) / name).is_file() for name in ("config.toml", *CHECKPOINTS))
+        return any((Path(path) / name).is_file() for name in (Path("config.toml"), *CHECKPOINTS))
 
     @staticmethod
     def at(path: Path | str, say: Callable[[str], None] = lambda line: None) -> "Run":
@@ -229,6 +237,11 @@ class Run:
         return self.path / BEST
 
     @property
+    def early(self) -> Path:
+        """The weights after `training.snapshot` of the budget."""
+        return self.path / EARLY
+
+    @property
     def metrics(self) -> Path:
         """The log of losses."""
         return self.path / "metrics.jsonl"
@@ -243,24 +256,43 @@ class Run:
         return fresh_state(self.config, self.config.data, self.config.machine.compute())
 
     def checkpoint(self, which: str = "last") -> Path:
-        """The file of the last or the best checkpoint, there or not."""
-        if which not in ("last", "best"):
-            raise InputError(f"the checkpoint is last or best, got '{which}'")
-        return self.best if which == "best" else self.last
+        """The file of the last, the best or the early checkpoint, there or not."""
+        if which not in FILES:
+            raise InputError(f"the checkpoint is last, best or early, got '{which}'")
+        return self.path / FILES[which]
+
+    def has(self, which: str) -> bool:
+        """Whether there is such a checkpoint, or its backup."""
+        file = self.checkpoint(which)
+        return file.exists() or checkpoints.previous(file).exists()
 
     def images_seen(self, which: str = "last") -> int:
         """Where a checkpoint stands; 0 without one."""
-        file = self.checkpoint(which)
-        if not file.exists() and not checkpoints.previous(file).exists():
+        if not self.has(which):
             return 0
-        return int(checkpoints.recover(file)[0].facts["images_seen"])
+        return int(checkpoints.recover(self.checkpoint(which))[0].facts["images_seen"])
 
     def model(self, pick: Pick = Pick()) -> tuple[Model, list[str]]:
         """The model of a checkpoint, and notices."""
+        model, notices = self._model(pick)
+        own = self.config.sampling.autoguidance != 1
+        if own if pick.weak is None else pick.weak:
+            weak, more = self._model(dataclasses.replace(pick, checkpoint="early"))
+            return dataclasses.replace(model, weak=weak), notices + more
+        return model, notices
+
+    def _model(self, pick: Pick) -> tuple[Model, list[str]]:
         if pick.weights not in ("ema", "network"):
             raise InputError(f"weights are ema (averaged) or network (raw), got '{pick.weights}'")
         file = self.checkpoint(pick.checkpoint)
-        if not file.exists() and not checkpoints.previous(file).exists():
+        if not self.has(pick.checkpoint):
+            if pick.checkpoint == "early":
+                raise InputError(
+                    f"{self.path} has no early snapshot (training.snapshot = "
+                    f"{self.config.training.snapshot:g}): a run trained with --set "
+                    "training.snapshot=0.1 keeps one at a tenth of its budget; without it leave "
+                    "--autoguidance at 1"
+                )
             raise InputError(f"{self.path} has no checkpoint yet: train it first")
         saved, notice = self._read_by_all(file)
         if saved.facts["images_seen"] == 0:

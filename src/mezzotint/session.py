@@ -176,6 +176,8 @@ class _Session:
                 if self._crossed(self.run.config.training.preview_every):
                     yield from self._preview()
                 yield from self._gauge()
+                if self._at_snapshot():
+                    yield from self._try_write(self.run.early, self.state.weights())
                 if self._save_due():
                     yield from self._try_save()
             case Validated():
@@ -190,6 +192,11 @@ class _Session:
     def _crossed(self, every: int) -> bool:
         seen = self.state.images_seen
         return every > 0 and seen // every > (seen - self.plan.batch) // every
+
+    def _at_snapshot(self) -> bool:
+        """Whether this step reached the share of the budget at which weights are kept."""
+        at, seen = self.run.config.training.snapshot * self.plan.images, self.state.images_seen
+        return seen - self.plan.batch < at <= seen
 
     def _log(self, kind: str, record: Record | Gauged, **more: object) -> None:
         self.lines.append(seal.line({"kind": kind, **dataclasses.asdict(record), **more}))
@@ -284,7 +291,8 @@ class _Session:
         network = self.state.denoiser.network
         try:
             self.state.denoiser.network = self.state.ema
-            yield self.run.model_of(self.state.denoiser, self.compute, self.state.images_seen)
+            model = self.run.model_of(self.state.denoiser, self.compute, self.state.images_seen)
+            yield model.changed(autoguidance=1)  # the snapshot may not be there yet
         finally:
             self.state.denoiser.network = network
             self.state.denoiser.train()

@@ -6,6 +6,7 @@ kept in blocks under RUN/evaluation/drawn/ (which may be deleted at any time), s
 evaluation goes on, and a larger n draws only the blocks that are missing or too short.
 """
 
+import dataclasses
 import hashlib
 import json
 import time
@@ -115,6 +116,13 @@ class RunSubject:
         world.add([found])
         return found
 
+    def changed(self, **changes: object) -> "RunSubject":
+        """The same stream, drawn with other sampling settings."""
+        model = self.model.changed(**changes)
+        former = _drawn_with(self.model)
+        kept = {name: fact for name, fact in self.facts.items() if name not in former}
+        return dataclasses.replace(self, model=model, facts={**kept, **_drawn_with(model)})
+
     @property
     def _folder(self) -> Path:
         # Not where it lies: a run may be moved.
@@ -193,7 +201,7 @@ def run_subject(
         "images_seen": run.images_seen(pick.checkpoint),
         # A run trained anew at the same place is another one.
         "hash": weights_digest(model.denoiser.network.state_dict()),
-        **{name: value for name, value in to_table(model.sampling).items() if value != {}},
+        **_drawn_with(model),
         "seed": seed,
     }
     return RunSubject(run, model, data, facts, seed, say)
@@ -209,6 +217,14 @@ def _refuse_other_choices(path: Path, model: Model, data: ImageSet) -> None:
                 f"{path} chooses {ours.name} among {', '.join(ours.levels)}, and {data.name} has "
                 f"{', '.join(theirs.levels)}: judge it against what it was trained on"
             )
+
+
+def _drawn_with(model: Model) -> dict[str, Any]:
+    """The sampling settings as facts; of guidance that there is none of, nothing is said."""
+    settings = {name: value for name, value in to_table(model.sampling).items() if value != {}}
+    if model.weak is None or model.sampling.autoguidance == 1:
+        return {name: value for name, value in settings.items() if name != "autoguidance"}
+    return {**settings, "weak": weights_digest(model.weak.denoiser.network.state_dict())}
 
 
 def npz_subject(path: Path, data: ImageSet) -> Subject:

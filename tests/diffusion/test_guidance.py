@@ -3,8 +3,21 @@
 import pytest
 import torch
 
-from mezzotint.diffusion import X0, Condition, Denoiser, bind, clip, guide, within
+from mezzotint.diffusion import (
+    X0,
+    Condition,
+    Denoiser,
+    Heun,
+    Karras,
+    autoguide,
+    bind,
+    clip,
+    guide,
+    ladder,
+    within,
+)
 
+from .gaussian import denoised, flowed, no_noise
 from .networks import Counting
 
 B = 3
@@ -92,6 +105,63 @@ def test_a_factor_without_a_scale_has_scale_1():
 def test_a_float32_state_stays_float32():
     denoise = guide(Denoiser(Counting(), X0()), LABEL, {"label": 2.0})
     assert denoise(X.float(), SIGMA.float()).dtype == torch.float32
+
+
+def drawn(denoise, x, high=20.0):
+    """The ODE from `high` to 0 in many steps of Heun."""
+    levels = ladder(Karras(0.002, high), 400)
+    *_, last = Heun().walk(denoise, x, levels, no_noise)
+    return last.x
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 1.7, 3.0])
+def test_a_weaker_model_with_another_mean_moves_the_mean(scale):
+    good, bad = (lambda x, sigma, m=m: denoised(x, sigma, m) for m in (0.3, -0.5))
+    high = torch.tensor(20.0, dtype=torch.float64)
+    expected = flowed(20 * X, high, torch.zeros(()), -0.5 + scale * (0.3 - -0.5))
+    got = drawn(autoguide(good, bad, scale), 20 * X)
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0, 3.0])
+def test_a_weaker_model_that_is_too_wide_makes_the_samples_narrower(scale):
+    """d(x - m) / (x - m) = sum_k w_k sigma / (S_k^2 + sigma^2) d sigma, with w = (s, 1 - s)."""
+    mean, narrow, wide, high = 0.3, 0.5, 1.0, 20.0
+    good, bad = (lambda x, sigma, s=s: denoised(x, sigma, mean, s) for s in (narrow, wide))
+    shrink = [(s**2 / (s**2 + high**2)) ** 0.5 for s in (narrow, wide)]
+    expected = mean + shrink[0] ** scale * shrink[1] ** (1 - scale) * (20 * X - mean)
+    got = drawn(autoguide(good, bad, scale), 20 * X)
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_autoguidance_of_scale_1_and_0_is_one_model_alone():
+    good, bad = Denoiser(Counting(), X0()), Denoiser(Counting(), X0())
+    for scale, other in ((1, bad), (0, good)):
+        x0 = autoguide(bind(good, LABEL), bind(bad, LABEL), scale)(X, SIGMA)
+        assert torch.equal(x0, parts(LABEL)[1])
+        assert other.network.calls == 0
+        good.network.calls = bad.network.calls = 0
+
+
+@pytest.mark.parametrize("scale", [0.3, 2.0, 7.5])
+def test_autoguidance_by_an_equal_model_changes_nothing(scale):
+    x0 = evaluated(lambda d: autoguide(bind(d, LABEL), bind(d, LABEL), scale))[0]
+    assert torch.equal(x0, parts(LABEL)[1])
+
+
+def test_guidance_of_autoguided_denoisers_is_autoguidance_of_guided_ones():
+    good = Denoiser(Counting(), X0())
+
+    def bad(x, sigma, condition):
+        return 0.7 * good(x, sigma, condition) - 0.2
+
+    def both(x, sigma, condition):
+        return autoguide(bind(good, condition), bind(bad, condition), 1.8)(x, sigma)
+
+    scales = {"label": 2.5}
+    one = guide(both, LABEL, scales)(X, SIGMA)
+    other = autoguide(guide(good, LABEL, scales), guide(bad, LABEL, scales), 1.8)(X, SIGMA)
+    torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,15 @@ VERBS = {
     "best": (
         "sample", "{run}", "--checkpoint", "best", "--n", 4, "--evaluations", 2, "--out", "{made}",
     ),
+    "early": (
+        "sample", "{run}", "--autoguidance", 2, "--n", 4, "--evaluations", 2, "--out", "{made}",
+    ),
     "report": ("report", "{run}", "--out", "{made}"),
     "evaluate": (
         "evaluate", "{run}", "--metrics", "fd,accuracy", "--n", 200, "--evaluations", 2,
     ),
 }  # fmt: skip
-FILES = {"sample": ".npz", "best": ".npz", "report": ".html", "evaluate": ".none"}
+FILES = {"sample": ".npz", "best": ".npz", "early": ".npz", "report": ".html", "evaluate": ".none"}
 
 
 def corrupted(n: int, place: Path, seed: int) -> Iterator[str]:

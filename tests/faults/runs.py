@@ -8,7 +8,8 @@ TINY = (
     "--set", "network.levels=[{width=16}, {width=16, attention=true}]",
     "--set", "network.embedding.width=16", "--set", "training.batch=16",
     "--set", "training.validate_every=800", "--set", "training.preview_every=800",
-    "--set", "training.log_every=80", "--set", 'training.rate={kind="constant"}',
+    "--set", "training.log_every=80", "--set", "training.snapshot=0.25",
+    "--set", 'training.rate={kind="constant"}',
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from mezzotint.evaluation_file import evaluation_of
 from mezzotint.judge import Question, judge
 from mezzotint.run import Run
 
-__all__ = ["evaluate", "evaluate_text", "report", "report_text"]
+__all__ = ["evaluate", "evaluate_text", "report", "report_text", "table"]
 
 Say = Callable[[str], None]
 
@@ -52,7 +52,7 @@ def evaluate_text(result: Mapping[str, Any]) -> str:
                 *(_digits(metric["anchors"].get(anchor)) for anchor in anchors),
             ]
         )
-    lines = [*result["verdict"], "", *_table(head, rows)]
+    lines = [*result["verdict"], "", *table(head, rows)]
     if "compared" in result:
         lines += ["", f"difference to {result['compared']['with']}:"]
         lines += [
@@ -84,7 +84,7 @@ def _digits(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines with aligned columns, the first to the left, numbers to the right."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
 

@@ -74,6 +74,14 @@ SamplerName = Annotated[
 Guidance = Annotated[
     float | None, typer.Option(help="Guidance scale: 1 = none, 0 = unconditional.")
 ]
+Autoguidance = Annotated[
+    float | None,
+    typer.Option(help="Scale of guidance by the run's early snapshot: 1 = none."),
+]
+Interval = Annotated[
+    tuple[float, float] | None,
+    typer.Option(help="LOW HIGH: guide only at levels LOW < sigma <= HIGH."),
+]
 Weights = Annotated[str, typer.Option(help="ema (averaged) or network (the last step's).")]
 Overwrite = Annotated[bool, typer.Option(help="Replace files that are already there.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
@@ -249,12 +257,10 @@ def sample(
         list[str] | None,
         typer.Option(help="NAME=SCALE: how strongly to follow a style; 1 = as learned."),
     ] = None,
-    interval: Annotated[
-        tuple[float, float] | None,
-        typer.Option(help="LOW HIGH: guide only at levels LOW < sigma <= HIGH."),
-    ] = None,
+    autoguidance: Autoguidance = None,
+    interval: Interval = None,
     weights: Weights = "ema",
-    checkpoint: Annotated[str, typer.Option(help="last or best (training.best).")] = "last",
+    checkpoint: Annotated[str, typer.Option(help="last, best (training.best) or early.")] = "last",
     overwrite: Overwrite = False,
     device: Device = "auto",
     as_json: Json = False,
@@ -270,9 +276,10 @@ def sample(
         "evaluations": evaluations,
         "guidance": guidance,
         "style_guidance": verbs.scales(style_guidance or ()) or None,
+        "autoguidance": autoguidance,
         "interval": interval,
     }
-    pick = Pick(weights, checkpoint, device)
+    pick = Pick(weights, checkpoint, device, _asked(autoguidance))
     asked = verbs.pairs("--style", style or ())
     wish = verbs.Wish(run, pick, n, label, asked, along, seed, seeds, changes, dry_run)
     _print(verbs.sample(wish, wanted, _say), verbs.sample_text, as_json)
@@ -310,8 +317,10 @@ def evaluate(
     evaluations: Evaluations = None,
     sampler: SamplerName = None,
     guidance: Guidance = None,
+    autoguidance: Autoguidance = None,
+    interval: Interval = None,
     weights: Weights = "ema",
-    checkpoint: Annotated[str, typer.Option(help="last or best.")] = "last",
+    checkpoint: Annotated[str, typer.Option(help="last, best or early.")] = "last",
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for evaluation.json and pictures; default: the run itself."),
@@ -336,13 +345,70 @@ def evaluate(
         split=split,
         extractor=extractor,
         seed=seed,
-        pick=Pick(weights, checkpoint, device),
-        changes={"evaluations": evaluations, "sampler": sampler, "guidance": guidance},
+        pick=Pick(weights, checkpoint, device, _asked(autoguidance)),
+        changes={
+            "evaluations": evaluations,
+            "sampler": sampler,
+            "guidance": guidance,
+            "autoguidance": autoguidance,
+            "interval": interval,
+        },
         out=out,
         data_dir=data_dir,
         command=shlex.join(["mezzotint", *sys.argv[1:]]),
     )
     _print(judging.evaluate(question, compare, _say), judging.evaluate_text, as_json)
+
+
+@app.command(
+    epilog="Examples:  mezzotint sweep runs/mnist   |   "
+    "mezzotint sweep runs/mnist --scales 1,1.25,1.5,2 --n 2000 --interval 0.2 5"
+)
+def sweep(
+    run: RunPath,
+    scales: Annotated[
+        str, typer.Option(help="Guidance scales, joined by commas: 1 = none, 0 = unconditional.")
+    ] = "1,1.5,2,3",
+    n: Annotated[int, typer.Option("--n", "-n", min=2, help="Samples at each scale.")] = 1000,
+    interval: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="LOW HIGH: one more curve, guided only at levels LOW < sigma <= HIGH."),
+    ] = None,
+    evaluations: Evaluations = None,
+    sampler: SamplerName = None,
+    seed: Annotated[int, typer.Option(help="Of the samples: the same noise at all scales.")] = 0,
+    weights: Weights = "ema",
+    checkpoint: Annotated[str, typer.Option(help="last, best or early.")] = "last",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for sweep.json and sweep.png; default: the run.")
+    ] = None,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Draw at several guidance scales; what each costs in quality and variety, and which to take.
+
+    Judged on the validation split; with autoguidance too where the run kept an early snapshot.
+    """
+    _alone("sweep")
+    from mezzotint.cli import sweeping
+    from mezzotint.run import Pick
+    from mezzotint.sweep import Ask
+    from mezzotint.sweep import sweep as swept
+
+    ask = Ask(
+        run=run,
+        scales=sweeping.scales(scales),
+        n=n,
+        interval=interval,
+        changes={"evaluations": evaluations, "sampler": sampler},
+        seed=seed,
+        pick=Pick(weights, checkpoint, device),
+        out=out,
+        data_dir=data_dir,
+        command=shlex.join(["mezzotint", *sys.argv[1:]]),
+    )
+    _print(swept(ask, _say), sweeping.sweep_text, as_json)
 
 
 @app.command(
@@ -390,7 +456,7 @@ def select(
     ] = None,
     seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 0,
     weights: Weights = "ema",
-    checkpoint: Annotated[str, typer.Option(help="last or best.")] = "last",
+    checkpoint: Annotated[str, typer.Option(help="last, best or early.")] = "last",
     device: Device = "auto",
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -468,6 +534,11 @@ def run(arguments: list[str] | None = None) -> int:
             raise
         return _complain(line)
     return code if isinstance(code, int) else 0
+
+
+def _asked(autoguidance: float | None) -> bool | None:
+    """Whether a weaker model is needed; None: as the run's own settings say."""
+    return None if autoguidance is None else autoguidance != 1
 
 
 def _several() -> bool:

@@ -164,7 +164,11 @@ def sample(wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
     outputs.check()
     pick = wish.pick
     loaded = api.load(
-        wish.run, weights=pick.weights, checkpoint=pick.checkpoint, device=pick.device
+        wish.run,
+        weights=pick.weights,
+        checkpoint=pick.checkpoint,
+        device=pick.device,
+        weak=pick.weak,
     )
     model = loaded.changed(**wish.changes)
     drawing = wish.drawing(model)
@@ -179,6 +183,7 @@ def sample(wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
         "styles": dict(wish.styles),
         "style_guidance": settings.style_guidance,
         "along": wish.along,
+        "autoguidance": settings.autoguidance,
         "interval": settings.interval,
         "seed": wish.seed,
         "n": len(drawing),
@@ -240,7 +245,9 @@ def sample_text(result: Mapping[str, Any]) -> str:
     """The result of `sample` for a person."""
     how = (
         f"{result['n']:,} images, {result['sampler']}, {result['evaluations']} evaluations, "
-        f"guidance {result['guidance']:g}, seed {result['seed']}"
+        f"guidance {result['guidance']:g}, "
+        + (f"autoguidance {result['autoguidance']:g}, " if result["autoguidance"] != 1 else "")
+        + f"seed {result['seed']}"
     )
     if result.get("dry_run"):
         return f"would draw {how}; nothing was written"

@@ -2,7 +2,7 @@
 
 from mezzotint.diffusion.condition import GUIDANCE, Condition, is_free
 from mezzotint.diffusion.denoiser import Denoise, Denoiser
-from mezzotint.diffusion.guidance import bind, clip, guide, told, within
+from mezzotint.diffusion.guidance import autoguide, bind, clip, guide, told, within
 from mezzotint.diffusion.objective import EdmLoss, MinSnr, Uniform, Weight, loss
 from mezzotint.diffusion.precondition import X0, Edm, Eps, Precondition, V, like, refuse_pair
 from mezzotint.diffusion.sampler import Ancestral, Heun, Ipndm, Multistep, Sampler, Step, begin
@@ -53,6 +53,7 @@ __all__ = [
     "Uniform",
     "Weight",
     "ZeroTerminal",
+    "autoguide",
     "begin",
     "bind",
     "clip",

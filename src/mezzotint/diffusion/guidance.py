@@ -4,6 +4,10 @@ Convention: scale 1 is no guidance, 0 is unconditional. (Ho & Salimans 2022, arX
 write w = scale - 1.) With several factors, in the order of the condition, guidance is nested:
 
     D = D_free + sum_k scale_k * (D_{factors up to k} - D_{factors up to k - 1})
+
+Autoguidance has a weaker model in the place of the free one, under the same condition:
+
+    D = D_bad + scale * (D_good - D_bad)
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +19,7 @@ from torch import Tensor
 from mezzotint.diffusion.condition import GUIDANCE, Condition
 from mezzotint.diffusion.denoiser import Denoise
 
-__all__ = ["Conditioned", "bind", "clip", "guide", "told", "within"]
+__all__ = ["Conditioned", "autoguide", "bind", "clip", "guide", "told", "within"]
 
 Conditioned = Callable[[Tensor, Tensor, Condition | None], Tensor]
 """A denoiser, or what wraps one: (x, sigma, condition) -> x0."""
@@ -70,6 +74,23 @@ def told(denoiser: Conditioned, scale: float) -> Conditioned:
             return denoiser(x, sigma, condition)
         scales = torch.full((len(x),), scale, device=x.device)
         return denoiser(x, sigma, condition.told(GUIDANCE, scales))
+
+    return denoise
+
+
+def autoguide(good: Denoise, bad: Denoise, scale: float) -> Denoise:
+    """Away from what a weaker model of the same data thinks, where the two differ.
+
+    Karras et al. 2024 (arXiv 2406.02507), equation 3. Both have the same condition and, where
+    there is one, the same guidance: since both are linear, guidance of autoguided denoisers is
+    the same. Scale 1 is `good` itself, scale 0 `bad`; else each is called once.
+    """
+    if scale in (0, 1):
+        return good if scale == 1 else bad
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        weak = bad(x, sigma)
+        return weak + scale * (good(x, sigma) - weak)
 
     return denoise
 

@@ -34,6 +34,8 @@ __all__ = [
     "schedule",
     "schedule_figure",
     "smooth",
+    "trade_off",
+    "trade_off_figure",
 ]
 
 WIDTH = 9.0  # inches, at 150 dots per inch
@@ -200,6 +202,69 @@ def schedule(
 ) -> Path:
     """Draw a noise schedule (`schedule_figure`) as PNG; returns `out`."""
     return _save(schedule_figure(u, sigma, title=title, marks=marks), out)
+
+
+def trade_off_figure(points: Sequence[Mapping[str, Any]], floor: Mapping[str, float]) -> "Figure":
+    """Guidance in two panels: Frechet distance over its scale, and quality against variety.
+
+    points: {curve, scale, values, errors} as in sweep.json; a curve is drawn by rising scale, and
+    begins with the plain point of scale 1 where another curve has it. Bars are one standard error.
+    floor: the same values of real images, as dashed lines.
+    """
+    if not points:
+        raise InputError("there is no point to draw; sweep first")
+    figure = _figure(height=4.6)
+    left, right = figure.subplots(1, 2)
+    curves = list(dict.fromkeys(point["curve"] for point in points))
+    plain = [point for point in points if point["scale"] == 1]
+    looks = zip(curves, (MAIN, SECOND, "#3a8a4d"), "osD", (7, -14, 7), strict=False)
+    for curve, color, marker, offset in looks:
+        own = [point for point in points if point["curve"] == curve]
+        shared = [] if any(point["scale"] == 1 for point in own) else plain[:1]
+        own = sorted([*own, *shared], key=lambda point: float(point["scale"]))
+        look: dict[str, Any] = {
+            "color": color, "marker": marker, "markersize": 5, "linewidth": 1.6, "capsize": 2,
+            "elinewidth": 0.8, "label": curve,
+        }  # fmt: skip
+        left.errorbar([point["scale"] for point in own], *_pair(own, "fd"), **look)
+        x, y = _pair(own, "coverage"), _pair(own, "density")
+        right.errorbar(x[0], y[0], yerr=y[1], xerr=x[1], **look)
+        for point, across, up in zip(own, x[0], y[0], strict=True):
+            if point not in shared:
+                right.annotate(
+                    f"{point['scale']:g}",
+                    (across, up),
+                    xytext=(6, offset),
+                    textcoords="offset points",
+                    fontsize=10,
+                    color=color,
+                )
+    dashed: dict[str, Any] = {"color": GREY, "linewidth": 1, "linestyle": (0, (4, 3))}
+    left.axhline(floor["fd"], label="real images", **dashed)
+    right.axhline(floor["density"], **dashed)
+    right.axvline(floor["coverage"], **dashed)
+    left.set_xlabel("guidance scale (1 = none)")
+    left.set_ylabel("Frechet distance (less is better)")
+    left.set_ylim(bottom=0)
+    right.set_xlabel("coverage: variety")
+    right.set_ylabel("density: quality")
+    figure.legend(
+        *left.get_legend_handles_labels(), loc="outside upper left", ncols=4, frameon=False,
+        fontsize=11,
+    )  # fmt: skip
+    for axes in (left, right):
+        _clean(axes)
+    return figure
+
+
+def trade_off(points: Sequence[Mapping[str, Any]], floor: Mapping[str, float], out: Path) -> Path:
+    """Draw a sweep over guidance (`trade_off_figure`) as PNG; returns `out`."""
+    return _save(trade_off_figure(points, floor), out)
+
+
+def _pair(points: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], list[float]]:
+    """Values and standard errors of points."""
+    return [p["values"][name] for p in points], [p["errors"][name] for p in points]
 
 
 def _annotate_terminal(axes: "Axes", u: Sequence[float], sigma: Sequence[float]) -> None:
