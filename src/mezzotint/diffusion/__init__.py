@@ -2,7 +2,16 @@
 
 from mezzotint.diffusion.condition import GUIDANCE, Condition, is_free
 from mezzotint.diffusion.denoiser import Denoise, Denoiser
-from mezzotint.diffusion.guidance import bind, clip, guide, told, within
+from mezzotint.diffusion.guidance import (
+    Scorer,
+    bind,
+    clip,
+    guide,
+    nudged,
+    steered,
+    told,
+    within,
+)
 from mezzotint.diffusion.objective import EdmLoss, MinSnr, Uniform, Weight, loss
 from mezzotint.diffusion.precondition import X0, Edm, Eps, Precondition, V, like, refuse_pair
 from mezzotint.diffusion.sampler import Ancestral, Heun, Ipndm, Multistep, Sampler, Step, begin
@@ -49,6 +58,7 @@ __all__ = [
     "Resampled",
     "Sampler",
     "Schedule",
+    "Scorer",
     "Step",
     "Uniform",
     "Weight",
@@ -62,8 +72,10 @@ __all__ = [
     "ladder",
     "like",
     "loss",
+    "nudged",
     "positions",
     "refuse_pair",
+    "steered",
     "terminal_snr",
     "told",
     "within",
