@@ -32,7 +32,7 @@ def drawn(cli, tmp_path, name, *options):
 def test_a_prompt_names_the_class_and_is_followed(cli, digits_run, tmp_path):
     facts, found, _ = drawn(cli, tmp_path, "p", "--prompt", "a clear 7", "--prompt-scale", "2")
     named = ("prompt", "prompt_scale", "prompt_interval", "prompt_gradient", "score")
-    assert [facts[name] for name in named] == ["a clear 7", 2, None, "network", "clip"]
+    assert [facts[name] for name in named] == ["a clear 7", 2, None, "x0", "clip"]
     assert found.labels.tolist() == [7] * 12
     _, plain, _ = drawn(cli, tmp_path, "plain", "--label", "7")
     digits = load("digits")
@@ -48,8 +48,8 @@ def test_a_prompt_for_every_class_and_one_that_decides_alone(cli, digits_run, tm
     facts, found, said = drawn(cli, tmp_path, "all", "--prompt", "a magical clear {}")
     assert "was not taught magical, and guesses" in said
     assert len(set(found.labels.tolist())) == 10
-    cheap = ["--prompt-gradient", "x0"]
-    _, other, _ = drawn(cli, tmp_path, "cheap", "--prompt", "a magical clear {}", *cheap)
+    other = ["--prompt-gradient", "network"]
+    _, other, _ = drawn(cli, tmp_path, "network", "--prompt", "a magical clear {}", *other)
     assert (other.images != found.images).any()
     drawn(cli, tmp_path, "alone", "--prompt", "a clear thing", "--guidance", "0")
     text = cli(["sample", "run", "--prompt", "a clear 7", "--n", "2", "--dry-run", "--out", "x"])
@@ -64,7 +64,7 @@ def test_a_prompt_for_every_class_and_one_that_decides_alone(cli, digits_run, tm
         (["--prompt", "a 3 or a 5"], ["names no single class"]),
         (["--prompt", "wonderful", "--label", "3"], ["no word", "blurry", "--score clip:ID"]),
         (["--prompt", "a 7", "--score", "classifier"], ["classifier", "clip:ID"]),
-        (["--prompt", "a 7", "--prompt-gradient", "no"], ["network or x0", "'no'"]),
+        (["--prompt", "a 7", "--prompt-gradient", "no"], ["x0 or network", "'no'"]),
         (["--prompt", "a 7", "--prompt-interval", "2", "1"], ["--prompt-interval 2 1"]),
         (["--prompt-scale", "2"], ["--prompt-scale", "give --prompt"]),
         (["--score", "clip"], ["--score", "give --prompt"]),

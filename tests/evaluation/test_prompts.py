@@ -126,10 +126,10 @@ def test_steering_is_guidance_by_the_wish_of_the_images_own_labels():
     def by(**more):
         return steering(wished, 0.3, 0.6, **more)(denoise, labels)(x, sigma)
 
-    torch.testing.assert_close(by(), steered(denoise, own, 0.3)(x, sigma))
-    expected = nudged(denoise, own, 0.3, 0.6)(x, sigma)
-    torch.testing.assert_close(by(gradient="x0"), expected)
+    torch.testing.assert_close(by(), nudged(denoise, own, 0.3, 0.6)(x, sigma))
+    expected = steered(denoise, own, 0.3)(x, sigma)
+    torch.testing.assert_close(by(gradient="network"), expected)
     assert torch.equal(by(interval=(0.7, 2.0)), denoise(x, sigma))
     assert torch.equal(by(interval=(0.6, 0.7)), by())
-    with pytest.raises(InputError, match="network or x0, got 'both'"):
+    with pytest.raises(InputError, match="x0 or network, got 'both'"):
         by(gradient="both")

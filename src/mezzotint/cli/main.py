@@ -232,7 +232,7 @@ def sample(
     prompt_gradient: Annotated[
         str | None,
         typer.Option(
-            help="network (default; through it, about 3 times the time), or x0 (at it alone)."
+            help="x0 (default; at the estimate alone), or network (through it: 3 times the time)."
         ),
     ] = None,
     score: Annotated[

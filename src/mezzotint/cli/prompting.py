@@ -23,16 +23,16 @@ class Prompt:
     """What the user asked for; InputError where it cannot be done."""
 
     prompt: str
-    prompt_scale: float
-    prompt_interval: tuple[float, float] | None
-    prompt_gradient: str
-    score: str
+    prompt_scale: float = 1.0
+    prompt_interval: tuple[float, float] | None = None
+    prompt_gradient: str = GRADIENTS[0]
+    score: str = "clip"
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():
             raise InputError("--prompt is empty: give words, as in 'a thick clear 7'")
         if self.prompt_gradient not in GRADIENTS:
-            raise InputError(f"--prompt-gradient is network or x0, got '{self.prompt_gradient}'")
+            raise InputError(f"--prompt-gradient is x0 or network, got '{self.prompt_gradient}'")
         if self.prompt_interval is not None and not (
             0 <= self.prompt_interval[0] < self.prompt_interval[1]
         ):
@@ -57,8 +57,8 @@ class Prompt:
                 prompt,
                 1.0 if scale is None else scale,
                 interval,
-                gradient or GRADIENTS[0],
-                score or "clip",
+                GRADIENTS[0] if gradient is None else gradient,
+                "clip" if score is None else score,
             )
         alone = {
             "--prompt-scale": scale,

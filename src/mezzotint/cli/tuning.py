@@ -42,7 +42,7 @@ class Tune:
 def tune(asked: Tune, say: Say) -> dict[str, Any]:
     """A new run whose weights climbed a prompt's score, and how that went."""
     check_output("--out", asked.out, ("",), overwrite=False)
-    words = Prompt(asked.prompt, 1.0, None, "network", asked.score)
+    words = Prompt(asked.prompt, score=asked.score)
     stream = run_subject(
         asked.run,
         pick=asked.pick,

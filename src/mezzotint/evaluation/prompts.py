@@ -23,8 +23,9 @@ __all__ = ["GRADIENTS", "Wish", "check", "class_in", "steering", "wish"]
 Wish = Callable[[Tensor, Tensor], Tensor]
 """x0 (N, C, H, W) in [-1, 1], unclamped, and labels int64 (N,) -> log p (N,), differentiable."""
 
-GRADIENTS = ("network", "x0")
-"""Where the gradient of a wish is taken: through the network, or at its estimate alone."""
+GRADIENTS = ("x0", "network")
+"""Where the gradient of a wish is taken: at x0's estimate alone, or through the network. The first
+is cheaper, and better with few steps (docs/clip.md): the second steps too far at high levels."""
 
 
 def wish(clip: Clip, prompt: str, classes: Sequence[str]) -> Wish:
@@ -43,7 +44,7 @@ def steering(
     scale: float,
     deviation: float,
     *,
-    gradient: str = "network",
+    gradient: str = "x0",
     interval: tuple[float, float] | None = None,
 ) -> Callable[[Denoise, Tensor], Denoise]:
     """From a denoiser and the labels (N,) that it draws to the same, guided by a wish.
@@ -54,7 +55,7 @@ def steering(
     interval   low, high: guided at levels low < sigma <= high alone; None: at all
     """
     if gradient not in GRADIENTS:
-        raise InputError(f"the gradient is taken at network or x0, got '{gradient}'")
+        raise InputError(f"the gradient is taken at x0 or network, got '{gradient}'")
 
     def steer(denoise: Denoise, labels: Tensor) -> Denoise:
         def scorer(x0: Tensor) -> Tensor:

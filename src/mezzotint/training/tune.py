@@ -83,7 +83,7 @@ def tune(
         nn.utils.clip_grad_norm_(network.parameters(), plan.clip)
         optimizer.step()
         seen += batch
-        yield Climbed(seen, float(mean))
+        yield Climbed(seen, float(mean.detach()))
         if seen - judged >= plan.judge_every or seen >= plan.images:
             judged, values = seen, judge()
             within = all(values[name] >= plan.bound * first[name] for name in first)
