@@ -2,7 +2,7 @@
 
     python benchmarks/clip_loop.py RUN --n 200 --prompt "a clear {}" [--tuned RUN] [--out F.json]
 
-Every row draws n images, classes in equal shares. Columns:
+Every row draws n images, classes in equal shares; "best 1 of 3" are by the wish. Columns:
 
     wish      mean chance that the prompt is true, by the CLIP that guides (so it is biased)
     quality   mean of the score that `select` uses, by the same CLIP
@@ -108,7 +108,8 @@ def main() -> None:
         labels = model.labels(None, asked.n).repeat_interleave(most)
         started = time.process_time()
         images = model.draw(Drawing.of(labels, asked.seed))
-        scores = quality_scores(clip, images, labels, data.classes)
+        with torch.no_grad():
+            scores = wished(to_float(images), labels)
         each = (time.process_time() - started) / len(images)
         for pool in asked.pools:
             few = torch.arange(len(labels)) % most < pool
