@@ -79,7 +79,7 @@ def tune(
         batch = min(plan.batch, plan.images - seen)
         mean = reward(seen, batch).mean()
         optimizer.zero_grad()
-        (-mean).backward()  # type: ignore[no-untyped-call]
+        (-mean).backward()
         nn.utils.clip_grad_norm_(network.parameters(), plan.clip)
         optimizer.step()
         seen += batch
