@@ -9,6 +9,7 @@ to within one grey level (the same chunk size gives the same bytes).
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -59,7 +60,7 @@ class Drawing:
     """(seed, i) of every image, which decides its noise."""
 
     styles: Tensor | None = None
-    """float64 (N, K) for the K styles of the model, nan where free; None: all free."""
+    """float64 (N, K) for the K styles of the model, nan where free; None, or K = 0: all free."""
 
     @staticmethod
     def of(labels: Tensor, seed: int = 0, styles: Tensor | None = None) -> "Drawing":
@@ -105,6 +106,9 @@ class Model:
 
     weak: "Model | None" = None
     """A weaker model of the same images, which autoguidance needs."""
+
+    steer: Callable[[Denoise, Tensor], Denoise] | None = None
+    """Wraps the guided denoiser of images with these labels (B,): a scorer's wish, for one."""
 
     def sample(
         self,
@@ -175,7 +179,7 @@ class Model:
     def condition(self, drawing: Drawing) -> Condition:
         """What a drawing asks of the network."""
         table = drawing.styles
-        if table is None:
+        if table is None or table.shape[1] == 0:  # nothing is asked for, or the data has none
             table = self.style_values({}, len(drawing))
         styles = {s.name: s.standard(table[:, k]) for k, s in enumerate(self.styles)}
         return Condition({"label": drawing.labels, **styles}).to(self.compute.device)
@@ -231,10 +235,11 @@ class Model:
         half = (len(drawing) + 1) // 2
         return torch.cat([self._drawn(drawing[:half]), self._drawn(drawing[half:])])
 
-    def walk(self, drawing: Drawing) -> Iterator[Step]:
+    def walk(self, drawing: Drawing, traced: int = 0) -> Iterator[Step]:
         """The reverse process of one chunk of images, step by step; starts with the noise itself.
 
-        The first `Step` is the starting point with the mean image as its estimate.
+        The first `Step` is the starting point with the mean image as its estimate. The last
+        `traced` steps keep their gradient.
         """
         device = self.compute.device
         kind = torch.float32 if self._single() else torch.float64
@@ -251,7 +256,7 @@ class Model:
         sampler = sampler_named(self.sampling.sampler)
         self.denoiser.eval()
         yield Step(levels[0], x, torch.full_like(x, self.mean))
-        yield from sampler.walk(denoise, x, levels, noise)
+        yield from _traced(sampler.walk(denoise, x, levels, noise), len(levels) - 1 - traced)
 
     def _denoise(self, condition: Condition) -> Denoise:
         """The denoiser as the sampler shall see it: conditioned, guided, in our precision."""
@@ -268,6 +273,8 @@ class Model:
             denoise = autoguide(denoise, bad, settings.autoguidance)
         if settings.interval is not None:
             denoise = within(denoise, bind(self.denoiser, condition), *settings.interval)
+        if self.steer is not None:
+            denoise = self.steer(denoise, condition.factors["label"])
         return self._precise(clip(denoise) if settings.clip else denoise)
 
     def _guided(self, condition: Condition, settings: Sampling) -> Denoise:
@@ -291,13 +298,19 @@ class Model:
 
     def free(self) -> Denoise:
         """The denoiser without a label, in our precision: what the noisy image alone tells."""
-        return self._precise(bind(self.denoiser))
+        precise = self._precise(bind(self.denoiser))
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            with torch.no_grad():
+                return precise(x, sigma)
+
+        return denoise
 
     def _precise(self, denoise: Denoise) -> Denoise:
         def precise(x: Tensor, sigma: Tensor) -> Tensor:
             """On our device, wherever x lies; a reader's x lies on the CPU."""
             here = (self.compute.device, torch.float32 if self._single() else x.dtype)
-            with torch.no_grad(), self.compute.active(), self.compute.autocast():
+            with self.compute.active(), self.compute.autocast():
                 return denoise(x.to(*here), sigma.to(*here)).to(x.device)
 
         return precise
@@ -313,3 +326,13 @@ class Model:
     def _single(self) -> bool:
         """Whether the device knows no float64."""
         return self.compute.device == "mps"
+
+
+def _traced(steps: Iterator[Step], plain: int) -> Iterator[Step]:
+    """The steps of a walk, all after the first `plain` with a gradient."""
+    for i in count():
+        with torch.set_grad_enabled(i >= plain):
+            step = next(steps, None)
+        if step is None:
+            return
+        yield step

@@ -232,3 +232,21 @@ def test_the_legend_is_inside_the_picture_and_outside_the_panel():
     assert figure.bbox.containsx(box.x1)
     assert box.y0 >= axes.get_window_extent().y1
     assert figure.bbox.containsy(box.y1)
+
+
+def test_a_tuning_is_drawn_as_it_was_logged(tmp_path):
+    rows = [
+        {"kind": "judged", "images_seen": 0, "values": {"accuracy": 0.9, "coverage": 0.8},
+         "within": True},
+        {"kind": "climbed", "images_seen": 8, "reward": -2.0},
+        {"kind": "climbed", "images_seen": 16, "reward": -1.0},
+        {"kind": "judged", "images_seen": 16, "values": {"accuracy": 0.7, "coverage": 0.9},
+         "within": False},
+    ]  # fmt: skip
+    above, below = figures.tuning_figure(rows).axes
+    assert above.lines[0].get_xydata().tolist() == [[8, -2], [16, -1]]
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in below.lines}
+    assert drawn["accuracy"] == [[0, 0.9], [16, 0.7]]
+    assert drawn["coverage"] == [[0, 0.8], [16, 0.9]]
+    assert drawn["out of bounds"] == [[16, 0], [16, 1]]
+    assert figures.tuning(rows, tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")

@@ -214,7 +214,8 @@ def train(
     "mezzotint sample runs/fashion --label Sandal --seeds 10 --out sandals.png   |   "
     "mezzotint sample runs/digits --n 1000 --out images.npz   |   "
     "mezzotint sample runs/mnist --label 5 --style thickness=thick --style slant=-20deg "
-    "--out fives.png   |   mezzotint sample runs/mnist --along slant --out sheet.png"
+    "--out fives.png   |   mezzotint sample runs/mnist --along slant --out sheet.png   |   "
+    "mezzotint sample runs/mnist --prompt 'a thick clear 7' --n 20 --out sevens.png"
 )
 def sample(
     run: RunPath,
@@ -259,8 +260,36 @@ def sample(
     ] = None,
     autoguidance: Autoguidance = None,
     interval: Interval = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="Words that a CLIP's gradient guides to, as in 'a thick clear 7'; {} is the "
+            "class of each image. Beside --label and --guidance, not instead."
+        ),
+    ] = None,
+    prompt_scale: Annotated[
+        float | None,
+        typer.Option(help="How strongly: 1 (default) = as likely as CLIP says, 0 = not at all."),
+    ] = None,
+    prompt_interval: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="LOW HIGH: follow the prompt only at levels LOW < sigma <= HIGH."),
+    ] = None,
+    prompt_gradient: Annotated[
+        str | None,
+        typer.Option(
+            help="x0 (default; at the estimate alone), or network (through it: 3 times the time)."
+        ),
+    ] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(
+            help="Who reads the prompt: clip (default; the data set's own), clip:ID (hub, folder)."
+        ),
+    ] = None,
     weights: Weights = "ema",
     checkpoint: Annotated[str, typer.Option(help="last, best (training.best) or early.")] = "last",
+    data_dir: DataDir = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
     as_json: Json = False,
@@ -268,6 +297,7 @@ def sample(
 ) -> None:
     """Draw images from a run."""
     from mezzotint.cli import outputs, verbs
+    from mezzotint.cli.prompting import Prompt
     from mezzotint.run import Pick
 
     wanted = outputs.Outputs(out, strip, animate, overwrite)
@@ -281,7 +311,10 @@ def sample(
     }
     pick = Pick(weights, checkpoint, device, _asked(autoguidance))
     asked = verbs.pairs("--style", style or ())
-    wish = verbs.Wish(run, pick, n, label, asked, along, seed, seeds, changes, dry_run)
+    words = Prompt.given(prompt, prompt_scale, prompt_interval, prompt_gradient, score)
+    wish = verbs.Wish(
+        run, pick, n, label, asked, along, seed, seeds, changes, dry_run, words, data_dir
+    )
     _print(verbs.sample(wish, wanted, _say), verbs.sample_text, as_json)
 
 
@@ -471,6 +504,60 @@ def select(
         Pick(weights, checkpoint, device), data_dir,
     )  # fmt: skip
     _print(selecting.select(wish, _say), selecting.select_text, as_json)
+
+
+@app.command(
+    epilog="Examples:  mezzotint tune runs/mnist --prompt 'a clear {}' --out runs/clear   |   "
+    "mezzotint sample runs/clear --out grid.png"
+)
+def tune(
+    run: RunPath,
+    prompt: Annotated[
+        str, typer.Option(help="What CLIP shall find in the images; {} is the class of each.")
+    ],
+    out: Annotated[Path, typer.Option(help="A new folder for the tuned run.")],
+    score: Annotated[
+        str,
+        typer.Option(help="Who reads the prompt: clip (the data set's own), clip:ID."),
+    ] = "clip",
+    budget: Annotated[str, typer.Option(help="Images drawn in all.")] = "2000images",
+    batch: Annotated[int, typer.Option(min=1, help="Of them a step.")] = 32,
+    last: Annotated[
+        int, typer.Option(min=1, help="Steps of the sampler that the gradient goes through.")
+    ] = 1,
+    rate: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 1e-4,
+    bound: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Stop where label accuracy or coverage falls below this share of the first.",
+        ),
+    ] = 0.95,
+    judge_every: Annotated[int, typer.Option(min=1, help="Images between two judgements.")] = 320,
+    judged: Annotated[int, typer.Option(min=20, help="Samples of a judgement.")] = 500,
+    evaluations: Evaluations = None,
+    sampler: SamplerName = None,
+    guidance: Guidance = None,
+    seed: Annotated[int, typer.Option(help="Of the images drawn.")] = 0,
+    weights: Weights = "ema",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Tune a run to a prompt, by the gradient of CLIP's score; makes a new run, stops in time."""
+    _alone("tune")
+    from mezzotint.cli import tuning
+    from mezzotint.run import Pick
+    from mezzotint.training.tune import Tuning
+
+    asked = tuning.Tune(
+        run, out, prompt, score, last, judged,
+        Tuning(tuning.budget_images(budget), batch, rate, judge_every=judge_every, bound=bound),
+        seed, {"evaluations": evaluations, "sampler": sampler, "guidance": guidance},
+        Pick(weights, "last", device), data_dir,
+    )  # fmt: skip
+    _print(tuning.tune(asked, _say), tuning.tune_text, as_json)
 
 
 @app.command(

@@ -1,13 +1,15 @@
 """What `train` and `sample` do, in the library's words."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mezzotint import api, films, imaging
 from mezzotint.cli.outputs import Outputs
+from mezzotint.cli.prompting import Prompt, prompted
 from mezzotint.config import Budget
 from mezzotint.errors import InputError
 from mezzotint.model import Drawing, Model
@@ -113,6 +115,9 @@ class Wish:
     seeds: int | None
     changes: Mapping[str, object]
     dry: bool
+    prompt: Prompt | None = None
+    data_dir: Path | None = None
+    """Where the data lie that the prompt's reader was made from."""
 
     def drawing(self, model: Model) -> Drawing:
         """One row per image."""
@@ -171,6 +176,8 @@ def sample(wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
         weak=pick.weak,
     )
     model = loaded.changed(**wish.changes)
+    if wish.prompt is not None:
+        wish = dataclasses.replace(wish, label=wish.prompt.label(model, wish.label))
     drawing = wish.drawing(model)
     settings = model.sampling
     meta = {
@@ -187,9 +194,12 @@ def sample(wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
         "interval": settings.interval,
         "seed": wish.seed,
         "n": len(drawing),
+        **(asdict(wish.prompt) if wish.prompt else {}),
     }
     if wish.dry:
         return {**meta, "dry_run": True}
+    if wish.prompt is not None:
+        model = prompted(wish.run, model, wish.prompt, wish.data_dir, say)
     written: dict[str, str] = {}
     if outputs.out is not None:
         images = model.draw(drawing, lambda done: say(f"{done:,} of {len(drawing):,} images"))
@@ -249,6 +259,8 @@ def sample_text(result: Mapping[str, Any]) -> str:
         + (f"autoguidance {result['autoguidance']:g}, " if result["autoguidance"] != 1 else "")
         + f"seed {result['seed']}"
     )
+    if "prompt" in result:
+        how += f", prompt '{result['prompt']}' at {result['prompt_scale']:g} by {result['score']}"
     if result.get("dry_run"):
         return f"would draw {how}; nothing was written"
     return "\n".join([how, *(f"{name}: {path}" for name, path in result["written"].items())])

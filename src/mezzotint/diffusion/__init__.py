@@ -2,7 +2,17 @@
 
 from mezzotint.diffusion.condition import GUIDANCE, Condition, is_free
 from mezzotint.diffusion.denoiser import Denoise, Denoiser
-from mezzotint.diffusion.guidance import autoguide, bind, clip, guide, told, within
+from mezzotint.diffusion.guidance import (
+    Scorer,
+    autoguide,
+    bind,
+    clip,
+    guide,
+    nudged,
+    steered,
+    told,
+    within,
+)
 from mezzotint.diffusion.objective import EdmLoss, MinSnr, Uniform, Weight, loss
 from mezzotint.diffusion.precondition import X0, Edm, Eps, Precondition, V, like, refuse_pair
 from mezzotint.diffusion.sampler import Ancestral, Heun, Ipndm, Multistep, Sampler, Step, begin
@@ -49,6 +59,7 @@ __all__ = [
     "Resampled",
     "Sampler",
     "Schedule",
+    "Scorer",
     "Step",
     "Uniform",
     "Weight",
@@ -63,8 +74,10 @@ __all__ = [
     "ladder",
     "like",
     "loss",
+    "nudged",
     "positions",
     "refuse_pair",
+    "steered",
     "terminal_snr",
     "told",
     "within",

@@ -8,6 +8,19 @@ write w = scale - 1.) With several factors, in the order of the condition, guida
 Autoguidance has a weaker model in the place of the free one, under the same condition:
 
     D = D_bad + scale * (D_good - D_bad)
+
+A scorer, l(x0) = log p(wish | x0) up to a constant, guides by its gradient. Bayes' rule for the
+score and x0 = x + sigma^2 score (Tweedie) give the denoiser of the images that fit the wish,
+
+    D' = D + sigma^2 grad_x log p(wish | x),    with log p(wish | x) taken as l(D(x))
+
+(Chung et al. 2022, arXiv 2209.14687, theorem 1; Bansal et al. 2023, arXiv 2302.07121, "forward"
+guidance). As sigma^2 dD/dx is the covariance of x0 given x, this is D + Cov grad l(D):
+a step uphill along what is still open. `steered` takes the gradient through the denoiser,
+`nudged` replaces Cov by sigma^2 s^2 / (sigma^2 + s^2), that of pixels which are independent with
+deviation s (the "mean guidance" of Ye et al. 2024, arXiv 2409.15761, with this step). The scale
+multiplies l: 1 is Bayes' rule, 0 is no wish. Both are exact for Gaussian data and a linear l (the
+second where pixels are independent); otherwise the error goes with Cov, so to 0 with sigma.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,10 +32,25 @@ from torch import Tensor
 from mezzotint.diffusion.condition import GUIDANCE, Condition
 from mezzotint.diffusion.denoiser import Denoise
 
-__all__ = ["Conditioned", "autoguide", "bind", "clip", "guide", "told", "within"]
+__all__ = [
+    "Conditioned",
+    "Scorer",
+    "autoguide",
+    "bind",
+    "clip",
+    "guide",
+    "nudged",
+    "steered",
+    "told",
+    "within",
+]
 
 Conditioned = Callable[[Tensor, Tensor, Condition | None], Tensor]
 """A denoiser, or what wraps one: (x, sigma, condition) -> x0."""
+
+Scorer = Callable[[Tensor], Tensor]
+"""l: x0 (B, C, H, W) in [-1, 1], unclamped -> log p(wish | x0) (B,), with a gradient; each row
+looks at its own image alone."""
 
 
 def bind(denoiser: Conditioned, condition: Condition | None = None) -> Denoise:
@@ -105,6 +133,43 @@ def within(inside: Denoise, outside: Denoise, low: float, high: float) -> Denois
         return (inside if low < float(sigma) <= high else outside)(x, sigma)
 
     return denoise
+
+
+def steered(denoise: Denoise, scorer: Scorer, scale: float = 1.0) -> Denoise:
+    """Guided by a scorer, its gradient taken through the denoiser: D + scale sigma^2 grad_x l(D).
+
+    Costs one evaluation with its gradient, about three in time, and the memory of a training step.
+    """
+
+    def denoised(x: Tensor, sigma: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            x0 = denoise(x, sigma)
+            (uphill,) = torch.autograd.grad(scorer(x0).sum(), x)
+        return x0.detach() + scale * sigma.to(x) ** 2 * uphill
+
+    return denoised
+
+
+def nudged(
+    denoise: Denoise, scorer: Scorer, scale: float = 1.0, deviation: float = 1.0
+) -> Denoise:
+    """Guided by a scorer, its gradient taken at x0 alone: no way back through the network.
+
+    D + scale v grad l(D), with v = sigma^2 s^2 / (sigma^2 + s^2) and s the data's `deviation`.
+    One evaluation of the network, and one of the scorer with its gradient.
+    """
+
+    def denoised(x: Tensor, sigma: Tensor) -> Tensor:
+        with torch.no_grad():
+            x0 = denoise(x, sigma)
+        with torch.enable_grad():
+            leaf = x0.detach().requires_grad_()
+            (uphill,) = torch.autograd.grad(scorer(leaf).sum(), leaf)
+        variance = sigma.to(x0) ** 2
+        return x0 + scale * variance * deviation**2 / (variance + deviation**2) * uphill
+
+    return denoised
 
 
 def clip(denoise: Denoise) -> Denoise:

@@ -277,6 +277,7 @@ HELD_OUT_TEMPLATES = (
 """Never trained on, so that they may judge."""
 
 _THINGS = ("thing", "object", "item", "image", "picture", "sign", "example")
+_JOINTS = (", ", " that is ", " which looks ")
 _NUMBERS = "zero one two three four five six seven eight nine ten".split()
 
 
@@ -345,6 +346,18 @@ class Captioner:
             ),
         )
 
+    @cached_property
+    def telling(self) -> frozenset[str]:
+        """The words that say something of an image, in small letters."""
+        said = (word.text for factor in self.factors for word in factor.words)
+        return frozenset(token for text in said for token in tokens(text))
+
+    @cached_property
+    def filling(self) -> frozenset[str]:
+        """The words that stand around them, which say nothing."""
+        said = (*self.templates, *_THINGS, *_JOINTS, "and")
+        return frozenset(token for text in said for token in tokens(text)) - self.telling
+
     def values(self, labels: Tensor, quality: Tensor, levels: Tensor) -> Tensor:
         """The images' values as one-hot rows, float32 (N, values of all factors).
 
@@ -408,9 +421,7 @@ class Captioner:
             places[chance.choice(allowed)].append(text)
         thing = " ".join([*places["before"], thing])
         if places["after"]:
-            thing += chance.choice((", ", " that is ", " which looks ")) + " and ".join(
-                places["after"]
-            )
+            thing += chance.choice(_JOINTS) + " and ".join(places["after"])
         return phrase(template, thing, " ".join(places["picture"]))
 
 

@@ -76,6 +76,9 @@ class Clip(Protocol):
     def embed_x0(self, x0: Tensor) -> Tensor:
         """Float images (N, C, H, W) in [-1, 1], unclamped -> (N, E), differentiable."""
 
+    def log_truth(self, cosine: Tensor) -> Tensor:
+        """Log of the chance that a text is true of an image, up to a constant, from cosines."""
+
 
 @dataclass(frozen=True, eq=False)
 class TransformersClip:
@@ -159,6 +162,10 @@ class TransformersClip:
         size = (self.size, self.size)
         x = F.interpolate(x, size, mode="bicubic", antialias=True)  # (N, C, size, size)
         return self._embed(x.expand(-1, 3, -1, -1)).to(x0.device)
+
+    def log_truth(self, cosine: Tensor) -> Tensor:
+        """scale cos: the log of the numerator in the softmax over texts that it was trained by."""
+        return self.scale * cosine
 
     def _resized(self, images: Tensor) -> Tensor:
         """uint8 (n, C, H, W) -> float (n, 3, size, size) in [0, 1]."""

@@ -128,6 +128,10 @@ class SmallClip:
         """Float images (N, C, H, W) in [-1, 1], unclamped -> (N, 64), differentiable."""
         return F.normalize(self.images(x0.float().contiguous(memory_format=torch.channels_last)))
 
+    def log_truth(self, cosine: Tensor) -> Tensor:
+        """log sigmoid(scale cos + bias), which it was trained by: near 0 where a text fits."""
+        return F.logsigmoid(self.scale * cosine + self.bias)
+
     def save(self, path: Path) -> None:
         """Write weights and facts as one safetensors file."""
         write(path, "clip", self._tensors(), self._facts())

@@ -36,6 +36,8 @@ __all__ = [
     "smooth",
     "trade_off",
     "trade_off_figure",
+    "tuning",
+    "tuning_figure",
 ]
 
 WIDTH = 9.0  # inches, at 150 dots per inch
@@ -149,6 +151,39 @@ def loss_figure(training: Curve, validation: Curve) -> "Figure":
 def loss_curves(metrics: Path, out: Path) -> Path:
     """Draw the losses of a metrics.jsonl (`read_losses`) as PNG; returns `out`."""
     return _save(loss_figure(*read_losses(metrics)), out)
+
+
+def tuning_figure(rows: Iterable[Mapping[str, Any]]) -> "Figure":
+    """Tuning to a reward: the reward above, below what it does not see, over images drawn.
+
+    Rows of kind "climbed" have `reward`, those of kind "judged" `values`, all with `images_seen`.
+    """
+    kinds: dict[str, list[Mapping[str, Any]]] = {"climbed": [], "judged": []}
+    for row in rows:
+        kinds[row["kind"]].append(row)
+    figure = _figure(height=6.0)
+    above, below = figure.subplots(2, sharex=True)
+    climbed, judged = kinds["climbed"], kinds["judged"]
+    above.plot(
+        [row["images_seen"] for row in climbed], [row["reward"] for row in climbed], color=MAIN
+    )
+    above.set_ylabel("reward")
+    for name, color in zip(judged[0]["values"], (SECOND, MAIN, GREY), strict=False):
+        seen, values = zip(*((r["images_seen"], r["values"][name]) for r in judged), strict=True)
+        below.plot(seen, values, color=color, marker="o", markersize=4.5, label=name)
+    if not judged[-1]["within"]:
+        below.axvline(judged[-1]["images_seen"], color=GREY, linestyle=":", label="out of bounds")
+    below.set_ylabel("not seen by the reward")
+    below.set_xlabel("images drawn")
+    below.legend(frameon=False, fontsize=11)
+    for axes in (above, below):
+        _clean(axes)
+    return figure
+
+
+def tuning(rows: Iterable[Mapping[str, Any]], out: Path) -> Path:
+    """Write `tuning_figure` as PNG."""
+    return _save(tuning_figure(rows), out)
 
 
 def schedule_figure(

@@ -1,0 +1,106 @@
+"""`--prompt`: which class it names, and a model that follows it."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mezzotint.data import load
+from mezzotint.errors import InputError
+from mezzotint.evaluation.prompts import GRADIENTS, check, class_in, steering, wish
+from mezzotint.evaluation.scorers import clip_for
+from mezzotint.model import Model
+from mezzotint.run import Run
+from mezzotint.world import current
+
+__all__ = ["Prompt", "prompted"]
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the user asked for; InputError where it cannot be done."""
+
+    prompt: str
+    prompt_scale: float = 1.0
+    prompt_interval: tuple[float, float] | None = None
+    prompt_gradient: str = GRADIENTS[0]
+    score: str = "clip"
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip():
+            raise InputError("--prompt is empty: give words, as in 'a thick clear 7'")
+        if self.prompt_gradient not in GRADIENTS:
+            raise InputError(f"--prompt-gradient is x0 or network, got '{self.prompt_gradient}'")
+        if self.prompt_interval is not None and not (
+            0 <= self.prompt_interval[0] < self.prompt_interval[1]
+        ):
+            low, high = self.prompt_interval
+            raise InputError(
+                f"--prompt-interval {low:g} {high:g}: two levels, the lower first, from 0 on"
+            )
+        if self.score.partition(":")[0] != "clip":
+            raise InputError(f"'{self.score}' reads no prompt: give --score clip or clip:ID")
+
+    @staticmethod
+    def given(
+        prompt: str | None,
+        scale: float | None,
+        interval: tuple[float, float] | None,
+        gradient: str | None,
+        score: str | None,
+    ) -> "Prompt | None":
+        """From the command's options; InputError for those that ask for nothing without words."""
+        if prompt is not None:
+            return Prompt(
+                prompt,
+                1.0 if scale is None else scale,
+                interval,
+                GRADIENTS[0] if gradient is None else gradient,
+                "clip" if score is None else score,
+            )
+        alone = {
+            "--prompt-scale": scale,
+            "--prompt-interval": interval,
+            "--prompt-gradient": gradient,
+            "--score": score,
+        }
+        for option, value in alone.items():
+            if value is not None:
+                raise InputError(f"{option} is of a prompt: give --prompt 'WORDS' too")
+        return None
+
+    def label(self, model: Model, given: str | None) -> str | None:
+        """The class to draw: as given, or as the prompt names it; None: all of them."""
+        if given is not None or "{}" in self.prompt:
+            return given
+        named = class_in(self.prompt, model.classes)
+        if named is not None:
+            return model.classes[named]
+        if model.sampling.guidance == 0:
+            return None
+        raise InputError(
+            f"the prompt '{self.prompt}' names no single class: put {{}} where its name belongs, "
+            "give --label, or let the prompt alone decide with --guidance 0"
+        )
+
+
+def prompted(run: Path, model: Model, words: Prompt, data_dir: Path | None, say: Say) -> Model:
+    """The same model, guided by a CLIP that reads the prompt."""
+    origin = Run.at(run, say).config.origin
+    with current().in_turn():  # the first decodes the data and trains the CLIP
+        data = load(
+            origin.source, size=origin.size, limit=origin.limit, data_dir=data_dir, say=say
+        )
+        clip = clip_for(data, words.score, say)
+    if words.score == "clip" and (strange := check(words.prompt, data)):
+        say(strange)
+    steer = steering(
+        wish(clip, words.prompt, model.classes),
+        words.prompt_scale,
+        model.deviation,
+        gradient=words.prompt_gradient,
+        interval=words.prompt_interval,
+    )
+    return dataclasses.replace(model, steer=steer)

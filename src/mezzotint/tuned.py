@@ -1,0 +1,94 @@
+"""A run tuned to a prompt: a new run, whose weights climbed what a CLIP thinks of its images.
+
+The new run holds config.toml and a checkpoint as any other, so that it is drawn from, judged and
+reported unchanged; tuning.json says where it comes from and how reward and outside numbers went,
+tuning.png shows it. What is watched from outside is the set's own classifier: label accuracy, and
+coverage of the validation images. They did not make the reward, but they are no proof either:
+`evaluate` is.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mezzotint.errors import InputError
+from mezzotint.gauge import Gauge
+from mezzotint.imaging import replacing
+from mezzotint.model import Drawing, Model
+from mezzotint.report import figures
+from mezzotint.run import Run, saying
+from mezzotint.training import checkpoint as checkpoints
+from mezzotint.training.tune import Climbed, Judged, Tuning, tune
+
+__all__ = ["OUTSIDE", "Goal", "tuned"]
+
+OUTSIDE = ("accuracy", "coverage")
+"""What is watched: numbers of `Gauge` of which larger is better."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is climbed, and how it is drawn.
+
+    wished  from x0 (N, C, H, W) in [-1, 1] and labels (N,) to rewards (N,), differentiable
+    last    steps of the sampler that the gradient goes back through
+    seed    of the images drawn
+    facts   what to write down of it
+    """
+
+    wished: Callable[[Tensor, Tensor], Tensor]
+    last: int
+    seed: int
+    facts: Mapping[str, Any]
+
+
+def tuned(
+    base: Run, model: Model, gauge: Gauge, goal: Goal, plan: Tuning, out: Path
+) -> Iterator[Climbed | Judged]:
+    """Tune a run's model; the last weights within bounds become a new run at `out`.
+
+    The model's weights change. Everything is written at every `Judged`.
+    """
+    steps = len(model.ladder()) - 1
+    if not 1 <= goal.last <= steps:
+        raise InputError(f"the last {goal.last} steps of {steps}: give 1 to {steps}")
+    new = dataclasses.replace(base, path=out)
+    saved, _ = checkpoints.recover(base.last)
+    rows: list[dict[str, Any]] = []
+
+    def reward(seen: int, batch: int) -> Tensor:
+        labels = torch.arange(seen, seen + batch) % len(model.classes)
+        keys = [(goal.seed, seen + i) for i in range(batch)]
+        *_, last = model.walk(Drawing(labels, keys), traced=goal.last)
+        return goal.wished(last.x, labels)
+
+    def judge() -> dict[str, float]:
+        values = gauge.measure(model)
+        return {name: values[name] for name in OUTSIDE}
+
+    for record in tune(model.denoiser.network, reward, judge, plan):
+        rows.append({"kind": type(record).__name__.lower(), **asdict(record)})
+        if isinstance(record, Judged):
+            facts = {**goal.facts, "from": str(base.path), "judged_n": len(gauge.drawing)}
+            facts |= {**asdict(plan), "last": goal.last, "seed": goal.seed}
+            with saying(out):
+                if record.within:
+                    new.write_config()
+                    weights = model.denoiser.network.state_dict()
+                    both = {
+                        f"{part}.{k}": v for part in ("network", "ema") for k, v in weights.items()
+                    }
+                    said = {**saved.facts, "logged": 0, "config": new.config_text()}
+                    new.last.parent.mkdir(parents=True, exist_ok=True)
+                    checkpoints.write(new.last, both, said)
+                with replacing(out / "tuning.json") as file:
+                    file.write(json.dumps({**facts, "rows": rows}, indent=1).encode())
+                if len(rows) > 1:
+                    figures.tuning(rows, out / "tuning.png")
+        yield record

@@ -1,0 +1,121 @@
+"""Guidance by a scorer's gradient, on Gaussians, where the images that fit a wish are known.
+
+Data N(m, S^2) and a wish that says a y of x0 + r * noise: given the wish, data are again Gaussian,
+with mean m + k (y - m) and deviation S sqrt(1 - k), k = S^2 / (S^2 + r^2). A wish that prefers
+images by exp(g x0) moves the mean by S^2 g and leaves the deviation.
+"""
+
+import pytest
+import torch
+
+from mezzotint.diffusion import Heun, Karras, begin, ladder, nudged, steered, within
+
+from .gaussian import BASE, S, denoised, no_noise
+
+G = torch.Generator().manual_seed(0)
+X = torch.randn(4, 1, 2, 3, generator=G, dtype=torch.float64)
+SIGMAS = [0.01, 0.3, 1.0, 20.0]
+WAYS = [steered, lambda d, scorer, scale=1.0: nudged(d, scorer, scale, S)]
+
+
+def level(sigma):
+    return torch.tensor(sigma, dtype=torch.float64)
+
+
+def unguided(x, sigma):
+    return denoised(x, sigma, BASE)
+
+
+def tilt(g):
+    return lambda x0: (g * x0).sum((1, 2, 3))
+
+
+def observed(y, variance):
+    return lambda x0: -((x0 - y) ** 2).sum((1, 2, 3)) / (2 * variance)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["steered", "nudged"])
+@pytest.mark.parametrize("sigma", SIGMAS)
+@pytest.mark.parametrize("scale", [0.0, 1.0, 2.5])
+def test_a_preference_moves_the_mean_and_nothing_else(way, sigma, scale):
+    got = way(unguided, tilt(3.0), scale)(X, level(sigma))
+    expected = denoised(X, level(sigma), BASE + S**2 * scale * 3.0)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["steered", "nudged"])
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_an_observation_gives_the_mean_of_the_posterior(way, sigma):
+    """The likelihood of x0's estimate is wider than that of x0, by the variance still open."""
+    y, r, sigma = 0.7, 0.4, level(sigma)
+    still_open = S**2 * sigma**2 / (S**2 + sigma**2)
+    got = way(unguided, observed(y, r**2 + still_open))(X, sigma)
+    # x and y are two looks at x0, beside what is known beforehand: weights are 1 / variance.
+    weights = 1 / torch.stack([sigma**2, level(r) ** 2, level(S) ** 2])
+    expected = (weights[0] * X + weights[1] * y + weights[2] * BASE) / weights.sum()
+    torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["steered", "nudged"])
+def test_with_the_noise_the_error_of_a_plain_likelihood_goes(way):
+    y, r = 0.7, 0.4
+    errors = []
+    for sigma in map(level, (0.1, 0.01)):
+        got = way(unguided, observed(y, r**2))(X, sigma)
+        weights = 1 / torch.stack([sigma**2, level(r) ** 2, level(S) ** 2])
+        exact = (weights[0] * X + weights[1] * y + weights[2] * BASE) / weights.sum()
+        errors.append(float((got - exact).abs().max()))
+    assert errors[1] < 1.2e-4 * errors[0]  # of order sigma^4
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["steered", "nudged"])
+def test_walks_end_in_the_posterior(way):
+    """The flow that ends in N(mean, deviation^2) shrinks distances by deviation / sigma."""
+    y, r = 0.7, 0.4
+    k = S**2 / (S**2 + r**2)
+    mean, deviation = BASE + k * (y - BASE), S * (1 - k) ** 0.5
+
+    def guided(x, sigma):
+        still_open = S**2 * sigma**2 / (S**2 + sigma**2)
+        return way(unguided, observed(y, r**2 + still_open))(x, sigma)
+
+    levels = ladder(Karras(0.002, 80.0, 7.0), 200)
+    start = begin(X, levels[0], mean, deviation)
+    *_, last = Heun().walk(guided, start, levels, no_noise)
+    torch.testing.assert_close(last.x, mean + deviation * X, rtol=1e-3, atol=1e-3)
+
+
+def test_through_the_denoiser_is_the_full_covariance():
+    """Two pixels that always agree: a wish for one of them moves both; nudged, that one alone."""
+
+    def agreeing(x, sigma):
+        both = x.mean(3, keepdim=True)  # variance sigma^2 / 2 around the common value
+        return denoised(both, sigma / 2**0.5, 0.0).expand(-1, -1, -1, 2)
+
+    x, sigma = torch.zeros(1, 1, 1, 2, dtype=torch.float64), level(1.0)
+    wish = lambda x0: x0[:, 0, 0, 0]  # noqa: E731
+    variance = 0.5 * S**2 / (0.5 + S**2)
+    expected = torch.full((2,), variance, dtype=torch.float64)
+    torch.testing.assert_close(steered(agreeing, wish)(x, sigma).flatten(), expected)
+    assert nudged(agreeing, wish, 1.0, S)(x, sigma).flatten()[1] == 0
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["steered", "nudged"])
+def test_it_works_where_gradients_are_off_and_leaves_none_behind(way):
+    with torch.no_grad():
+        got = way(unguided, tilt(1.0))(X.float(), torch.tensor(0.5))
+    assert got.dtype == torch.float32
+    assert not got.requires_grad
+
+
+def test_outside_an_interval_the_scorer_is_not_asked():
+    asked = []
+
+    def wish(x0):
+        asked.append(len(x0))
+        return x0.sum((1, 2, 3))
+
+    guided = within(steered(unguided, wish), unguided, low=0.2, high=1.0)
+    for sigma in (2.0, 0.5, 0.1):
+        guided(X, level(sigma))
+    assert asked == [4]

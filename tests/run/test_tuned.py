@@ -1,0 +1,134 @@
+"""A run tuned to a wish: gradients through the walk against differences, and the run it makes."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+import mezzotint
+from mezzotint.data import load
+from mezzotint.gauge import Gauge
+from mezzotint.model import Drawing
+from mezzotint.run import Run
+from mezzotint.training.tune import Climbed, Judged, Tuning
+from mezzotint.tuned import Goal, tuned
+
+TINY = (
+    "network.levels=[{width=8}]",
+    "network.embedding={width=16, features=8}",
+    "training.batch=16",
+    "training.preview_every=0",
+    "training.validation_images=16",
+    "sampling.sampler=ddim",
+    "sampling.evaluations=3",
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mezzotint.machine.has_bf16_units", lambda: False)
+        out = tmp_path_factory.mktemp("runs") / "digits"
+        return mezzotint.train("digits", out=out, budget="64images", settings=TINY)
+
+
+@pytest.fixture
+def model(run):
+    """In float64, so that differences are exact."""
+    found = run.model()[0]
+    found.denoiser.double()
+    return found
+
+
+def brightness(x0, labels):
+    return (labels + 1) * x0.mean((1, 2, 3))
+
+
+DRAWING = Drawing.of(torch.tensor([3, 8]), 5)
+
+
+def last_of(model, **traced):
+    *_, last = model.walk(DRAWING, **traced)
+    return last.x
+
+
+def slope_of(reward, weight, direction, step=1e-5):
+    """The change of a reward as a weight moves along a direction, by central differences."""
+    found = []
+    with torch.no_grad():
+        for side in (step, -step):
+            weight += side * direction
+            found.append(float(reward()))
+            weight -= side * direction
+    return (found[0] - found[1]) / (2 * step)
+
+
+@pytest.mark.parametrize("traced", [1, 3])
+def test_the_gradient_is_that_of_the_last_steps(model, traced):
+    plain = last_of(model)
+    assert not plain.requires_grad
+    x = last_of(model, traced=traced)
+    torch.testing.assert_close(x.detach(), plain, rtol=1e-9, atol=1e-9)
+    weight = next(p for p in model.denoiser.parameters() if p.ndim == 4)
+    direction = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)).to(weight)
+    labels = DRAWING.labels
+    (gradient,) = torch.autograd.grad(brightness(x, labels).sum(), weight)
+    if traced == 3:  # all of them: the whole walk moves
+        expected = slope_of(lambda: brightness(last_of(model), labels).sum(), weight, direction)
+    else:  # what came before stands still: DDIM's last step is the denoiser itself
+        *_, before, _ = model.walk(DRAWING)
+        condition = mezzotint.diffusion.Condition({"label": labels})
+
+        def ended():
+            return brightness(model.denoiser(before.x, before.sigma, condition), labels).sum()
+
+        expected = slope_of(ended, weight, direction)
+    assert float((gradient * direction).sum()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_tuned_run_is_a_run_like_any_other(run, tmp_path):
+    data = load("digits")
+    gauge = Gauge.of(data, 40, print)
+    model, out = run.model()[0], tmp_path / "new"
+    goal = Goal(brightness, 1, 0, {"prompt": "a bright {}"})
+    plan = Tuning(images=32, batch=8, learning_rate=1e-2, judge_every=16, bound=0.0)
+    records = list(tuned(run, model, gauge, goal, plan, out))
+    kinds = [type(record) for record in records]
+    assert kinds == [Judged, *[Climbed] * 2, Judged, *[Climbed] * 2, Judged]
+    new = Run.at(out)
+    assert new.config == run.config
+    before, after = (r.model()[0].sample(n=20, seed=9).double().mean() for r in (run, new))
+    assert after > before + 2  # grey levels
+    told = json.loads((out / "tuning.json").read_text())
+    assert told["from"] == str(run.path)
+    assert [row["kind"] for row in told["rows"]] == [k.__name__.lower() for k in kinds]
+    assert (out / "tuning.png").read_bytes().startswith(b"\x89PNG")
+    assert new.images_seen() == run.images_seen()
+
+
+def test_weights_beyond_the_bound_are_not_kept(run, tmp_path):
+    looks = iter([1.0, 0.97, 0.5])
+
+    class Falling:
+        labels = torch.arange(3)
+
+        def measure(self, model):
+            return {"accuracy": next(looks), "coverage": 1.0, "kd": 0.0}
+
+    model, out, kept = run.model()[0], tmp_path / "new", []
+    goal = Goal(brightness, 1, 0, {})
+    plan = Tuning(images=80, batch=8, judge_every=8)
+    for record in tuned(run, model, Falling(), goal, plan, out):
+        if isinstance(record, Judged):
+            kept.append({k: v.clone() for k, v in model.denoiser.network.state_dict().items()})
+    assert record == Judged(16, {"accuracy": 0.5, "coverage": 1.0}, within=False)
+    found = Run.at(out).model()[0].denoiser.network.state_dict()
+    assert all(torch.equal(found[name], kept[1][name]) for name in found)
+    assert any(not torch.equal(found[name], kept[2][name]) for name in found)
+
+
+def test_more_last_steps_than_there_are_is_refused(run, tmp_path):
+    goal = dataclasses.replace(Goal(brightness, 4, 0, {}))
+    with pytest.raises(mezzotint.errors.InputError, match="the last 4 steps of 3"):
+        next(tuned(run, run.model()[0], None, goal, Tuning(images=8), tmp_path / "new"))
