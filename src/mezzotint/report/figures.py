@@ -240,7 +240,7 @@ def schedule(
 
 
 def trade_off_figure(points: Sequence[Mapping[str, Any]], floor: Mapping[str, float]) -> "Figure":
-    """Guidance in two panels: Frechet distance over its scale, and quality against variety.
+    """Guidance in two panels: Frechet distance over its scale; density against coverage.
 
     points: {curve, scale, values, errors} as in sweep.json; a curve is drawn by rising scale, and
     begins with the plain point of scale 1 where another curve has it. Bars are one standard error.
