@@ -3,9 +3,10 @@
     python benchmarks/composition.py RUN --strings 40 --spacing 2 4
 
 Each way draws the same strings at the same places and is judged alike: how many digits the data
-set's classifier reads in their windows, neighbours and all; how many strings are read whole; how
-many neighbours' strokes run into each other (ink of both within one pixel); and how much steeper
-the image is across the rims of windows than two pixels beside them (1: no seam). Ways:
+set's classifier reads in their windows, neighbours and all, and with all but their boxes blanked;
+how many strings are so read whole; how many neighbours' strokes run into each other (ink of both
+within one pixel); how much steeper the image is across the rims of windows than two pixels beside
+them (1: no seam); how many windows' images are read before they are put on the canvas. Ways:
 
     overwrite   single images pasted, the later over the earlier
     lighter     single images pasted, the stronger ink stays
@@ -139,23 +140,22 @@ def main():
                     own = zip(inks, layout.labels, layout.corners, strict=True)
                     boxes = tuple(ink_box(*each_ink) for each_ink in own)
                     image = canvas[:, : layout.height, : layout.width]
-                    pages.append(Composed(texts[len(pages)], image, boxes))
+                    pages.append(
+                        Composed(texts[len(pages)], image, boxes, 0 if ground < 0 else 255)
+                    )
             show(way, spacing, pages, close, torch.cat(right), classifier, given.out)
 
 
 def show(way, spacing, pages, close, right, classifier, out):
     seen = read_back(pages, classifier)
-    whole = seen.view(len(pages), -1).all(1)
-    apart = (
-        ""
-        if way == "mean"
-        else (f"  alone {right.double().mean():.1%}  touching {sum(close) / len(close):.1%}")
-    )
-    print(
-        f"{way:9} spacing {spacing:2}: in windows {seen.double().mean():.1%}  strings "
-        f"{whole.double().mean():.1%}  seam {seam(pages):.2f}{apart}",
-        flush=True,
-    )
+    whole = seen.boxes.view(len(pages), -1).all(1)
+    facts = f"in windows {seen.windows.double().mean():.1%}  seam {seam(pages):.2f}"
+    if way != "mean":
+        facts += (
+            f"  in boxes {seen.boxes.double().mean():.1%}  strings {whole.double().mean():.1%}"
+            f"  touching {sum(close) / len(close):.1%}  alone {right.double().mean():.1%}"
+        )
+    print(f"{way:9} spacing {spacing:2}: {facts}", flush=True)
     if out is not None:
         few = pages[:24]
         wide = max(page.image.shape[2] for page in few)

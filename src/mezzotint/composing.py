@@ -23,10 +23,10 @@ from mezzotint.imaging import to_uint8
 from mezzotint.model import Model
 from mezzotint.randomness import generator
 
-__all__ = ["Composed", "compose", "random_text", "read_back"]
+__all__ = ["Composed", "ReadBack", "compose", "random_text", "read_back"]
 
-USUAL_SPACING = 14
-"""Windows are so many times as wide as the usual gap between neighbours' ink: 2 of 28 pixels."""
+USUAL_SPACING = 7
+"""Windows are so many times as wide as the usual gap between neighbours' ink: 4 of 28 pixels."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,20 @@ class Composed:
     inks: tuple[Ink, ...]
     """Where each class lies, in the order of the text."""
 
+    ground: int
+    """The value of a pixel that no ink covers: 0 or 255."""
+
+
+@dataclass(frozen=True)
+class ReadBack:
+    """Whether each class is read as it was asked for, page after page: bool (N,) each."""
+
+    windows: Tensor
+    """In its window, with what of its neighbours lies in it."""
+
+    boxes: Tensor
+    """In its window, with all but its box blanked: as a reader does that is given the boxes."""
+
 
 def compose(
     model: Model,
@@ -52,7 +66,7 @@ def compose(
     """Draw one canvas a text, however they differ in size; see `editing.read_text` for texts.
 
     spacing: pixels between the ink of neighbours, on average; negative: they interlock. None: a
-        fourteenth of an image's width.
+        seventh of an image's width.
     watch: called with the number of canvases done.
     """
     _, height, width = model.shape
@@ -76,7 +90,7 @@ def compose(
             image = canvas[:, : layout.height, : layout.width].contiguous()
             own = zip(layout.labels, layout.corners, strict=True)
             boxes = tuple(ink_box(next(ink), label, corner) for label, corner in own)
-            found.append(Composed(text, image, boxes))
+            found.append(Composed(text, image, boxes, 0 if ground < 0 else 255))
         watch(len(found))
     return found
 
@@ -84,20 +98,29 @@ def compose(
 def random_text(classes: Sequence[str], places: int, seed: int, i: int) -> str:
     """Text i of a seed: so many classes drawn with equal chances, as `read_text` reads them."""
     drawn = torch.randint(len(classes), (places,), generator=generator("text", seed, i))
-    names = [classes[label] for label in drawn.tolist()]
+    # A name that text cannot hold is asked for by its index.
+    names = [str(k) if set(",;") & set(classes[k]) else classes[k] for k in drawn.tolist()]
     return ("" if all(len(name) == 1 for name in classes) else ",").join(names)
 
 
-def read_back(pages: Sequence[Composed], classifier: Classifier) -> Tensor:
-    """Whether each class is read in its window, neighbours and all: bool, page after page."""
-    seen, labels = [], []
+def read_back(pages: Sequence[Composed], classifier: Classifier) -> ReadBack:
+    """What the classifier of the data set reads on canvases."""
+    labels = torch.tensor([ink.label for page in pages for ink in page.inks])
+    windows: list[Tensor] = []
+    boxes: list[Tensor] = []
     for page in pages:
         for ink in page.inks:
-            x, y, width, height = ink.window
-            seen.append(page.image[:, y : y + height, x : x + width])
-            labels.append(ink.label)
-    read = classifier.read(torch.stack(seen)).probabilities.argmax(1)
-    return read == torch.tensor(labels)
+            (x, y, width, height), (left, top, wide, high) = ink.window, ink.box
+            bare = torch.full_like(page.image, page.ground)
+            inside = (slice(None), slice(top, top + high), slice(left, left + wide))
+            bare[inside] = page.image[inside]
+            for seen, image in ((windows, page.image), (boxes, bare)):
+                seen.append(image[:, y : y + height, x : x + width])
+
+    def right(images: list[Tensor]) -> Tensor:
+        return classifier.read(torch.stack(images)).probabilities.argmax(1) == labels
+
+    return ReadBack(right(windows), right(boxes))
 
 
 def _measured(model: Model) -> tuple[float, list[Room]]:
@@ -123,7 +146,8 @@ def _batches(layouts: Sequence[Layout], most: int) -> Iterator[slice]:
             yield slice(start, i)
             start, windows = i, 0
         windows += len(layout.labels)
-    yield slice(start, len(layouts))
+    if layouts:
+        yield slice(start, len(layouts))
 
 
 def _drawn(model: Model, windows: Windows, keys: Sequence[tuple[int, int]]) -> Tensor:

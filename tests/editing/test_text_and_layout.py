@@ -94,10 +94,10 @@ def test_a_box_is_what_a_loop_finds_and_survives_the_json():
     inks, found = [], []
     for k in range(6):
         ink = torch.zeros(1, 12, 12)
-        ink[0, 2 : 4 + k, 3 : 5 + k // 2] = 0.3 + torch.rand(
+        ink[0, 2 : 4 + k, 3 : 5 + k // 2] = 0.6 + torch.rand(
             ink[0, 2 : 4 + k, 3 : 5 + k // 2].shape, generator=draws
         )
-        ink[0, 0, 0] = 0.1  # too faint to see
+        ink[0, 0, 0] = 0.4  # too faint to see
         inks.append(ink if k % 2 else -ink)
         found.append(ink_box(inks[-1], k, (k, 7 * k)))
     told = json.loads(
@@ -108,7 +108,7 @@ def test_a_box_is_what_a_loop_finds_and_survives_the_json():
     ]
     names = {category["id"]: category["name"] for category in told["categories"]}
     for k, (ink, note) in enumerate(zip(inks, told["annotations"], strict=True)):
-        seen = [(y, x) for y in range(12) for x in range(12) if abs(float(ink[0, y, x])) >= 0.25]
+        seen = [(y, x) for y in range(12) for x in range(12) if abs(float(ink[0, y, x])) >= 0.5]
         ys, xs = [y for y, _ in seen], [x for _, x in seen]
         expected = [7 * k + min(xs), k + min(ys), len(set(xs)), len(set(ys))]
         assert note["bbox"] == expected

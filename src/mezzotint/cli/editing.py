@@ -123,9 +123,13 @@ def _read(wish: Composition, pages: Sequence[Composed], say: Say) -> dict[str, f
     data = load(
         origin.source, size=origin.size, limit=origin.limit, data_dir=wish.data_dir, say=say
     )
-    right = read_back(pages, classifier_for(data, say))
-    whole = [bool(part.all()) for part in right.split([len(page.inks) for page in pages])]
-    return {"places": float(right.double().mean()), "images": sum(whole) / len(whole)}
+    found = read_back(pages, classifier_for(data, say))
+    whole = [bool(part.all()) for part in found.boxes.split([len(page.inks) for page in pages])]
+    return {
+        "boxes": float(found.boxes.double().mean()),
+        "windows": float(found.windows.double().mean()),
+        "images": sum(whole) / len(whole),
+    }
 
 
 def compose_text(result: Mapping[str, Any]) -> str:
@@ -137,7 +141,8 @@ def compose_text(result: Mapping[str, Any]) -> str:
     ]
     if read := result.get("read"):
         lines.append(
-            f"the data set's classifier reads {read['places']:.1%} of the places as asked for, "
-            f"and {read['images']:.1%} of the images in every place"
+            f"read by the data set's classifier as asked for: {read['boxes']:.1%} in their boxes, "
+            f"{read['windows']:.1%} in their windows, neighbours and all; {read['images']:.1%} of "
+            "images in every box"
         )
     return "\n".join([*lines, *(f"{name}: {path}" for name, path in result["written"].items())])

@@ -402,7 +402,7 @@ def compose(
         int | None,
         typer.Option(
             help="Pixels between neighbours, on average; negative: they interlock. Default: a "
-            "fourteenth of an image."
+            "seventh of an image."
         ),
     ] = None,
     read: Annotated[

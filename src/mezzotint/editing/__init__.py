@@ -1,4 +1,4 @@
-"""Editing: pictures that are larger than what the model draws, made by the model itself."""
+"""Editing: pictures that are larger than what a model draws, made by the model itself."""
 
 from mezzotint.editing.boxes import Ink, annotations, ink_box
 from mezzotint.editing.layout import LARGEST, Layout, Room, laid_out, rooms

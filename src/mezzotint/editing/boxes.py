@@ -16,7 +16,7 @@ from torch import Tensor
 
 __all__ = ["Ink", "annotations", "ink_box"]
 
-VISIBLE = 0.25
+VISIBLE = 0.5
 """Least difference from the ground that counts as ink, of the 2 between black and white."""
 
 

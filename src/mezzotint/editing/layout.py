@@ -3,8 +3,8 @@
 A window is as large as the model's images and holds one class. How much of it a class fills is
 asked of the model: its estimate from pure noise, D(x; sigma_max, label), is the mean image of the
 class, and between the 2 % and 98 % quantiles of that image's ink over the columns lies the mean
-box of its images (MNIST: to one pixel). Windows stand so that between the mean boxes of
-neighbours a gap is left; they overlap where boxes are narrower than windows.
+box of its images (MNIST: to a pixel). Windows stand so that between the mean boxes of neighbours
+a gap is left; they overlap where boxes are narrower than windows.
 
 Ink is the difference from the ground, the colour around an image: black or white.
 """

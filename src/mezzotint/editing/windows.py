@@ -119,7 +119,8 @@ class Windows:
             return denoise
 
         def kept_apart(x: Tensor, sigma: Tensor) -> Tensor:
-            ink = denoise(x, sigma) - self.ground
+            # Estimates may overshoot; times sigma^2, ink that cannot be would be all there is.
+            ink = denoise(x, sigma).clamp(-1, 1) - self.ground
             return denoise(x - STRENGTH * sigma**2 * self.around(ink), sigma)
 
         return kept_apart
