@@ -241,22 +241,36 @@ class Model:
         The first `Step` is the starting point with the mean image as its estimate. The last
         `traced` steps keep their gradient.
         """
-        device = self.compute.device
-        kind = torch.float32 if self._single() else torch.float64
         draws = [generator("image", *key) for key in drawing.keys]
 
         def noise() -> Tensor:
-            each = [torch.randn(self.shape, generator=g) for g in draws]
-            return torch.stack(each).to(device, kind)
+            return torch.stack([torch.randn(self.shape, generator=g) for g in draws])
 
-        levels = self.ladder().to(device, kind)
-        mean, deviation = self._start()
-        x = begin(noise(), levels[0], mean, deviation)
-        denoise = self._denoise(self.condition(drawing))
-        sampler = sampler_named(self.sampling.sampler)
-        self.denoiser.eval()
+        yield from self.reverse(self.denoise(self.condition(drawing)), noise, traced)
+
+    def reverse(
+        self, denoise: Denoise, noise: Callable[[], Tensor], traced: int = 0
+    ) -> Iterator[Step]:
+        """The reverse process by any denoiser, from and with unit noise (N, C, H, W).
+
+        The first `Step` is the starting point with the mean image as its estimate. The last
+        `traced` steps keep their gradient.
+        """
+        here = (self.compute.device, torch.float32 if self._single() else torch.float64)
+
+        def noise_here() -> Tensor:
+            return noise().to(*here)
+
+        levels = self.ladder().to(*here)
+        x = begin(noise_here(), levels[0], *self._start())
         yield Step(levels[0], x, torch.full_like(x, self.mean))
-        yield from _traced(sampler.walk(denoise, x, levels, noise), len(levels) - 1 - traced)
+        walk = sampler_named(self.sampling.sampler).walk(denoise, x, levels, noise_here)
+        yield from _traced(walk, len(levels) - 1 - traced)
+
+    def denoise(self, condition: Condition) -> Denoise:
+        """The denoiser as our samplers see it: of these images, guided, in our precision."""
+        self.denoiser.eval()
+        return self._denoise(condition.to(self.compute.device))
 
     def _denoise(self, condition: Condition) -> Denoise:
         """The denoiser as the sampler shall see it: conditioned, guided, in our precision."""

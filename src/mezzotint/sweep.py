@@ -329,15 +329,15 @@ def advice(points: Sequence[Point], n: int) -> tuple[Json, list[str]]:
         )
     by_distance, by_coverage = (_best(points, name) for name in ("fd", "coverage"))
     plain = next((point for point in points if point.setting.scale == 1), None)
-    if by_distance is by_coverage:
-        lines.append(f"Take {by_distance.setting.title}: both numbers point to it.")
-    elif plain is not None and not (
+    if plain is not None and not (
         _differ(by_distance, plain, "fd") or _differ(by_coverage, plain, "coverage")
     ):
         lines.append(
             f"Take {plain.setting.title}: nothing is better than none by more than the noise; a "
             "larger --n tells more apart."
         )
+    elif by_distance is by_coverage:
+        lines.append(f"Take {by_distance.setting.title}: both numbers point to it.")
     elif not _differ(by_coverage, by_distance, "coverage"):
         lines.append(
             f"Take {by_distance.setting.title}: it covers no less within the noise, and its "

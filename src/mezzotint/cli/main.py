@@ -506,6 +506,75 @@ def select(
     _print(selecting.select(wish, _say), selecting.select_text, as_json)
 
 
+edit = typer.Typer(
+    help="Make pictures that are larger than what the model draws.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+app.add_typer(edit, name="edit")
+
+
+@edit.command(
+    epilog='Examples:  mezzotint edit compose runs/mnist "2026" --out 2026.png   |   '
+    "mezzotint edit compose runs/mnist --random 5 --n 200 --out numbers   |   "
+    'mezzotint edit compose runs/fashion "Sandal,Bag;Coat,Dress" --out grid.png'
+)
+def compose(
+    run: RunPath,
+    out: Annotated[
+        Path, typer.Option(help="FILE.png: one, enlarged; a folder: PNGs and COCO boxes.")
+    ],
+    text: Annotated[
+        str | None,
+        typer.Argument(
+            help='Classes: "2026"; names with commas, "Sandal,Bag"; rows with semicolons. A '
+            "space, or nothing between two commas, is a gap."
+        ),
+    ] = None,
+    random: Annotated[
+        int | None, typer.Option(min=1, help="Instead of TEXT: so many random classes an image.")
+    ] = None,
+    strings: Annotated[
+        Path | None, typer.Option(help="Instead of TEXT: a file with one text a line.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many images.")] = 1,
+    seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 0,
+    spacing: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels between neighbours, on average; negative: they interlock. Default: a "
+            "seventh of an image."
+        ),
+    ] = None,
+    read: Annotated[
+        bool, typer.Option("--read", help="Have the data set's classifier read every place.")
+    ] = False,
+    evaluations: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps' evaluations; overlapping windows take two each."),
+    ] = None,
+    sampler: SamplerName = None,
+    guidance: Guidance = None,
+    weights: Weights = "ema",
+    checkpoint: Annotated[str, typer.Option(help="last or best.")] = "last",
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Numbers, words and grids of classes as one image, drawn as one, with labels and boxes."""
+    _alone("edit compose")
+    from mezzotint.cli import editing
+    from mezzotint.run import Pick
+
+    changes = {"sampler": sampler, "evaluations": evaluations, "guidance": guidance}
+    wish = editing.Composition(
+        run, out, text, random, strings, n, seed, spacing, read, changes,
+        Pick(weights, checkpoint, device), data_dir, overwrite,
+    )  # fmt: skip
+    _print(editing.composed(wish, _say), editing.compose_text, as_json)
+
+
 @app.command(
     epilog="Examples:  mezzotint tune runs/mnist --prompt 'a clear {}' --out runs/clear   |   "
     "mezzotint sample runs/clear --out grid.png"
