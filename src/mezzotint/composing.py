@@ -9,18 +9,17 @@ All windows of all canvases are one batch of the network, each with its own row 
 a canvas of one class is image i of that seed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mezzotint.diffusion import Condition
 from mezzotint.editing import Ink, Layout, Room, Windows, ink_box, laid_out, read_text, rooms
 from mezzotint.errors import InputError
 from mezzotint.evaluation.classifier import Classifier
 from mezzotint.imaging import to_uint8
-from mezzotint.model import Model
+from mezzotint.model import Drawing, Model
 from mezzotint.randomness import generator
 
 __all__ = ["Composed", "ReadBack", "compose", "random_text", "read_back"]
@@ -61,12 +60,14 @@ def compose(
     *,
     seed: int = 0,
     spacing: int | None = None,
+    styles: Mapping[str, str | float] = {},  # noqa: B006 - never changed
     watch: Callable[[int], None] = lambda done: None,
 ) -> list[Composed]:
     """Draw one canvas a text, however they differ in size; see `editing.read_text` for texts.
 
     spacing: pixels between the ink of neighbours, on average; negative: they interlock. None: a
         seventh of an image's width.
+    styles: of all that is drawn, by name, as `Model.sample` takes them: one hand writes a number.
     watch: called with the number of canvases done.
     """
     _, height, width = model.shape
@@ -78,12 +79,13 @@ def compose(
             f"interlocked), got {spacing}; leave it out for the usual {usual}"
         )
     pages = [read_text(text, model.classes) for text in texts]
-    ground, room = _measured(model)
+    style = model.style_values(styles)
+    ground, room = _measured(model, style)
     layouts = [laid_out(rows, room, (height, width), spacing) for rows in pages]
     found: list[Composed] = []
     for rows in _batches(layouts, model.chunk()):
         windows = Windows(layouts[rows], (height, width), ground)
-        x0 = _drawn(model, windows, [(seed, i) for i in range(rows.start, rows.stop)])
+        x0 = _drawn(model, windows, [(seed, i) for i in range(rows.start, rows.stop)], style)
         canvases = to_uint8(windows.joined(x0))
         ink = iter(x0 - ground)
         for text, layout, canvas in zip(texts[rows], windows.layouts, canvases, strict=True):
@@ -123,7 +125,7 @@ def read_back(pages: Sequence[Composed], classifier: Classifier) -> ReadBack:
     return ReadBack(right(windows), right(boxes))
 
 
-def _measured(model: Model) -> tuple[float, list[Room]]:
+def _measured(model: Model, style: Tensor) -> tuple[float, list[Room]]:
     """The colour around the images, and the mean box of every class.
 
     The estimate from the mean image at the highest level is the mean image of the class.
@@ -131,7 +133,8 @@ def _measured(model: Model) -> tuple[float, list[Room]]:
     labels = torch.arange(len(model.classes))
     x = torch.full((len(labels), *model.shape), model.mean, dtype=torch.float64)
     level = model.ladder()[0]
-    means = model.denoise(Condition({"label": labels}))(x, level).float().clamp(-1, 1)
+    asked = Drawing.of(labels, 0, style.expand(len(labels), -1))
+    means = model.denoise(model.condition(asked))(x, level).float().clamp(-1, 1)
     rim = torch.ones(model.shape[1:], dtype=torch.bool)
     rim[1:-1, 1:-1] = False
     ground = 1.0 if float(means[:, :, rim].mean()) > 0 else -1.0
@@ -150,7 +153,9 @@ def _batches(layouts: Sequence[Layout], most: int) -> Iterator[slice]:
         yield slice(start, len(layouts))
 
 
-def _drawn(model: Model, windows: Windows, keys: Sequence[tuple[int, int]]) -> Tensor:
+def _drawn(
+    model: Model, windows: Windows, keys: Sequence[tuple[int, int]], style: Tensor
+) -> Tensor:
     """The image of every window (N, C, H, W), float32 on the CPU; keys: (seed, i) of canvases."""
     draws: list[torch.Generator] = []
     for key, at in zip(keys, windows.layouts, strict=True):
@@ -160,7 +165,8 @@ def _drawn(model: Model, windows: Windows, keys: Sequence[tuple[int, int]]) -> T
         """A canvas's windows, in order, share its generator."""
         return torch.stack([torch.randn(model.shape, generator=draw) for draw in draws])
 
-    denoise = windows.apart(model.denoise(Condition({"label": windows.labels})))
+    asked = Drawing.of(windows.labels, 0, style.expand(len(windows.labels), -1))
+    denoise = windows.apart(model.denoise(model.condition(asked)))
     for step in model.reverse(denoise, noise):
         last = step
     return last.x.float().cpu()

@@ -34,6 +34,7 @@ class Composition:
     n: int
     seed: int
     spacing: int | None
+    styles: Mapping[str, str]
     read: bool
     changes: Mapping[str, object]
     pick: Pick
@@ -65,6 +66,7 @@ def composed(wish: Composition, say: Say) -> dict[str, Any]:
         texts,
         seed=wish.seed,
         spacing=wish.spacing,
+        styles=wish.styles,
         watch=lambda done: say(f"{done:,} of {len(texts):,} images"),
     )
     result: dict[str, Any] = {
@@ -74,6 +76,7 @@ def composed(wish: Composition, say: Say) -> dict[str, Any]:
         "sampler": model.sampling.sampler,
         "evaluations": model.sampling.evaluations,
         "guidance": model.sampling.guidance,
+        "styles": dict(wish.styles),
         "seed": wish.seed,
         "written": _written(wish.out, pages, model),
     }

@@ -82,6 +82,12 @@ Interval = Annotated[
     tuple[float, float] | None,
     typer.Option(help="LOW HIGH: guide only at levels LOW < sigma <= HIGH."),
 ]
+Style = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="NAME=LEVEL or NAME=NUMBER, of a style that the run has learned. May be repeated."
+    ),
+]
 Weights = Annotated[str, typer.Option(help="ema (averaged) or network (the last step's).")]
 Overwrite = Annotated[bool, typer.Option(help="Replace files that are already there.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
@@ -233,12 +239,7 @@ def sample(
     animate: Annotated[
         Path | None, typer.Option(help="FILE.gif or FILE.webp: the reverse process, moving.")
     ] = None,
-    style: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="NAME=LEVEL or NAME=NUMBER, of a style that the run has learned. May be repeated."
-        ),
-    ] = None,
+    style: Style = None,
     along: Annotated[
         str | None,
         typer.Option(
@@ -546,6 +547,7 @@ def compose(
             "seventh of an image."
         ),
     ] = None,
+    style: Style = None,
     read: Annotated[
         bool, typer.Option("--read", help="Have the data set's classifier read every place.")
     ] = False,
@@ -564,12 +566,13 @@ def compose(
 ) -> None:
     """Numbers, words and grids of classes as one image, drawn as one, with labels and boxes."""
     _alone("edit compose")
-    from mezzotint.cli import editing
+    from mezzotint.cli import editing, verbs
     from mezzotint.run import Pick
 
     changes = {"sampler": sampler, "evaluations": evaluations, "guidance": guidance}
     wish = editing.Composition(
-        run, out, text, random, strings, n, seed, spacing, read, changes,
+        run, out, text, random, strings, n, seed, spacing,
+        verbs.pairs("--style", style or ()), read, changes,
         Pick(weights, checkpoint, device), data_dir, overwrite,
     )  # fmt: skip
     _print(editing.composed(wish, _say), editing.compose_text, as_json)
