@@ -91,11 +91,18 @@ def test_a_tuned_run_is_a_run_like_any_other(run, tmp_path):
     data = load("digits")
     gauge = Gauge.of(data, 40, print)
     model, out = run.model()[0], tmp_path / "new"
-    goal = Goal(brightness, 1, 0, {"prompt": "a bright {}"})
+    seen = []
+
+    def watched(x0, labels):
+        seen.append(float(x0.detach().abs().max()))
+        return brightness(x0, labels)
+
+    goal = Goal(watched, 1, 0, {"prompt": "a bright {}"})
     plan = Tuning(images=32, batch=8, learning_rate=1e-2, judge_every=16, bound=0.0)
     records = list(tuned(run, model, gauge, goal, plan, out))
     kinds = [type(record) for record in records]
     assert kinds == [Judged, *[Climbed] * 2, Judged, *[Climbed] * 2, Judged]
+    assert max(seen) == 1  # pixels, and nothing beyond black and white
     new = Run.at(out)
     assert new.config == run.config
     before, after = (r.model()[0].sample(n=20, seed=9).double().mean() for r in (run, new))

@@ -597,7 +597,7 @@ def tune(
     last: Annotated[
         int, typer.Option(min=1, help="Steps of the sampler that the gradient goes through.")
     ] = 1,
-    rate: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 1e-4,
+    rate: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 3e-4,
     bound: Annotated[
         float,
         typer.Option(

@@ -33,7 +33,7 @@ class Tuning:
 
     images: int
     batch: int = 32
-    learning_rate: float = 1e-4
+    learning_rate: float = 3e-4
     clip: float = 1.0
     judge_every: int = 320
     bound: float = 0.95
