@@ -134,7 +134,8 @@ def _measured(model: Model, style: Tensor) -> tuple[float, list[Room]]:
     x = torch.full((len(labels), *model.shape), model.mean, dtype=torch.float64)
     level = model.ladder()[0]
     asked = Drawing.of(labels, 0, style.expand(len(labels), -1))
-    means = model.denoise(model.condition(asked))(x, level).float().clamp(-1, 1)
+    with torch.no_grad():
+        means = model.denoise(model.condition(asked))(x, level).float().clamp(-1, 1)
     rim = torch.ones(model.shape[1:], dtype=torch.bool)
     rim[1:-1, 1:-1] = False
     ground = 1.0 if float(means[:, :, rim].mean()) > 0 else -1.0
