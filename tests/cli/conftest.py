@@ -102,6 +102,21 @@ def _ddpm_run(tmp_path_factory, warm_cache):
         return trained(folder, "--budget", "32images", "--preset", "fashion-a")
 
 
+@pytest.fixture(scope="session")
+def _styled_run(tmp_path_factory, warm_cache):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEZZOTINT_CACHE", str(warm_cache))
+        folder = tmp_path_factory.mktemp("runs") / "styled"
+        styles = ("--style", "thickness", "--style", "slant")
+        return trained(folder, "--budget", "64images", *styles)
+
+
+@pytest.fixture
+def styled_run(_styled_run, tmp_path):
+    """A copy of a run that has learned thickness and slant."""
+    return Path(shutil.copytree(_styled_run, tmp_path / "styled"))
+
+
 @pytest.fixture
 def digits_run(_digits_run, tmp_path):
     """A copy of a run of 64 images, one's own to spoil."""

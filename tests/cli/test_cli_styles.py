@@ -1,8 +1,6 @@
 """Styles on the command line: learned, asked for, measured on what was drawn."""
 
 import json
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ from PIL import Image
 
 import mezzotint
 from mezzotint import imaging
-from mezzotint.cli.main import run
 from mezzotint.data import load
 from mezzotint.data.measures import measured
 from mezzotint.diffusion import is_free
@@ -19,25 +16,7 @@ from mezzotint.model import Drawing
 from mezzotint.run import Run
 
 STYLES = ("thickness", "slant")
-ASKED = ["--style", "thickness", "--style", "slant"]
-
-
-@pytest.fixture(scope="session")
-def _styled_run(tmp_path_factory, warm_cache):
-    from conftest import TINY
-
-    folder = tmp_path_factory.mktemp("styled") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MEZZOTINT_CACHE", str(warm_cache))
-        patch.setattr("mezzotint.machine.has_bf16_units", lambda: False)
-        words = ["train", "digits", "--out", str(folder), *TINY, "--budget", "64images", *ASKED]
-        assert run(words) == 0
-    return folder
-
-
-@pytest.fixture
-def styled_run(_styled_run, tmp_path):
-    return Path(shutil.copytree(_styled_run, tmp_path / "styled"))
+ASKED = ["--style", "thickness", "--style", "slant"]  # as conftest's styled_run
 
 
 @pytest.fixture

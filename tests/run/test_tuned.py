@@ -118,7 +118,7 @@ def test_weights_beyond_the_bound_are_not_kept(run, tmp_path):
     looks = iter([1.0, 0.97, 0.5])
 
     class Falling:
-        labels = torch.arange(3)
+        drawing = Drawing.of(torch.arange(3))
 
         def measure(self, model):
             return {"accuracy": next(looks), "coverage": 1.0, "kd": 0.0}
