@@ -21,8 +21,7 @@ window where windows overlap, one where none do.
 At every step the canvas so acts on its windows, and each window only ever sees an image like those
 it was trained on. MultiDiffusion (Bar-Tal et al. 2023, arXiv 2302.08113, equation 5) shares one
 noisy canvas instead, and fuses the estimates by their weighted mean: then a window sees at its rim
-its neighbours' ink, as it never did in training, and draws fewer readable digits than pasting does
-(docs/editing.md has the numbers).
+its neighbours' ink, as it never did in training, and leaves seams (docs/editing.md has numbers).
 """
 
 from collections.abc import Sequence
