@@ -21,8 +21,8 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="mezzotint",
-    help="The small-image diffusion studio: train a class-conditional diffusion model on the "
-    "machine you have, draw from it in a few evaluations, and look at it.",
+    help="The small-image diffusion studio: train a class- and style-conditional diffusion "
+    "model on the machine you have, draw from it in a few evaluations, and look at it.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
