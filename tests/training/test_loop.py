@@ -246,7 +246,7 @@ def test_training_learns_what_pixels_have_in_common(data, new_state, new_plan, c
     EDM's target is scaled so that predicting 0, the best for independent Gaussian pixels, costs 1.
     """
     flat = data.images[:, :, :1, :1].expand(-1, 1, 4, 4).contiguous()
-    plan = new_plan(images=6000, validate_every=6000)
+    plan = new_plan(images=2800, validate_every=2800)
     steps = train(new_state(), dataclasses.replace(data, images=flat), plan, compute)
     losses = [r.loss for r in steps if isinstance(r, Stepped)]
     assert sum(losses[:3]) / 3 == pytest.approx(1, abs=0.4)
