@@ -73,6 +73,9 @@ CLIP_READER = "CLIP"
 LEVELLED = 10
 """Images of each class that are asked for each level of a style."""
 
+COMMON = 0.05
+"""Least share of a class's training images that have a level, for it to be asked of the class."""
+
 LEVEL_SHOWN = 4
 """Of them, on a style's sheet."""
 
@@ -363,7 +366,10 @@ def _level_rows(case: Case, index: int, style: Style, asked: Tensor) -> list[Jso
 
 
 def _named_levels(case: Case, stream: RunSubject, index: int, style: Style) -> Json:
-    """Images asked for by a level's name, other styles free: which level do they have?"""
+    """Images asked for by a level's name, other styles free: which level do they have?
+
+    All are drawn, and those are counted whose class has that level: nobody draws wide trousers.
+    """
     model, levels, classes = stream.model, len(style.levels), len(case.data.classes)
     wanted = torch.arange(levels).repeat_interleave(LEVELLED).repeat(classes)
     values = torch.tensor([style.asked(name) for name in style.levels], dtype=torch.float64)
@@ -372,17 +378,26 @@ def _named_levels(case: Case, stream: RunSubject, index: int, style: Style) -> J
     labels = torch.arange(classes).repeat_interleave(levels * LEVELLED)
     images = model.draw(Drawing.of(labels, stream.seed, styles))
     got = style.level(measured(images, (style.name,))[:, 0])
-    known = got >= 0
+    known = (got >= 0) & _has_level(case, index, style)[labels, wanted]
     table = torch.bincount(wanted[known] * levels + got[known], minlength=levels**2)
     table = table.reshape(levels, levels)
     rows = images.unflatten(0, (classes, levels, LEVELLED))[:, :, :LEVEL_SHOWN].flatten(1, 2)
     sheet = imaging.labelled_grid(list(zip(case.data.classes, rows, strict=True)))
     case.pictures.keep(f"style-{style.name}", sheet)
     return {
-        "n": len(wanted),
+        "n": int(known.sum()),
         "confusion": table.tolist(),
-        "accuracy": float(table.trace()) / len(wanted),
+        "accuracy": float(table.trace()) / max(1, int(known.sum())),
     }
+
+
+def _has_level(case: Case, index: int, style: Style) -> Tensor:
+    """Which levels are at all common among the training images of each class, (classes, L)."""
+    train = case.data.splits["train"]
+    labels, own = case.data.labels[train], style.level(case.data.styles_of(train)[:, index])
+    counts = torch.zeros(len(case.data.classes), len(style.levels))
+    counts.index_put_((labels[own >= 0], own[own >= 0]), torch.tensor(1.0), accumulate=True)
+    return counts >= COMMON * torch.bincount(labels, minlength=len(counts))[:, None]
 
 
 def judge_clip(case: Case, clip: Clip) -> Json:
