@@ -176,11 +176,16 @@ class Model:
             values[index] = self.styles[index].asked(str(value))
         return values.expand(n, -1).clone()
 
-    def condition(self, drawing: Drawing) -> Condition:
-        """What a drawing asks of the network."""
+    def styles_of(self, drawing: Drawing) -> Tensor:
+        """The styles that a drawing asks for, float64 (N, K); nan for what is free."""
         table = drawing.styles
         if table is None or table.shape[1] == 0:  # nothing is asked for, or the data has none
-            table = self.style_values({}, len(drawing))
+            return self.style_values({}, len(drawing))
+        return table
+
+    def condition(self, drawing: Drawing) -> Condition:
+        """What a drawing asks of the network."""
+        table = self.styles_of(drawing)
         styles = {s.name: s.standard(table[:, k]) for k, s in enumerate(self.styles)}
         return Condition({"label": drawing.labels, **styles}).to(self.compute.device)
 

@@ -24,7 +24,7 @@ import torch
 
 from mezzotint import seal
 from mezzotint.config import Config, Strict, build_denoiser, parse_config, parse_toml, to_table
-from mezzotint.data import ImageSet, Style
+from mezzotint.data import ImageSet, Style, load
 from mezzotint.diffusion import Denoiser
 from mezzotint.errors import InputError
 from mezzotint.machine import DEVICES, Compute, Precision, choose
@@ -245,6 +245,21 @@ class Run:
     def metrics(self) -> Path:
         """The log of losses."""
         return self.path / "metrics.jsonl"
+
+    def images(
+        self, data_dir: Path | None, say: Callable[[str], None], styles: Iterable[str] = ()
+    ) -> ImageSet:
+        """The data that it was trained on, with some styles; the first rank decodes them."""
+        origin = self.config.origin
+        with current().in_turn():  # the others find them
+            return load(
+                origin.source,
+                size=origin.size,
+                limit=origin.limit,
+                styles=tuple(styles),
+                data_dir=data_dir,
+                say=say,
+            )
 
     def plan(self) -> Plan:
         """What the configuration asks of the training loop."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mezzotint import imaging
 from mezzotint.config import to_table
-from mezzotint.data import ImageSet, find_class, load
+from mezzotint.data import ImageSet, find_class
 from mezzotint.data.encoded import Encoded, Picture
 from mezzotint.data.folder import SUFFIXES, read_folder
 from mezzotint.data.pixels import fill, survey
@@ -30,7 +30,6 @@ from mezzotint.evaluation.stored import weights_digest
 from mezzotint.model import Drawing, Model
 from mezzotint.randomness import generator
 from mezzotint.run import Pick, Run
-from mezzotint.world import current
 
 __all__ = [
     "RunSubject",
@@ -168,15 +167,7 @@ def run_subject(
     run = Run.at(path, say)
     origin, own = run.config.origin, data is None
     if data is None:
-        with current().in_turn():  # the first decodes it, the others find it
-            data = load(
-                origin.source,
-                size=origin.size,
-                limit=origin.limit,
-                styles=origin.styles,
-                data_dir=data_dir,
-                say=say,
-            )
+        data = run.images(data_dir, say, origin.styles)
     model, notices = run.model(pick)
     for notice in notices:
         say(notice)

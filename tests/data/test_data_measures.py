@@ -111,7 +111,10 @@ def test_ink_dark_on_light_is_the_same_stroke():
 @pytest.mark.parametrize("degrees", [-35, -20, -10, 0, 15, 30])
 def test_a_sheared_bar_has_its_slant_and_keeps_its_width(degrees):
     tangent = math.tan(math.radians(degrees))
-    bar = lambda x, y: (abs(y) <= 9) & (abs(x + tangent * y) <= 2)  # noqa: E731
+
+    def bar(x, y):
+        return (abs(y) <= 9) & (abs(x + tangent * y) <= 2)
+
     assert values([drawn(bar)], "slant")[0] == pytest.approx(
         degrees, abs=max(0.5, 0.05 * abs(degrees))
     )
@@ -120,7 +123,9 @@ def test_a_sheared_bar_has_its_slant_and_keeps_its_width(degrees):
 
 @pytest.mark.parametrize(("thin", "thick"), [(2, 4), (3, 5), (3, 4)])
 def test_a_stroke_of_two_widths_has_their_deviation(thin, thick):
-    halves = lambda x, y: (abs(x) <= 11) & (abs(y) <= np.where(x < 0, thin, thick) / 2)  # noqa: E731
+    def halves(x, y):
+        return (abs(x) <= 11) & (abs(y) <= np.where(x < 0, thin, thick) / 2)
+
     got = values(turned(halves), "consistency")
     assert got.mean() == pytest.approx(1 - (thick - thin) / (thick + thin), rel=0.05)
     even = values(turned(pen((thin + thick) / 2, 16)), "consistency")

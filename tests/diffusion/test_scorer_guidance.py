@@ -92,8 +92,10 @@ def test_through_the_denoiser_is_the_full_covariance():
         both = x.mean(3, keepdim=True)  # variance sigma^2 / 2 around the common value
         return denoised(both, sigma / 2**0.5, 0.0).expand(-1, -1, -1, 2)
 
+    def wish(x0):
+        return x0[:, 0, 0, 0]
+
     x, sigma = torch.zeros(1, 1, 1, 2, dtype=torch.float64), level(1.0)
-    wish = lambda x0: x0[:, 0, 0, 0]  # noqa: E731
     variance = 0.5 * S**2 / (0.5 + S**2)
     expected = torch.full((2,), variance, dtype=torch.float64)
     torch.testing.assert_close(steered(agreeing, wish)(x, sigma).flatten(), expected)

@@ -9,7 +9,6 @@ from typing import Any
 from mezzotint import api, imaging
 from mezzotint.cli.outputs import check_output
 from mezzotint.composing import Composed, compose, random_text, read_back
-from mezzotint.data import load
 from mezzotint.editing import annotations
 from mezzotint.errors import InputError
 from mezzotint.evaluation.features import classifier_for
@@ -122,10 +121,7 @@ def _written(out: Path, pages: Sequence[Composed], model: Model) -> dict[str, st
 
 def _read(wish: Composition, pages: Sequence[Composed], say: Say) -> dict[str, float]:
     """How much the data set's own classifier reads as it was asked for."""
-    origin = Run.at(wish.run).config.origin
-    data = load(
-        origin.source, size=origin.size, limit=origin.limit, data_dir=wish.data_dir, say=say
-    )
+    data = Run.at(wish.run).images(wish.data_dir, say)
     found = read_back(pages, classifier_for(data, say))
     whole = [bool(part.all()) for part in found.boxes.split([len(page.inks) for page in pages])]
     return {

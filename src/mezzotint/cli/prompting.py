@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mezzotint.data import load
 from mezzotint.errors import InputError
 from mezzotint.evaluation.prompts import GRADIENTS, check, class_in, steering, wish
 from mezzotint.evaluation.scorers import clip_for
@@ -88,11 +87,8 @@ class Prompt:
 
 def prompted(run: Path, model: Model, words: Prompt, data_dir: Path | None, say: Say) -> Model:
     """The same model, guided by a CLIP that reads the prompt."""
-    origin = Run.at(run, say).config.origin
-    with current().in_turn():  # the first decodes the data and trains the CLIP
-        data = load(
-            origin.source, size=origin.size, limit=origin.limit, data_dir=data_dir, say=say
-        )
+    data = Run.at(run, say).images(data_dir, say)
+    with current().in_turn():  # the first trains the CLIP
         clip = clip_for(data, words.score, say)
     if words.score == "clip" and (strange := check(words.prompt, data)):
         say(strange)

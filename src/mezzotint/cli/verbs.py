@@ -158,8 +158,9 @@ def pairs(option: str, texts: Iterable[str]) -> dict[str, str]:
 
 def scales(texts: Iterable[str]) -> dict[str, float]:
     """NAME=SCALE texts of --style-guidance."""
+    given = pairs("--style-guidance", texts)
     try:
-        return {name: float(text) for name, text in pairs("--style-guidance", texts).items()}
+        return {name: float(text) for name, text in given.items()}
     except ValueError as error:
         raise InputError(f"--style-guidance takes NAME=SCALE, as in slant=2 ({error})") from error
 
@@ -234,7 +235,7 @@ def asked_of(
     drawing: Drawing, model: Model
 ) -> Iterator[tuple[tuple[int, int], dict[str, dict[str, float]]]]:
     """The key of every image, and the styles that were asked of it, for a manifest."""
-    table = model.style_values({}, len(drawing)) if drawing.styles is None else drawing.styles
+    table = model.styles_of(drawing)
     for key, values in zip(drawing.keys, table.tolist(), strict=True):
         named = zip(model.styles, values, strict=True)
         asked = {style.name: value for style, value in named if not math.isnan(value)}
