@@ -138,6 +138,20 @@ def test_evaluate_measures_what_was_asked_for(cli, styled_run):
     assert "Thickness: thin, medium, thick" in page
 
 
+def test_samples_in_a_file_are_measured_by_what_it_says_was_asked(cli, styled_run, tmp_path):
+    words = ["sample", str(styled_run), "--n", "60", "--evaluations", "2", "--style", "slant=5deg"]
+    assert cli([*words, "--out", "a.npz"]).code == 0
+    judged = cli("evaluate a.npz --against digits --metrics styles,accuracy --json")
+    assert judged.code == 0, judged.err
+    found = json.loads(judged.out)["styles"]
+    got = measured(imaging.load_npz(tmp_path / "a.npz").images, ("slant",))[:, 0]
+    got = got[~got.isnan()]
+    assert found["slant"]["n"] == len(got)
+    assert found["slant"]["error"] == pytest.approx(float((got - 5).abs().mean()), rel=1e-9)
+    assert found["slant"]["correlation"] is None  # all were asked for the same
+    assert "thickness" not in found
+
+
 def common(name, least):
     """How many pairs of class and level at least that share of a class's images has."""
     data = load("digits", styles=(name,))

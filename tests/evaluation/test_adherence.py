@@ -83,3 +83,7 @@ def test_the_spread_is_that_of_an_images_own_class():
 
 def test_what_does_not_vary_has_no_correlation():
     assert math.isnan(correlation(torch.ones(5), torch.arange(5.0)))
+    assert math.isnan(agreement(math.nan, (0.5, 0.5)))
+    one = found(torch.ones(9, dtype=torch.float64), draw(9))
+    assert math.isnan(one.bound)
+    assert one.n == 9

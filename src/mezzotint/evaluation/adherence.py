@@ -16,6 +16,7 @@ Where a and m are standard normal with correlation r, m given a is normal with m
 deviation sqrt(1 - r^2); `bound` integrates that over a.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,7 +88,11 @@ def agreement(correlation: float, shares: Sequence[float]) -> float:
     """How often two normal numbers of that correlation fall into the same of these levels.
 
     shares  of each level, lowest first, adding up to 1
+
+    nan where there is no correlation: one of the numbers does not vary.
     """
+    if math.isnan(correlation):
+        return math.nan
     normal = torch.distributions.Normal(
         torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
     )

@@ -11,7 +11,7 @@ import os
 import re
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,8 +220,8 @@ def save_npz(
     return path
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz, none of them pickled.
+def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an .npz, none of them pickled; only those of these names, or all.
 
     `InputError` for a file that is missing, broken, or larger than `LARGEST_NPZ` once unpacked.
     """
@@ -232,7 +232,8 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
             limit = f"{LARGEST_NPZ / 2**30:.0f} GiB is the most"
             raise InputError(f"{path} unpacks to {size / 2**30:,.0f} GiB; {limit}")
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            wanted = [name for name in file.files if only is None or name in only]
+            return {name: file[name] for name in wanted}
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; make it with `mezzotint sample`") from None
     except (InputError, MemoryError):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mezzotint import imaging
 from mezzotint.data import ImageSet, load
+from mezzotint.data.measures import MEASURES
 from mezzotint.errors import InputError
 from mezzotint.evaluation import cas
 from mezzotint.evaluation.classifier import Classifier
@@ -112,7 +113,7 @@ def gather(question: Question, clock: Clock, say: Say) -> Case:
     against = None
     if question.against:
         with current().in_turn():  # the first decodes it, the others find it
-            styles = Run.at(path, say).config.origin.styles if Run.is_at(path) else ()
+            styles = _styles_asked(path, say)
             against = load(question.against, styles=styles, data_dir=question.data_dir, say=say)
     stream = _stream(question, against, say) if Run.is_at(path) else None
     data = stream.data if stream else against
@@ -163,6 +164,16 @@ def gather(question: Question, clock: Clock, say: Say) -> Case:
         pictures=Pictures(out if world.first else None),
         say=say,
     )
+
+
+def _styles_asked(path: Path, say: Say) -> tuple[str, ...]:
+    """What samples were asked for beside their labels, as far as real images can have it."""
+    if Run.is_at(path):
+        return Run.at(path, say).config.origin.styles
+    if path.suffix.lower() != ".npz":
+        return ()
+    names = imaging.load_arrays(path, only=("style_names",)).get("style_names")
+    return () if names is None else tuple(str(n) for n in names.ravel() if str(n) in MEASURES)
 
 
 def _stream(question: Question, against: ImageSet | None, say: Say) -> RunSubject:

@@ -309,6 +309,8 @@ def judge_styles(case: Case) -> Json:
         if style.name not in MEASURES or style.name not in case.subject.styles:
             case.say(f"{style.name} is no measure: whether samples have it is not known")
             continue
+        if bool(case.subject.styles[style.name].isnan().all()):  # nobody asked for it
+            continue
         found[style.name] = _followed(case, index, style)
         if case.stream is not None:
             found[style.name]["named"] = _named_levels(case, case.stream, index, style)
