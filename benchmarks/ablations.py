@@ -41,6 +41,8 @@ from mezzotint.training import loop
 from mezzotint.training.batches import Batch, next_batch
 from quality import Ruler
 
+Table = dict[str, Any]
+
 PLAIN = ("training.guidance=1", "sampling.guidance=1")
 
 
@@ -68,38 +70,59 @@ def paired(batch: Batch) -> Batch:
     return dataclasses.replace(batch, eps=batch.eps[order])
 
 
-def widths(*levels: int) -> tuple[str, ...]:
-    """The preset's levels of other widths."""
-    rest = ("blocks = 1", "blocks = 2", "blocks = 2, attention = true")
-    each = (f"{{ width = {width}, {more} }}" for width, more in zip(levels, rest, strict=True))
-    return (f"network.levels=[{', '.join(each)}]",)
+def variants(preset: Table) -> tuple[Variant, ...]:
+    """What is tried on a preset; "none" is the preset without guidance."""
+    mean = preset["objective"]["schedule"]["mean"]
+    rate, batch = preset["training"]["learning_rate"], preset["training"]["batch"]
+    muon, adamw = ("training.optimizer=muon",), ("training.optimizer=adamw",)
+    return (
+        Variant("none"),
+        Variant("learned schedule", levels(mean, "learned")),
+        Variant("levels: mean 0.4 more", levels(mean + 0.4)),
+        Variant("levels: mean 0.4 less", levels(mean - 0.4)),
+        Variant("0.75 times as wide", widened(preset, 0.75)),
+        Variant("1.5 times as wide", widened(preset, 1.5)),
+        Variant("one block a level more", deepened(preset)),
+        Variant("noise paired within the class", changed=paired),
+        Variant("batch of half the size", (f"training.batch={batch // 2}",)),
+        Variant("batch of twice the size", (f"training.batch={2 * batch}",)),
+        Variant("average of twice the width", ("training.ema=0.2",)),
+        Variant("half the learning rate", (f"training.learning_rate={rate / 2}",)),
+        Variant("twice the learning rate", (f"training.learning_rate={2 * rate}",)),
+        Variant("AdamW, 2e-3", (*adamw, "training.learning_rate=2e-3")),
+        Variant("Muon, 4e-3", (*muon, "training.learning_rate=4e-3")),
+        Variant("Muon, 1e-2", (*muon, "training.learning_rate=1e-2")),
+        Variant("Muon, 2e-2", (*muon, "training.learning_rate=2e-2")),
+    )
+
+
+def widened(preset: Table, factor: float) -> tuple[str, ...]:
+    """The preset's levels of other widths, in whole groups of 16 channels."""
+    return shaped(preset, lambda level: {"width": 16 * round(factor * level["width"] / 16)})
+
+
+def deepened(preset: Table) -> tuple[str, ...]:
+    return shaped(preset, lambda level: {"blocks": level["blocks"] + 1})
+
+
+def shaped(preset: Table, change: Callable[[Table], Table]) -> tuple[str, ...]:
+    each = [level | change(level) for level in preset["network"]["levels"]]
+    inline = (", ".join(f"{k} = {json.dumps(v)}" for k, v in level.items()) for level in each)
+    return (f"network.levels=[{', '.join(f'{{ {level} }}' for level in inline)}]",)
 
 
 def levels(mean: float, kind: str = "log-normal") -> tuple[str, ...]:
-    base = f'{{kind = "log-normal", mean = {mean}, std = 1.4}}'
+    base = f'{{kind = "log-normal", mean = {mean:g}, std = 1.4}}'
     learned = f'{{kind = "learned", base = {base}}}'
     return (f"objective.schedule={learned if kind == 'learned' else base}",)
 
 
-VARIANTS = (
-    Variant("none"),
-    Variant("learned schedule", levels(-0.8, "learned")),
-    Variant("levels: mean -0.4", levels(-0.4)),
-    Variant("levels: mean -1.2", levels(-1.2)),
-    Variant("levels 24, 48, 96 wide", widths(24, 48, 96)),
-    Variant("levels 48, 96, 192 wide", widths(48, 96, 192)),
-    Variant("noise paired within the class", changed=paired),
-    Variant("batch 128", ("training.batch=128",)),
-    Variant("average of twice the width", ("training.ema=0.2",)),
-)
-
-
-def cost(config: Config) -> int:
-    """FLOPs of one evaluation of one image of 28x28x1 and ten classes."""
-    denoiser = build_denoiser(config, 1, 10)
+def cost(config: Config, shape: tuple[int, ...]) -> int:
+    """FLOPs of one evaluation of one image (C, H, W) of ten classes."""
+    denoiser = build_denoiser(config, shape[0], 10)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         label = Condition({"label": torch.zeros(1, dtype=torch.int64)})
-        denoiser(torch.zeros(1, 1, 28, 28), torch.ones(1), label)
+        denoiser(torch.zeros(1, *shape), torch.ones(1), label)
     return counter.get_total_flops()
 
 
@@ -161,12 +184,13 @@ def main() -> None:
 
     def flop(variant: Variant) -> int:
         table = override(preset, [*PLAIN, *variant.settings])
-        return cost(parse_config(with_deviation(table, 0.5), Config))
+        return cost(parse_config(with_deviation(table, 0.5), Config), ruler.data.images.shape[1:])
 
-    usual = flop(VARIANTS[0])
+    tried = variants(preset)
+    usual = flop(tried[0])
     print("| change | images | validation loss | distance above the floor | accuracy |")
     print("|---" * 5 + "|")
-    for variant in VARIANTS:
+    for variant in tried:
         if not re.search(asked.only, variant.name):
             continue
         images = round(asked.images * usual / flop(variant))

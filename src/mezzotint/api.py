@@ -25,6 +25,7 @@ def train(
     settings: Iterable[str] = (),
     device: str = "auto",
     data_dir: str | Path | None = None,
+    begin_from: str | Path | None = None,
     checkpoint_every: Every = Every(),  # noqa: B008 - frozen
 ) -> Run:
     """Train on a source, or go on with the run that lies at `out`; shows its progress.
@@ -36,6 +37,7 @@ def train(
     size: resize every image to size x size pixels; None: as they are.
     styles: to learn beside the label, as in ("thickness", "slant"); see `mezzotint data --styles`.
     settings: `key=value` changes of the preset, as in `training.batch=64`.
+    begin_from: a run whose weights a new one begins with, as far as they fit; None: at random.
 
     Returns the run; InputError for whatever cannot work. Interrupt it and call it again.
     """
@@ -50,6 +52,7 @@ def train(
         settings=tuple(settings),
         device=device,
         data_dir=Path(data_dir) if data_dir is not None else None,
+        begin_from=Path(begin_from) if begin_from is not None else None,
     )
     run, data = prepare(request, say)
     for warning in warnings(run.config, run.config.data):

@@ -13,7 +13,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Literal
 
 import tomli_w
 import torch
+from torch import Tensor
 
 from mezzotint import seal
 from mezzotint.config import Config, Strict, build_denoiser, parse_config, parse_toml, to_table
@@ -61,6 +62,9 @@ class Origin(Strict):
     size: int | None = None
     limit: int | None = None
     styles: tuple[str, ...] = ()
+    begun_from: str | None = None
+    """The run whose weights it began with; None: none, at random."""
+
     suited_from: int = 0
     """The budget from which the preset is as it was then, in images; 0: as it always is."""
 
@@ -286,6 +290,12 @@ class Run:
         if not self.has(which):
             return 0
         return int(checkpoints.recover(self.checkpoint(which))[0].facts["images_seen"])
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """The averaged weights of the last checkpoint, for another training to begin with."""
+        if not self.has("last"):
+            raise InputError(f"{self.path} has no checkpoint yet: train it first")
+        return checkpoints.recover(self.last)[0].part("ema")
 
     def model(self, pick: Pick = Pick()) -> tuple[Model, list[str]]:
         """The model of a checkpoint, and notices."""

@@ -13,6 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from mezzotint import kernels
 from mezzotint.config import (
     Budget,
@@ -30,7 +32,7 @@ from mezzotint.diffusion import terminal_snr
 from mezzotint.errors import InputError
 from mezzotint.machine import COMPILE_PAYS_AFTER, Compute, choose, pick_device
 from mezzotint.run import DataFacts, Machine, Origin, Run, RunConfig, fresh_state, plan_of
-from mezzotint.training import Stepped, train
+from mezzotint.training import Stepped, fitting_weights, train
 from mezzotint.world import World, current
 
 __all__ = [
@@ -55,6 +57,9 @@ OVERHEAD = 0.93
 
 FEW_IMAGES = 1000
 
+LEAST_FIT = 0.5
+"""Share of a network's weights that a run to begin from must have."""
+
 MEASURED_STEPS = 4
 """At least so many steps are timed, however slow they are."""
 
@@ -73,6 +78,9 @@ class Request:
     settings: tuple[str, ...] = ()
     device: str = "auto"
     data_dir: Path | None = None
+    begin_from: Path | None = None
+    """A run whose weights a new one begins with."""
+
     dry: bool = field(default=False)
     """Decide everything, measure and write nothing."""
 
@@ -113,13 +121,16 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
         )
     config = parse_config(with_deviation(table, data.deviation), Config)
     facts = DataFacts.of(data)
-    facts.denoiser(config)  # refuses what cannot work
+    network = facts.denoiser(config).network  # refuses what cannot work
+    if found is None and request.begin_from is not None:
+        _check_fit(request.begin_from, network, say)
     origin = Origin(
         source=request.source,
         preset=preset,
         size=request.size,
         limit=request.limit,
         styles=request.styles,
+        begun_from=_begun_from(request, found),
         suited_from=suited,
     )
     if found is not None:
@@ -182,6 +193,36 @@ def _existing(out: Path, say: Say) -> Run | None:
             "touched; choose an empty or new directory"
         )
     return None
+
+
+def _begun_from(request: Request, found: Run | None) -> str | None:
+    """The run whose weights this one begins with, or began with."""
+    wish = str(request.begin_from.resolve()) if request.begin_from is not None else None
+    if found is None:
+        return wish
+    began = found.config.origin.begun_from
+    if wish not in (None, began):
+        raise InputError(
+            f"{found.path} began with {began or 'random weights'}, not with {wish}: leave out "
+            "--from to go on with it, or use another --out"
+        )
+    return began
+
+
+def _check_fit(base: Path, network: nn.Module, say: Say) -> None:
+    """Say how much of a run's weights a network can take; InputError where it is too little."""
+    own = network.state_dict()
+    fitting = fitting_weights(network, Run.at(base, say).weights())
+    numbers, total = (sum(v.numel() for v in part.values()) for part in (fitting, own))
+    if numbers < LEAST_FIT * total:
+        raise InputError(
+            f"--from {base}: only {numbers:,} of this network's {total:,} weights have a "
+            "counterpart of the same name and shape there: train with the preset and the network "
+            "settings of that run"
+        )
+    fresh = [name for name in own if name not in fitting]
+    beside = f"; at random begin {', '.join(fresh)}" if fresh else ""
+    say(f"beginning with {numbers:,} of {total:,} weights from {base}{beside}")
 
 
 def _refuse_other(found: Run, config: Config, origin: Origin, facts: DataFacts) -> None:

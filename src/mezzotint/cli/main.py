@@ -192,6 +192,13 @@ def train(
             "a column of your own. May be repeated."
         ),
     ] = None,
+    begin_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="A run whose weights a new one begins with: of other data, or of another --size.",
+        ),
+    ] = None,
     set_: Set = None,
     checkpoint_every: Annotated[
         str, typer.Option(help="Time or images between checkpoints: 60s, 5m, 20000images.")
@@ -207,7 +214,7 @@ def train(
 
     request = Request(
         source, out, preset, budget, limit, size, tuple(style or ()), tuple(set_ or ()),
-        device, data_dir, dry_run,
+        device, data_dir, begin_from, dry_run,
     )  # fmt: skip
     result, interrupted = verbs.train(request, verbs.every(checkpoint_every), _say)
     _print(result, verbs.train_text, as_json)

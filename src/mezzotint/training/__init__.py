@@ -13,7 +13,7 @@ from mezzotint.training.loop import (
 )
 from mezzotint.training.muon import Muon
 from mezzotint.training.plan import Plan
-from mezzotint.training.state import TrainState
+from mezzotint.training.state import TrainState, fitting_weights
 
 __all__ = [
     "Diverged",
@@ -26,6 +26,7 @@ __all__ = [
     "Stopped",
     "TrainState",
     "Validated",
+    "fitting_weights",
     "train",
     "validation_loss",
 ]

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from mezzotint.diffusion.denoiser import Denoiser
 from mezzotint.training.checkpoint import Checkpoint
 
-__all__ = ["TrainState"]
+__all__ = ["TrainState", "fitting_weights"]
 
 
 @dataclass
@@ -80,6 +80,14 @@ class TrainState:
         moments = {f"{i}.{name}": value for i, row in state.items() for name, value in row.items()}
         return {**self.weights(), **_named("optimizer", moments)}
 
+    def begin_with(self, weights: Mapping[str, Tensor]) -> None:
+        """Before the first step: another network's weights, as far as they fit.
+
+        See `fitting_weights`.
+        """
+        for network in (self.denoiser.network, self.ema):
+            network.load_state_dict(fitting_weights(network, weights), strict=False)
+
     def healthy(self) -> bool:
         """Whether all weights are finite and no bad step is pending."""
         return self.bad_run == 0 and all(
@@ -105,6 +113,12 @@ class TrainState:
             self.scaler.load_state_dict(scaler)
         for name in self.facts().keys() & facts.keys():
             setattr(self, name, facts[name])
+
+
+def fitting_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of another network's weights that this one can take: of the same name and shape."""
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
+    return {name: value for name, value in weights.items() if shapes.get(name) == value.shape}
 
 
 def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
