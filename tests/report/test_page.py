@@ -587,6 +587,7 @@ def test_guidance_is_what_the_sweep_says(run):
         (json.dumps({**sealed(swept()), "seconds": 1.0}), "damaged, or was edited: it is left out"),
         ('{"points": ', "cannot be read"),
         ("[" * 100_000, "cannot be read"),
+        (f'{{"subject": {{"n": {"[" * 400}{"]" * 400}}}}}', "cannot be read"),
     ],
 )
 def test_a_sweep_that_cannot_be_trusted_is_left_out_with_a_line(run, content, reason):

@@ -23,6 +23,7 @@ from mezzotint.report.figures import Curve, losses
 __all__ = ["Reading", "at", "keyed", "listed", "picture", "plates", "read", "records", "texts"]
 
 PNG = b"\x89PNG\r\n\x1a\n"
+DEEPEST = 50  # lists and objects in each other; our own have about ten
 SHOWN = 440  # pixels: narrower pictures are enlarged by a whole factor up to about this width
 
 
@@ -169,12 +170,22 @@ def _sealed(file: Path, notes: list[str]) -> dict[str, Any]:
     """The object in a file; empty where there is none, or, with a note, none that can be read."""
     try:
         found = keyed(json.loads(file.read_bytes()) if file.is_file() else {})
+        if _deep(found):
+            raise ValueError(f"more than {DEEPEST} lists and objects in each other")
         if seal.intact(found):
             return found
         notes.append(f"{file.name} is damaged, or was edited: it is left out.")
     except (ValueError, RecursionError) as error:
         notes.append(f"{file.name} cannot be read ({error}).")
     return {}
+
+
+def _deep(value: object, left: int = DEEPEST) -> bool:
+    """Whether more lie in each other than may: whoever walks through them might not come back."""
+    if not isinstance(value, (dict, list)):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return left == 0 or any(_deep(item, left - 1) for item in inner)
 
 
 def _gauged(rows: Iterable[Mapping[str, Any]]) -> dict[str, Line]:
