@@ -584,7 +584,10 @@ def test_guidance_is_what_the_sweep_says(run):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (json.dumps({**sealed(swept()), "seconds": 1.0}), "damaged, or was edited: it is left out"),
+        (
+            json.dumps({**sealed(swept()), "seconds": 1.0}),
+            "damaged, or was edited: it is left out",
+        ),
         ('{"points": ', "cannot be read"),
         ("[" * 100_000, "cannot be read"),
         (f'{{"subject": {{"n": {"[" * 400}{"]" * 400}}}}}', "cannot be read"),
@@ -610,7 +613,12 @@ def test_a_sweep_shows_no_picture_from_elsewhere(run):
 
 @pytest.mark.parametrize(
     ("training", "offered"),
-    [("drop = 0.1", True), ("drop = 0.0", False), ("drop = 0.0\nsnapshot = 0.1", True), ("", True)],
+    [
+        ("drop = 0.1", True),
+        ("drop = 0.0", False),
+        ("drop = 0.0\nsnapshot = 0.1", True),
+        ("", True),
+    ],
 )
 def test_a_sweep_is_offered_where_something_guides(run, training, offered):
     (run / "sweep.json").unlink()
