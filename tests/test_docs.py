@@ -126,11 +126,19 @@ def check_mezzotint(words):
         known = {option for p in group.params for option in p.opts} | {"--help", "-h"}
         assert words[1] in known, words
         return
-    context = group.make_context("mezzotint", [words[1]], resilient_parsing=True)
-    verb = group.get_command(context, words[1])
-    assert verb is not None, f"{words[1]} is no verb"
-    if not {"--help", "-h"} & set(words):
-        verb.make_context(words[1], list(words[2:]), parent=context)
+    check_verb(group, words[1:])
+
+
+def check_verb(group, words, parent=None):
+    """The first word is a verb of the group, and the others are what it takes; or a verb of it."""
+    name, *others = words
+    context = group.make_context(group.name, [name], parent=parent, resilient_parsing=True)
+    verb = group.get_command(context, name)
+    assert verb is not None, f"{name} is no verb"
+    if hasattr(verb, "commands") and others and not others[0].startswith("-"):
+        check_verb(verb, others, context)
+    elif not {"--help", "-h"} & set(words):
+        verb.make_context(name, others, parent=context)
 
 
 @pytest.mark.parametrize("name", SHELL)
@@ -189,7 +197,10 @@ def test_commands_are_found_over_several_lines():
 @pytest.mark.parametrize(
     "line",
     ["mezzotint tran digits", "mezzotint train digits", "mezzotint data digits --sheet a.png",
-     "mezzotint data digits --limit many", "mezzotint --verson", "make everything", "make"],
+     "mezzotint data digits --limit many", "mezzotint --verson", "make everything", "make",
+     "mezzotint edit", "mezzotint edit compos runs/x 12 --out a.png",
+     "mezzotint edit compose runs/x 12 --outs a.png",
+     "mezzotint edit compose runs/x 12 --out a.png --n many"],
 )  # fmt: skip
 def test_a_wrong_command_would_be_seen(line):
     words = line.split()
@@ -201,7 +212,10 @@ def test_a_wrong_command_would_be_seen(line):
 def test_a_right_command_is_not_run(empty):
     check_mezzotint("mezzotint train digits --out runs/x --budget 10m".split())
     check_mezzotint("mezzotint sample runs/x --n 3 --out a.png".split())
+    check_mezzotint("mezzotint edit compose runs/x 12 --out a.png".split())
     check_mezzotint("mezzotint train --help".split())
+    check_mezzotint("mezzotint edit --help".split())
+    check_mezzotint("mezzotint edit compose --help".split())
     check_mezzotint("mezzotint --install-completion".split())
     check_make("make demo PYTHON=python3".split())
     assert os.listdir(empty) == []

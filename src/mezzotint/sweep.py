@@ -36,6 +36,7 @@ from mezzotint.randomness import generator
 from mezzotint.report import figures
 from mezzotint.run import Pick, Run
 from mezzotint.subjects import RunSubject, run_subject
+from mezzotint.world import current
 
 __all__ = [
     "BETTER",
@@ -202,7 +203,8 @@ def settings(ask: Ask, *, guidable: bool, weak: bool) -> list[Setting]:
 def sweep(ask: Ask, say: Say) -> Json:
     """Draw and measure every setting; a JSON object, also written with its picture.
 
-    What was drawn before is found again, setting by setting.
+    What was drawn before is found again, setting by setting. Several processes share the drawing,
+    then each computes the same numbers and the first writes them.
     """
     started = time.monotonic()
     run = Run.at(ask.run, say)
@@ -217,7 +219,9 @@ def sweep(ask: Ask, say: Say) -> Json:
     )
     wanted = settings(ask, guidable="label" in stream.model.freed, weak=weak)
     streams = [stream.changed(**setting.changes()) for setting in wanted]  # refused now, or never
-    classifier = classifier_for(stream.data, say)
+    world = current()
+    with world.in_turn():  # what the first makes and keeps, the others find
+        classifier = classifier_for(stream.data, say)
     _refuse_few(ask, stream, int(classifier.features(stream.data.images[:1]).shape[1]))
     points = []
     reference = Reference.of(
@@ -258,10 +262,11 @@ def sweep(ask: Ask, say: Say) -> Json:
         "command": ask.command,
     }
     folder = ask.out or ask.run
-    folder.mkdir(parents=True, exist_ok=True)
-    figures.trade_off(result["points"], result["floor"], folder / PICTURE)
-    with replacing(folder / FILE) as file:
-        file.write(json.dumps(seal.sealed(result), indent=1).encode())
+    if world.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        figures.trade_off(result["points"], result["floor"], folder / PICTURE)
+        with replacing(folder / FILE) as file:
+            file.write(json.dumps(seal.sealed(result), indent=1).encode())
     return {**result, "written": str(folder / FILE)}
 
 

@@ -277,6 +277,14 @@ def test_refill_draws_until_the_wanted_number_passes(cli, digits_run, tmp_path):
     assert found["drawn"] >= 3
 
 
+def test_the_share_that_passes_is_not_that_of_the_wanted(cli, digits_run, tmp_path):
+    found = result(
+        cli("select run --score classifier --refill 3 --threshold 0 --label 5 --out all --json")
+    )
+    assert found["drawn"] > found["kept"] == 3
+    assert found["share_passed"] == 1  # there is no chance below 0
+
+
 def test_select_by_clip_measures_what_it_did(cli, digits_run, quick_clip):
     found = result(
         cli("select run --pool 10 --top 2 --pools 5 --out best --json --label 3"),

@@ -126,6 +126,15 @@ def test_of_each_label_the_first_that_pass_are_kept():
         assert kept.draws[kept.labels == label].tolist() == passing[:10]
 
 
+def test_what_passed_is_counted_whether_it_was_wanted_or_not():
+    stream = Stream((0.3, 0.9))
+    for kept in refilled(stream.draw, stream.score, [0, 1], 10, stream.threshold):
+        asked = [label for labels, _ in stream.calls for label in labels]
+        good = [stream.worth(place, own) >= stream.threshold for place, own in enumerate(asked)]
+        assert (kept.passed, kept.drawn) == (sum(good), len(good))
+    assert kept.passed > len(kept.labels) == 20
+
+
 def test_the_stream_has_no_gaps_and_no_place_twice_and_what_is_full_is_asked_no_more():
     stream = Stream((0.05, 0.9))
     rounds = list(refilled(stream.draw, stream.score, [0, 1], 30, stream.threshold))

@@ -104,6 +104,22 @@ def test_a_cache_that_keeps_nothing_is_said(cache, monkeypatch):
     assert any("keeps no slant" in line for line in said)
 
 
+def test_a_disk_that_fills_while_it_is_written_is_said_of_images_and_measures(cache, monkeypatch):
+    def full(*given, **named):
+        raise OSError(28, "No space left on device")
+
+    said = []
+    for name in ("save", "savez"):
+        monkeypatch.setattr(np, name, full)
+    data = load("digits", styles=("slant",), say=said.append)
+    assert len(data.styles_of(data.splits["test"])) == len(data.splits["test"])
+    assert [line for line in said if "keeps" in line] == [
+        f"{cache} keeps no images (No space left on device): they are decoded at every start",
+        f"{cache} keeps no slant (No space left on device): it is measured at every start",
+    ]
+    assert list(cache.iterdir()) == []
+
+
 def test_a_column_of_texts_is_a_choice(folder):
     lines = [f"{file},{'cursive' if i % 2 else ' print '}" for i, file in enumerate(FILES[:-1])]
     data = load(table(folder, "file,hand", *lines), styles=("hand",))

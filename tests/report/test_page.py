@@ -18,6 +18,8 @@ from mezzotint.errors import InputError
 from mezzotint.evaluation.recognition import Level, Readings, summarise
 from mezzotint.report.charts import Axis, Line, column, line_chart, measured, number, ruler
 from mezzotint.report.page import write_report
+from mezzotint.seal import sealed
+from mezzotint.sweep import Point, Setting, advice
 
 EVIL = "<script>alert(1)</script>"
 CLASSES = ["0", "1", EVIL]
@@ -201,6 +203,37 @@ def evaluation():
     }
 
 
+def swept():
+    """Four settings: 2 has the least distance, beyond the noise that all but 1.5 share."""
+    loud = [0.01 * (-1) ** group for group in range(10)]
+    points = [
+        Point(
+            Setting(family, scale, interval),
+            {"fd": fd, "coverage": coverage},
+            {"fd": [fd + noise for noise in noises], "coverage": [coverage] * 10},
+        )
+        for family, scale, interval, fd, coverage, noises in (
+            ("guidance", 1.0, None, 5.0, 0.9, loud),
+            ("guidance", 1.5, None, 3.001, 0.6, loud[::-1]),
+            ("guidance", 2.0, None, 3.0, 0.5, loud),
+            ("interval", 2.0, (0.25, 8.0), 4.0, 0.7, loud),
+        )
+    ]
+    found, sentences = advice(points, 500)
+    return {
+        "subject": {"kind": "run", "sampler": "heun", "n": 500, "seed": 7},
+        "protocol": {"split": "validation", "hash": "77aa", "groups": 10},
+        "points": [point.to_json() for point in points],
+        "floor": {"fd": 0.25, "coverage": 0.95},
+        "advice": found,
+        "sentences": [*sentences, f"And {EVIL}."],
+        "picture": "sweep.png",
+        "seconds": 90.0,
+        "hardware": {"processor": "a processor"},
+        "command": "mezzotint sweep run --n 500",
+    }
+
+
 def judged(run, changes=None):
     run.mkdir(parents=True, exist_ok=True)
     found = {**evaluation(), **(changes or {})}
@@ -233,6 +266,8 @@ def run(tmp_path):
         for k in (1, 2)
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "sweep.json").write_text(json.dumps(sealed(swept())))
+    png(run / "sweep.png", seed=50)
     for i, name in enumerate(PICTURES):
         png(run / "evaluation" / f"{name}.png", seed=i)
     for i in range(11):
@@ -244,7 +279,8 @@ def test_one_run_has_every_section_and_lacks_only_what_was_not_measured(run):
     page, _ = page_of(run)
     assert titles(page) == [
         *("Summary", "Samples", "Training", "The process", "Metrics", "Classes", "Recognition"),
-        *("Difficulty", "CLIP", "Memorisation", "Selection", "Protocol", "Not in this report"),
+        *("Difficulty", "CLIP", "Memorisation", "Guidance", "Selection", "Protocol"),
+        "Not in this report",
     ]
     links = [a.attributes["href"] for a in page.all("nav")[0].all("a")]
     assert links == [f"#{s.attributes['id']}" for s in page.all("section")]
@@ -274,7 +310,7 @@ def test_pictures_are_the_files_byte_for_byte_and_grids_spread_over_the_run(run)
     ]
     files = {path.read_bytes(): path.stem for path in run.rglob("*.png")}
     names = [files[data] for data in shown]  # KeyError: bytes of no file
-    assert sorted(n for n in names if not n.isdecimal()) == sorted(PICTURES)
+    assert sorted(n for n in names if not n.isdecimal()) == sorted([*PICTURES, "sweep"])
     grids = [int(name) for name in names if name.isdecimal()]
     assert len(grids) == 8
     assert (grids[0], grids[-1]) == (0, 10_000)
@@ -310,6 +346,7 @@ def test_markup_in_names_and_texts_is_shown_and_never_run(run):
         "Recognition",
         "Difficulty",
         "CLIP",
+        "Guidance",
         "Protocol",
     ):
         assert EVIL in section(page, title).text, title
@@ -517,6 +554,80 @@ def test_memorisation_clip_and_selection(run):
     assert (first[1], last[1]) == pytest.approx((0.915, 0.975), abs=1e-3)
 
 
+def test_guidance_is_what_the_sweep_says(run):
+    found = section(page_of(run)[0], "Guidance")
+    sentences = [node.text for node in found.all("p") if node.text]
+    assert sentences[:4] == swept()["sentences"]
+    assert sentences[2].startswith("Take guidance 2 for clear images, guidance 1 for varied")
+    assert len(found.all("img")) == 1
+    # By hand: of ten values a and -a about their mean the jackknife is sqrt(9) a = 0.03.
+    assert found.table() == [
+        ["setting", "fd", "coverage"],
+        ["guidance 1", "5.000 ± 0.030", "0.9000"],
+        ["guidance 1.5", "3.001 ± 0.030", "0.600"],
+        ["guidance 2", "3.000 ± 0.030", "0.500"],
+        ["guidance in the interval 20.25 < sigma ≤ 8", "4.000 ± 0.030", "0.700"],
+        ["real images", "0.250", "0.9500"],
+    ]
+    assert [cell.text for cell in found.all("td", **{"class": "best"})] == [
+        "0.9000",
+        "3.000 ± 0.030",
+    ]
+    facts = dict(
+        zip((d.text for d in found.all("dt")), (d.text for d in found.all("dd")), strict=True)
+    )
+    told = {"sampler": "heun", "split": "validation", "hash": "77aa", "in all": "90 s"}
+    assert facts.items() >= told.items()
+    assert found.all("pre")[0].text == "mezzotint sweep run --n 500"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            json.dumps({**sealed(swept()), "seconds": 1.0}),
+            "damaged, or was edited: it is left out",
+        ),
+        ('{"points": ', "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
+        (f'{{"subject": {{"n": {"[" * 400}{"]" * 400}}}}}', "cannot be read"),
+    ],
+)
+def test_a_sweep_that_cannot_be_trusted_is_left_out_with_a_line(run, content, reason):
+    (run / "sweep.json").write_text(content)
+    page, _ = page_of(run)
+    assert "Guidance" not in titles(page)
+    missing = section(page, "Not in this report")
+    (line,) = [node.text for node in missing.all("p")]
+    assert f"sweep.json {'is ' if reason[0] == 'd' else ''}{reason}" in line
+    assert f"mezzotint sweep '{run}'" in missing.text
+
+
+def test_a_sweep_shows_no_picture_from_elsewhere(run):
+    secret = png(run.parent / "secret.png", seed=99)
+    (run / "sweep.json").write_text(json.dumps({**swept(), "picture": "../secret.png"}))
+    page, text = page_of(run)
+    assert base64.b64encode(secret.read_bytes()).decode() not in text
+    assert "../secret.png was left out: it lies outside" in section(page, "Guidance").text
+
+
+@pytest.mark.parametrize(
+    ("training", "offered"),
+    [
+        ("drop = 0.1", True),
+        ("drop = 0.0", False),
+        ("drop = 0.0\nsnapshot = 0.1", True),
+        ("", True),
+    ],
+)
+def test_a_sweep_is_offered_where_something_guides(run, training, offered):
+    (run / "sweep.json").unlink()
+    (run / "sweep.png").unlink()
+    (run / "config.toml").write_text(f"[training]\n{training}\n")
+    missing = [dt.text for dt in section(page_of(run)[0], "Not in this report").all("dt")]
+    assert ("Guidance" in missing) == offered
+
+
 def test_difficulty_answers_in_a_table(run):
     answer = {"claim": "round is easy", "verdict": "supported", "evidence": ["rho = 1", "p = 0"]}
     judged(run, {"difficulty": {"answers": [answer], "sentences": ["Long."], "caution": "Few."}})
@@ -548,12 +659,13 @@ def test_what_is_missing_comes_with_its_command(tmp_path):
     assert commands.keys() >= {"Samples", "The process", "Metrics", "Classes", "CLIP", "Selection"}
 
 
-def test_an_evaluation_that_is_gone_is_missed(run):
+@pytest.mark.parametrize("name", ["evaluation.json", "sweep.json"])
+def test_a_judgement_that_is_gone_is_missed(run, name):
     page, _ = page_of(run)
-    assert "evaluation.json is missing" not in page.text
-    (run / "evaluation.json").unlink()
+    assert f"{name} is missing" not in page.text
+    (run / name).unlink()
     page, _ = page_of(run)
-    assert "evaluation.json is missing, though its pictures are there" in page.text
+    assert f"{name} is missing, though its pictures are there" in page.text
 
 
 def test_half_characters_do_not_stop_a_report(run):
@@ -578,19 +690,21 @@ def spots(value, path=()):
 
 
 def test_any_key_may_be_missing_or_of_another_kind(run, tmp_path):
-    draws, whole = random.Random(0), evaluation()
+    draws = random.Random(0)
+    judgements = {"evaluation.json": evaluation(), "sweep.json": swept()}
     junk = [None, "x", 3, -2.5, [], {}, [1], [None], True, math.nan, 1e999, 10**400, {"value": {}}]
     for _ in range(40):
-        changed = json.loads(json.dumps(whole))
-        for top in whole:  # one change in each part
-            path = draws.choice([(top, *rest) for rest in spots(whole[top])])
-            inner = changed
-            for key in path[:-1]:
-                inner = inner[key]
-            inner[path[-1]] = draws.choice(junk)
-            if draws.random() < 0.3:
-                del inner[path[-1]]
-        (run / "evaluation.json").write_text(json.dumps(changed))
+        for name, whole in judgements.items():
+            changed = json.loads(json.dumps(whole))
+            for top in whole:  # one change in each part
+                path = draws.choice([(top, *rest) for rest in spots(changed[top])])
+                inner = changed
+                for key in path[:-1]:
+                    inner = inner[key]
+                inner[path[-1]] = draws.choice(junk)
+                if draws.random() < 0.3:
+                    del inner[path[-1]]
+            (run / name).write_text(json.dumps(changed))
         write_report([run], tmp_path / "a.html")
         write_report([run, run], tmp_path / "b.html")
 

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from tiny_runs import TINY, trained
 
 import mezzotint
 from mezzotint.errors import InputError
@@ -15,30 +16,14 @@ from mezzotint.start import Request, prepare
 from mezzotint.subjects import run_subject
 from mezzotint.training import Stepped, checkpoint
 
-TINY = (
-    "network.levels=[{width=8}]",
-    "network.embedding={width=16, features=8}",
-    "training.batch=16",
-    "training.learning_rate=0.01",
-    'training.rate={kind="constant"}',
-    "training.preview_every=0",
-    "training.validation_images=16",
-    "sampling.evaluations=4",
-)
+STEADY = ('training.rate={kind="constant"}', "sampling.evaluations=4")
 EARLY = "checkpoints/early.safetensors"
-
-
-def trained(out, budget="96images", *more):
-    return mezzotint.train("digits", out=out, budget=budget, settings=(*TINY, *more))
 
 
 @pytest.fixture(scope="module")
 def _run(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mezzotint.machine.has_bf16_units", lambda: False)
-        return trained(
-            tmp_path_factory.mktemp("runs") / "run", "96images", "training.snapshot=0.4"
-        )
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return trained(out, *STEADY, "training.snapshot=0.4", budget="96images")
 
 
 @pytest.fixture
@@ -55,7 +40,7 @@ def equal(ours, theirs, part):
 def test_the_snapshot_is_what_a_shorter_training_ends_with(run, tmp_path):
     assert run.images_seen("early") == 48  # the first step at or beyond 0.4 * 96 = 38.4
     assert run.images_seen() == 96
-    shorter = trained(tmp_path / "shorter", "48images")
+    shorter = trained(tmp_path / "shorter", *STEADY, budget="48images")
     for part in ("ema", "network"):
         assert equal(run.early, shorter.last, part)
         assert not equal(run.early, run.last, part)
@@ -63,7 +48,7 @@ def test_the_snapshot_is_what_a_shorter_training_ends_with(run, tmp_path):
 
 
 def test_an_interrupted_training_keeps_the_same_snapshot(run, tmp_path):
-    settings = (*TINY, "training.snapshot=0.4")
+    settings = (*TINY, *STEADY, "training.snapshot=0.4")
     request = Request("digits", tmp_path / "broken", budget="96images", settings=settings)
     for stop in (16, 48, 80, 96):
         broken, data = prepare(request, lambda line: None)
@@ -78,7 +63,7 @@ def test_an_interrupted_training_keeps_the_same_snapshot(run, tmp_path):
 
 
 def test_a_larger_budget_keeps_it_anew_only_where_its_share_is_still_to_come(run, tmp_path):
-    settings = (*TINY, "training.snapshot=0.4")
+    settings = (*TINY, *STEADY, "training.snapshot=0.4")
     for budget, at in (("112images", 48), ("288images", 128)):  # 45 is past, 116 is not
         mezzotint.train("digits", out=run.path, budget=budget, settings=settings)
         assert run.images_seen("early") == at
@@ -130,7 +115,7 @@ def test_scale_1_or_an_equal_model_or_a_level_outside_the_interval_is_plain(run)
 def test_a_weaker_model_that_has_not_learned_guidance_is_guided_by_two_evaluations(tmp_path):
     """The scale told to a network that never heard of it would be noise."""
     more = ("training.snapshot=0.3", "training.guidance=3", "training.guidance_after=0.5")
-    run = trained(tmp_path / "learned", "96images", *more)
+    run = trained(tmp_path / "learned", *STEADY, *more, budget="96images")
     model = stirred(mezzotint.load(run, weak=True)).changed(guidance=2)
     assert (model.learned, model.weak.learned) == (3, 1)
     good = walked(model)[1].x0
@@ -143,7 +128,7 @@ def test_a_weaker_model_that_has_not_learned_guidance_is_guided_by_two_evaluatio
 
 def test_the_settings_may_ask_for_it_and_training_previews_do_without(tmp_path):
     more = ("training.snapshot=0.5", "sampling.autoguidance=2", "training.preview_every=16")
-    run = trained(tmp_path / "run", "64images", *more)
+    run = trained(tmp_path / "run", *STEADY, *more)
     assert len(list((run.path / "samples").iterdir())) == 4  # from before the snapshot on
     assert mezzotint.load(run).weak is not None
     assert mezzotint.load(run, weak=False).weak is None

@@ -10,7 +10,6 @@ import torch
 from sklearn.metrics.pairwise import polynomial_kernel
 
 import mezzotint
-from mezzotint.data import load
 from mezzotint.errors import InputError
 from mezzotint.evaluation.coverage import coverage
 from mezzotint.evaluation.features import shipped
@@ -19,27 +18,10 @@ from mezzotint.gauge import BETTER, EVALUATIONS, Gauge
 from mezzotint.model import Model
 from mezzotint.randomness import generator
 
-TINY = (
-    "network.levels=[{width=8}]",
-    "network.embedding={width=16, features=8}",
-    "training.batch=16",
-    "training.preview_every=0",
-    "training.validation_images=16",
-)
-
 
 @pytest.fixture(scope="module")
-def digits():
-    return load("digits")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mezzotint.machine.has_bf16_units", lambda: False)
-        out = tmp_path_factory.mktemp("runs") / "digits"
-        run = mezzotint.train("digits", out=out, budget="64images", settings=TINY)
-        return run.model()[0]
+def model(tiny_run):
+    return tiny_run.model()[0]
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,24 @@ def test_training_drawing_and_judging_give_what_one_process_gives(tmp_path):
         judged.append(json.loads(told))
     assert judged[0]["metrics"] == judged[1]["metrics"] == judged[2]["metrics"]
     assert judged[0]["memorisation"] == judged[1]["memorisation"]
+
+
+def test_a_sweep_gives_what_one_process_gives(tmp_path):
+    out, found = tmp_path / "run", []
+    run(1, "train", "digits", *TINY, "--budget", "640images", "--out", out)
+    for processes in (2, 1):
+        told = run(
+            processes, "sweep", out, "--n", 200, "--scales", "1,2", "--evaluations", 2, "--json"
+        )  # fmt: skip
+        found.append(json.loads(told))
+        written = json.loads((out / "sweep.json").read_text())
+        assert written["points"] == found[-1]["points"]
+        blocks = sorted((out / "evaluation" / "drawn").rglob("*.npz"))
+        assert len(blocks) == 2
+        shutil.rmtree(out / "evaluation" / "drawn")  # so that the one draws its own
+        (out / "sweep.json").unlink()
+    assert found[0]["points"] == found[1]["points"]
+    assert found[0]["sentences"] == found[1]["sentences"]
 
 
 def test_another_number_of_processes_goes_on(tmp_path):

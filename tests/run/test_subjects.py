@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_runs import trained
 
 import mezzotint
 from mezzotint import imaging, subjects
-from mezzotint.data import load
 from mezzotint.errors import InputError
 from mezzotint.model import Drawing, Model
 from mezzotint.randomness import generator
@@ -24,37 +24,11 @@ from mezzotint.subjects import (
     run_subject,
 )
 
-TINY = (
-    "network.levels=[{width=8}]",
-    "network.embedding={width=16, features=8}",
-    "training.batch=16",
-    "training.learning_rate=0.01",
-    "training.preview_every=0",
-    "training.validation_images=16",
-)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load("digits")
-
-
-def trained(folder, *more):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mezzotint.machine.has_bf16_units", lambda: False)
-        mezzotint.train("digits", out=folder, budget="64images", settings=(*TINY, *more))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def _run(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("runs") / "digits")
-
 
 @pytest.fixture
-def run(_run, tmp_path):
+def run(tiny_run, tmp_path):
     """A copy of a run of 64 images, one's own to spoil."""
-    return shutil.copytree(_run, tmp_path / "run")
+    return shutil.copytree(tiny_run.path, tmp_path / "run")
 
 
 @pytest.fixture
@@ -181,7 +155,7 @@ def test_changed_weights_are_drawn_from_anew(run, drawn, tmp_path):
     before = stream(run).samples(12)
     own = (run / "checkpoints/last.safetensors").read_bytes()
     other = trained(tmp_path / "other", "training.seed=1")
-    shutil.copy(other / "checkpoints/last.safetensors", run / "checkpoints/last.safetensors")
+    shutil.copy(other.last, run / "checkpoints/last.safetensors")
     after = stream(run).samples(12)
     assert drawn == [12, 12]
     assert {**before.facts, "hash": ""} == {**after.facts, "hash": ""}

@@ -7,10 +7,10 @@ import pytest
 import scipy.linalg
 import torch
 from PIL import Image
+from tiny_runs import trained
 
 import mezzotint
 from mezzotint import seal
-from mezzotint.data import load
 from mezzotint.errors import InputError
 from mezzotint.evaluation.features import shipped
 from mezzotint.model import Model
@@ -19,23 +19,10 @@ from mezzotint.subjects import run_subject
 from mezzotint.sweep import Ask, Point, Setting, advice, jackknife, settings, sweep
 from mezzotint.training import checkpoint
 
-TINY = (
-    "network.levels=[{width=8}]",
-    "network.embedding={width=16, features=8}",
-    "training.batch=16",
-    "training.learning_rate=0.01",
-    "training.preview_every=0",
-    "training.validation_images=16",
-    "training.snapshot=0.5",
-)
-
 
 @pytest.fixture(scope="module")
 def _run(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mezzotint.machine.has_bf16_units", lambda: False)
-        out = tmp_path_factory.mktemp("runs") / "run"
-        return mezzotint.train("digits", out=out, budget="64images", settings=TINY)
+    return trained(tmp_path_factory.mktemp("runs") / "run", "training.snapshot=0.5")
 
 
 @pytest.fixture
@@ -165,9 +152,8 @@ def textbook_distance(a, b):
 
 
 @pytest.mark.filterwarnings("ignore:Matrix is singular")  # fewer images than features
-def test_a_sweep_recommends_the_least_distance_of_what_the_model_draws(run, monkeypatch):
+def test_a_sweep_recommends_the_least_distance_of_what_the_model_draws(run, digits, monkeypatch):
     result = sweep(ask(run, interval=(2.0, 100.0)), lambda line: None)
-    digits = load("digits")
     classifier = shipped(digits)
     held = classifier.features(digits.split("validation")[0])
     model = mezzotint.load(run, weak=True).changed(evaluations=2)

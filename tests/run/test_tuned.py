@@ -5,32 +5,20 @@ import json
 
 import pytest
 import torch
+from tiny_runs import trained
 
 import mezzotint
-from mezzotint.data import load
 from mezzotint.gauge import Gauge
 from mezzotint.model import Drawing
 from mezzotint.run import Run
 from mezzotint.training.tune import Climbed, Judged, Tuning
 from mezzotint.tuned import Goal, tuned
 
-TINY = (
-    "network.levels=[{width=8}]",
-    "network.embedding={width=16, features=8}",
-    "training.batch=16",
-    "training.preview_every=0",
-    "training.validation_images=16",
-    "sampling.sampler=ddim",
-    "sampling.evaluations=3",
-)
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mezzotint.machine.has_bf16_units", lambda: False)
-        out = tmp_path_factory.mktemp("runs") / "digits"
-        return mezzotint.train("digits", out=out, budget="64images", settings=TINY)
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    return trained(out, "sampling.sampler=ddim", "sampling.evaluations=3")
 
 
 @pytest.fixture
@@ -87,9 +75,8 @@ def test_the_gradient_is_that_of_the_last_steps(model, traced):
     assert float((gradient * direction).sum()) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_tuned_run_is_a_run_like_any_other(run, tmp_path):
-    data = load("digits")
-    gauge = Gauge.of(data, 40, print)
+def test_a_tuned_run_is_a_run_like_any_other(run, digits, tmp_path):
+    gauge = Gauge.of(digits, 40, print)
     model, out = run.model()[0], tmp_path / "new"
     seen = []
 

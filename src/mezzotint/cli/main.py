@@ -431,7 +431,6 @@ def sweep(
 
     Judged on the validation split; with autoguidance too where the run kept an early snapshot.
     """
-    _alone("sweep")
     from mezzotint.cli import sweeping
     from mezzotint.run import Pick
     from mezzotint.sweep import Ask

@@ -1,7 +1,7 @@
 """What `select` does, in the library's words."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def select(wish: Selection, say: Say) -> dict[str, Any]:
     )
     scores = score(images, asked)
     rows = best_of(scores, asked, wish.pool, wish.top)
-    kept = Kept(images[rows], asked[rows], scores[rows], rows, len(asked))
+    kept = Kept(images[rows], asked[rows], scores[rows], rows, len(asked), len(rows))
     written = _write(wish, kept, model)
     sheet = _ranked(images, asked, scores, model.classes)
     written["sheet"] = str(imaging.save_png(sheet, wish.out / "ranked.png"))
@@ -118,13 +118,17 @@ def _refill(
     for kept in refilled(draw, score, labels, wish.refill, wish.threshold):
         say(f"{len(kept.labels):,} of {wanted:,} images, {kept.drawn:,} drawn")
     order = kept.labels.argsort(stable=True)
-    kept = Kept(
-        kept.images[order], kept.labels[order], kept.scores[order], kept.draws[order], kept.drawn
+    kept = replace(
+        kept,
+        images=kept.images[order],
+        labels=kept.labels[order],
+        scores=kept.scores[order],
+        draws=kept.draws[order],
     )
     return {
         **_facts(wish, kept),
         "threshold": wish.threshold,
-        "share_passed": len(kept.labels) / kept.drawn,
+        "share_passed": kept.passed / kept.drawn,
         "written": _write(wish, kept, stream.model),
     }
 

@@ -48,6 +48,9 @@ class Kept:
     drawn: int
     """Images drawn in all."""
 
+    passed: int
+    """Of them those that were good enough, also where no more were wanted."""
+
 
 @dataclass(frozen=True)
 class Effect:
@@ -164,7 +167,7 @@ def refilled(
         parts.append((images[rows], asked[rows], scores[rows], rows + drawn))
         drawn += len(asked)
         whole = [torch.cat(part) for part in zip(*parts, strict=True)]
-        yield Kept(whole[0], whole[1], whole[2], whole[3], drawn)
+        yield Kept(whole[0], whole[1], whole[2], whole[3], drawn, sum(passed.values()))
         if not any(missing.values()):
             return
         if any(tried[label] >= HOPELESS and not passed[label] for label in missing):

@@ -21,9 +21,10 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -80,10 +81,11 @@ def decoded(encoded: Encoded, size: int | None, *, say: Say, memory_budget: int)
         return found
     layout = survey(encoded, size, say)
     shape = (len(encoded.labels), *layout)
-    trouble, large = _trouble(path.parent, math.prod(shape)), math.prod(shape) > memory_budget
+    bytes_needed = math.prod(shape)
+    trouble, large = _trouble(path.parent, bytes_needed), bytes_needed > memory_budget
     if trouble and large:
         raise InputError(
-            f"{shape[0]:,} images are too much for memory ({math.prod(shape) / 1e9:.1f} GB), and "
+            f"{shape[0]:,} images are too much for memory ({bytes_needed / 1e9:.1f} GB), and "
             f"{path.parent} cannot keep them ({trouble}): make room there, or set MEZZOTINT_CACHE "
             "to another folder"
         )
@@ -94,15 +96,8 @@ def decoded(encoded: Encoded, size: int | None, *, say: Say, memory_budget: int)
     images = np.empty(shape, np.uint8)
     fill(images, encoded, layout)
     pixels = _measured(images)
-    if not trouble:
-        try:
-            with _appearing(path) as temporary, temporary.open("wb") as file:
-                np.save(file, images)
-            _keep_measures(path, pixels)
-        except OSError as error:
-            trouble = error.strerror
-    if trouble:
-        say(f"{path.parent} keeps no images ({trouble}): they are decoded at every start")
+    write = partial(_write_images, path, pixels)
+    _keep(path.parent, bytes_needed, write, "images", "they are decoded", say)
     return pixels
 
 
@@ -117,16 +112,8 @@ def kept_measures(
         for name, values in zip(missing, measures.measured(images, missing).T, strict=True):
             found[name] = values
             path = _measure_path(encoded, size, name)
-            trouble = _trouble(path.parent, values.nbytes)
-            if not trouble:
-                try:
-                    with _appearing(path) as temporary, temporary.open("wb") as file:
-                        array = values.contiguous().numpy()
-                        np.savez(file, values=array, check=np.int64(zlib.crc32(array.data)))
-                except OSError as error:
-                    trouble = error.strerror
-            if trouble:
-                say(f"{path.parent} keeps no {name} ({trouble}): it is measured at every start")
+            write = partial(_write_measure, path, values)
+            _keep(path.parent, values.nbytes, write, name, "it is measured", say)
     columns = [values for values in found.values() if values is not None]
     return torch.stack(columns, 1) if columns else torch.zeros(len(images), 0).double()
 
@@ -135,6 +122,12 @@ def _measure_path(encoded: Encoded, size: int | None, name: str) -> Path:
     """Of the same images as `decoded`'s, by the same formula."""
     file = f"{encoded.digest}-{size or 'own'}-v{VERSION}-{name}-m{measures.VERSION}.npz"
     return cache_directory() / file
+
+
+def _write_measure(path: Path, values: Tensor) -> None:
+    array = values.contiguous().numpy()
+    with _appearing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, values=array, check=np.int64(zlib.crc32(array.data)))
 
 
 def _open_measure(path: Path) -> Tensor | None:
@@ -151,6 +144,12 @@ def _open_measure(path: Path) -> Tensor | None:
     return torch.from_numpy(values)
 
 
+def _write_images(path: Path, pixels: Pixels) -> None:
+    with _appearing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, pixels.images.numpy())
+    _write_sums(path, pixels)
+
+
 def _decoded_to_disk(path: Path, encoded: Encoded, layout: Layout) -> Pixels:
     with _appearing(path) as temporary:
         images = np.lib.format.open_memmap(
@@ -164,7 +163,7 @@ def _decoded_to_disk(path: Path, encoded: Encoded, layout: Layout) -> Pixels:
         images.flush()
         pixels = _measured(images)
         del images
-    _keep_measures(path, pixels)
+    _write_sums(path, pixels)
     # Copy on write, so that nobody's change to the tensor reaches the file.
     kept = torch.from_numpy(np.load(path, mmap_mode="c"))
     return Pixels(kept, pixels.sums, pixels.squares)
@@ -202,7 +201,7 @@ def _measured(images: np.ndarray) -> Pixels:
     )
 
 
-def _keep_measures(path: Path, pixels: Pixels) -> None:
+def _write_sums(path: Path, pixels: Pixels) -> None:
     with _appearing(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
@@ -238,6 +237,23 @@ def _lock(file: BinaryIO) -> bool:
     except (ImportError, OSError):  # Windows and some network drives have none
         return False
     return True
+
+
+def _keep(
+    folder: Path, size: int, write: Callable[[], None], what: str, again: str, say: Say
+) -> None:
+    """Write `size` bytes; where the folder cannot keep them, a line says so and all goes on.
+
+    again  what is done with `what` at every start then
+    """
+    trouble = _trouble(folder, size)
+    if not trouble:
+        try:
+            write()
+        except OSError as error:
+            trouble = error.strerror
+    if trouble:
+        say(f"{folder} keeps no {what} ({trouble}): {again} at every start")
 
 
 def _trouble(folder: Path, size: int) -> str | None:

@@ -14,9 +14,11 @@ score and x0 = x + sigma^2 score (Tweedie) give the denoiser of the images that 
 
     D' = D + sigma^2 grad_x log p(wish | x),    with log p(wish | x) taken as l(D(x))
 
-(Chung et al. 2022, arXiv 2209.14687, theorem 1; Bansal et al. 2023, arXiv 2302.07121, "forward"
-guidance). As sigma^2 dD/dx is the covariance of x0 given x, this is D + Cov grad l(D):
-a step uphill along what is still open. `steered` takes the gradient through the denoiser,
+(Bansal et al. 2023, arXiv 2302.07121, "forward" guidance; Chung et al. 2022, arXiv 2209.14687,
+for measurements y = A(x0) + Gaussian noise, where theorem 1 bounds the error of p(y | D(x)) in
+the place of p(y | x) by a multiple of the mean distance of x0 from D(x)). As sigma^2 dD/dx is
+the covariance of x0 given x, this is D + Cov grad l(D): a step uphill along what is still open.
+`steered` takes the gradient through the denoiser,
 `nudged` replaces Cov by sigma^2 s^2 / (sigma^2 + s^2), that of pixels which are independent with
 deviation s (the "mean guidance" of Ye et al. 2024, arXiv 2409.15761, with this step). The scale
 multiplies l: 1 is Bayes' rule, 0 is no wish. Both are exact for Gaussian data and a linear l (the

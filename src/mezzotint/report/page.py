@@ -1,14 +1,14 @@
 """The page: everything known of a run, or of several side by side, in one HTML file.
 
 It is made of what lies in a run directory: config.toml, metrics.jsonl, samples/*.png, and, once
-`mezzotint evaluate` has been there, evaluation.json and its pictures. Nothing is computed here but
-places on the page. Every key of evaluation.json may be missing; a section without data is left
-out, and the page ends with the commands that would make it.
+`mezzotint evaluate` and `sweep` have been there, evaluation.json, sweep.json and their pictures.
+Nothing is computed here but places on the page. Every key of theirs may be missing; a section
+without data is left out, and the page ends with the commands that would make it.
 
-A reading (`reading`) becomes sections (`sections`, `judgement`, `recognition`; `comparison` for
-several runs), a section blocks (`blocks`), and page.html knows how each block looks. Pictures are
-data URIs and the page forbids itself all requests, so it can be mailed, printed and opened in ten
-years.
+A reading (`reading`) becomes sections (`sections`, `judgement`, `recognition`, `guidance`;
+`comparison` for several runs), a section blocks (`blocks`), and page.html knows how each block
+looks. Pictures are data URIs and the page forbids itself all requests, so it can be mailed,
+printed and opened in ten years.
 """
 
 import shlex
@@ -17,11 +17,11 @@ from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mezzotint.errors import InputError
 from mezzotint.imaging import replacing
-from mezzotint.report import comparison, judgement, recognition, sections
+from mezzotint.report import comparison, guidance, judgement, recognition, sections
 from mezzotint.report.blocks import Block
 from mezzotint.report.reading import Reading, at, read
 
@@ -42,6 +42,7 @@ ONE: Mapping[str, Callable[[Reading], tuple[Block, ...]]] = {
     "Styles": judgement.styles,
     "CLIP": judgement.clip,
     "Memorisation": judgement.memorisation,
+    "Guidance": guidance.guidance,
     "Selection": judgement.selection,
     "Protocol": sections.protocol,
 }
@@ -67,6 +68,7 @@ COMMANDS = {
     "Styles": "mezzotint evaluate {run} --metrics styles",
     "CLIP": "mezzotint evaluate {run} --metrics clip",
     "Memorisation": "mezzotint evaluate {run} --metrics memorisation",
+    "Guidance": "mezzotint sweep {run}",
     "Selection": "mezzotint select {run} --out FOLDER",
 }
 EVALUATE = "mezzotint evaluate {run}"
@@ -106,8 +108,7 @@ def _page(readings: Sequence[Reading]) -> str:
         (one,) = readings
         title, subtitle = one.name, one.subtitle
         made = [(name, _full(make(one))) for name, make in ONE.items()]
-        able = [name for name, _ in made if name != "Styles" or at(one.config, "origin", "styles")]
-        missing = [(name, one) for name, blocks in made if not blocks and name in able]
+        missing = [(name, one) for name, blocks in made if not blocks and _able(name, one.config)]
         if not one.gauged:
             missing.append(("Metrics in training", one))
         if "cas" not in one.metrics:
@@ -127,6 +128,15 @@ def _page(readings: Sequence[Reading]) -> str:
         ],
         notes=[f"{r.name}: {note}" for r in readings for note in r.notes],
     )
+
+
+def _able(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether a run so configured can have a section."""
+    if name == "Styles":
+        return bool(at(config, "origin", "styles"))
+    if name == "Guidance":  # else nothing guides it
+        return at(config, "training", "drop") != 0 or bool(at(config, "training", "snapshot"))
+    return True
 
 
 def _full(blocks: Iterable[Block]) -> list[Block]:

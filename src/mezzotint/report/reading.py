@@ -1,4 +1,4 @@
-"""What is read from a run directory: config.toml, metrics.jsonl, evaluation.json, pictures.
+"""What is read from a run directory: its settings, log, evaluation, sweep and pictures.
 
 These files may be old, torn or somebody else's, so nothing in them is believed to be there, or to
 be of its kind: `keyed`, `listed`, `records`, `texts` and `at` give what is, and else nothing. No
@@ -23,6 +23,7 @@ from mezzotint.report.figures import Curve, losses
 __all__ = ["Reading", "at", "keyed", "listed", "picture", "plates", "read", "records", "texts"]
 
 PNG = b"\x89PNG\r\n\x1a\n"
+DEEPEST = 50  # lists and objects in each other; our own have about ten
 SHOWN = 440  # pixels: narrower pictures are enlarged by a whole factor up to about this width
 
 
@@ -67,6 +68,7 @@ class Reading:
     seconds: float | None  # of training
     gauged: dict[str, Line]  # the metrics measured in training, over images seen
     evaluation: dict[str, Any]
+    sweep: dict[str, Any]  # sweep.json
     notes: tuple[str, ...]  # files that could not be read
 
     def part(self, name: str) -> dict[str, Any]:
@@ -126,7 +128,7 @@ def read(run: Path) -> Reading:
         raise InputError(f"{run} has none of {', '.join(names)}; train or evaluate first")
     toml, jsonl, judged = files
     settings = toml.read_text(encoding="utf-8", errors="replace") if toml.is_file() else ""
-    config, evaluation, notes = {}, {}, []
+    config, notes = {}, []
     try:
         config = tomllib.loads(settings)
         plain = seal.opened_text(settings)
@@ -135,18 +137,14 @@ def read(run: Path) -> Reading:
         settings = plain or settings
     except tomllib.TOMLDecodeError as error:
         notes.append(f"config.toml cannot be read ({error}).")
-    try:
-        evaluation = keyed(json.loads(judged.read_bytes()) if judged.is_file() else {})
-        if not seal.intact(evaluation):
-            evaluation = {}
-            notes.append("evaluation.json is damaged, or was edited: it is left out.")
-    except (ValueError, RecursionError) as error:
-        notes.append(f"evaluation.json cannot be read ({error}).")
+    swept = run / "sweep.json"
+    evaluation, sweep = _sealed(judged, notes), _sealed(swept, notes)
     rows: list[dict[str, Any]] = []
     if (run / "checkpoints").is_dir():
         notes += [f"{file.name} is missing." for file in (toml, jsonl) if not file.is_file()]
-    if not judged.is_file() and any((run / "evaluation").glob("*.png")):
-        notes.append("evaluation.json is missing, though its pictures are there: evaluate again.")
+    for file, pictures in ((judged, "evaluation/*.png"), (swept, "sweep.png")):
+        if not file.is_file() and any(run.glob(pictures)):
+            notes.append(f"{file.name} is missing, though its pictures are there: make it again.")
     if jsonl.is_file():
         rows, damaged = seal.rows(jsonl)
         if damaged:
@@ -163,8 +161,31 @@ def read(run: Path) -> Reading:
         seconds=max((second for second in clock if finite(second)), default=None),
         gauged=_gauged(rows),
         evaluation=evaluation,
+        sweep=sweep,
         notes=tuple(notes),
     )
+
+
+def _sealed(file: Path, notes: list[str]) -> dict[str, Any]:
+    """The object in a file; empty where there is none, or, with a note, none that can be read."""
+    try:
+        found = keyed(json.loads(file.read_bytes()) if file.is_file() else {})
+        if _deep(found):
+            raise ValueError(f"more than {DEEPEST} lists and objects in each other")
+        if seal.intact(found):
+            return found
+        notes.append(f"{file.name} is damaged, or was edited: it is left out.")
+    except (ValueError, RecursionError) as error:
+        notes.append(f"{file.name} cannot be read ({error}).")
+    return {}
+
+
+def _deep(value: object, left: int = DEEPEST) -> bool:
+    """Whether more lie in each other than may: whoever walks through them might not come back."""
+    if not isinstance(value, (dict, list)):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return left == 0 or any(_deep(item, left - 1) for item in inner)
 
 
 def _gauged(rows: Iterable[Mapping[str, Any]]) -> dict[str, Line]:
