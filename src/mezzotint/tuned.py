@@ -10,6 +10,7 @@ coverage of the validation images. They did not make the reward, but they are no
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from mezzotint.errors import InputError
 from mezzotint.gauge import Gauge
 from mezzotint.imaging import replacing
 from mezzotint.model import Drawing, Model
+from mezzotint.randomness import generator
 from mezzotint.report import figures
 from mezzotint.run import Run, saying
 from mezzotint.training import checkpoint as checkpoints
+from mezzotint.training.low_rank import low_rank, merged, numbers
 from mezzotint.training.tune import Climbed, Judged, Tuning, tune
 
 __all__ = ["OUTSIDE", "Goal", "tuned"]
@@ -38,7 +41,7 @@ class Goal:
 
     wished  from x0 (N, C, H, W) in [-1, 1] and labels (N,) to rewards (N,), differentiable
     last    steps of the sampler that the gradient goes back through
-    seed    of the images drawn
+    seed    of the images drawn, and of the changes where their rank is low
     facts   what to write down of it
     """
 
@@ -58,6 +61,8 @@ def tuned(
     steps = len(model.ladder()) - 1
     if not 1 <= goal.last <= steps:
         raise InputError(f"the last {goal.last} steps of {steps}: give 1 to {steps}")
+    network = model.denoiser.network
+    trained = numbers(network, plan.rank)
     new = dataclasses.replace(base, path=out)
     saved, _ = checkpoints.recover(base.last)
     rows: list[dict[str, Any]] = []
@@ -74,23 +79,27 @@ def tuned(
         values = gauge.measure(model)
         return {name: values[name] for name in OUTSIDE}
 
-    for record in tune(model.denoiser.network, reward, judge, plan):
-        rows.append({"kind": type(record).__name__.lower(), **asdict(record)})
-        if isinstance(record, Judged):
-            facts = {**goal.facts, "from": str(base.path), "judged_n": len(gauge.drawing)}
-            facts |= {**asdict(plan), "last": goal.last, "seed": goal.seed}
-            with saying(out):
-                if record.within:
-                    new.write_config()
-                    weights = model.denoiser.network.state_dict()
-                    both = {
-                        f"{part}.{k}": v for part in ("network", "ema") for k, v in weights.items()
-                    }
-                    said = {**saved.facts, "logged": 0, "config": new.config_text()}
-                    new.last.parent.mkdir(parents=True, exist_ok=True)
-                    checkpoints.write(new.last, both, said)
-                with replacing(out / "tuning.json") as file:
-                    file.write(json.dumps({**facts, "rows": rows}, indent=1).encode())
-                if len(rows) > 1:
-                    figures.tuning(rows, out / "tuning.png")
-        yield record
+    def keep() -> None:
+        """The weights as they stand are those of the new run."""
+        weights = merged(network).items()
+        both = {f"{part}.{k}": v for part in ("network", "ema") for k, v in weights}
+        said = {**saved.facts, "logged": 0, "config": new.config_text()}
+        new.write_config()
+        new.last.parent.mkdir(parents=True, exist_ok=True)
+        checkpoints.write(new.last, both, said)
+
+    facts = {**goal.facts, "from": str(base.path), "judged_n": len(gauge.drawing)}
+    facts |= {**asdict(plan), "trained": trained, "last": goal.last, "seed": goal.seed}
+    draws = generator("low rank", goal.seed)
+    with low_rank(network, plan.rank, draws) if plan.rank is not None else nullcontext():
+        for record in tune(network, reward, judge, plan):
+            rows.append({"kind": type(record).__name__.lower(), **asdict(record)})
+            if isinstance(record, Judged):
+                with saying(out):
+                    if record.within:
+                        keep()
+                    with replacing(out / "tuning.json") as file:
+                        file.write(json.dumps({**facts, "rows": rows}, indent=1).encode())
+                    if len(rows) > 1:
+                        figures.tuning(rows, out / "tuning.png")
+            yield record

@@ -39,12 +39,24 @@ def test_a_tuned_run_is_drawn_from_and_reported_unchanged(cli, digits_run, tmp_p
     assert "--out new" in again.err
 
 
+def test_a_rank_is_kept_and_told(cli, digits_run, tmp_path):
+    options = ["--rank", "2", "--out", "new", "--evaluations", "2", "--bound", "0"]
+    answer = cli(["tune", "run", "--prompt", "a clear {}", *SMALL, *options])
+    assert answer.code == 0, answer
+    told = json.loads((tmp_path / "new" / "tuning.json").read_text())
+    assert told["rank"] == 2
+    assert f"changes of rank 2, {told['trained']:,} numbers" in answer.out
+    assert cli("sample new --n 10 --evaluations 2 --out new.png").code == 0
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--prompt", "a clear 7"], ["put {} where"]),
         (["--prompt", "a clear {}", "--score", "classifier"], ["'classifier'", "clip:ID"]),
         (["--prompt", "a clear {}", "--budget", "10m"], ["--budget takes images", "10m"]),
+        (["--prompt", "a clear {}", "--rank", "0"], ["rank is at least 1, got 0"]),
+        (["--prompt", "a clear {}", "--rank", "900"], ["rank 900 has", "give a rank of at most"]),
         (["--prompt", "a clear {}", "--last", "99", "--evaluations", "4"], ["99 steps of 4"]),
     ],
 )

@@ -11,6 +11,7 @@ import mezzotint
 from mezzotint.gauge import Gauge
 from mezzotint.model import Drawing
 from mezzotint.run import Run
+from mezzotint.training import checkpoint
 from mezzotint.training.tune import Climbed, Judged, Tuning
 from mezzotint.tuned import Goal, tuned
 
@@ -99,6 +100,61 @@ def test_a_tuned_run_is_a_run_like_any_other(run, digits, tmp_path):
     assert [row["kind"] for row in told["rows"]] == [k.__name__.lower() for k in kinds]
     assert (out / "tuning.png").read_bytes().startswith(b"\x89PNG")
     assert new.images_seen() == run.images_seen()
+
+
+class Steady:
+    """A gauge that is always content."""
+
+    drawing = DRAWING
+
+    def measure(self, model):
+        return {"accuracy": 1.0, "coverage": 1.0}
+
+
+def climbed(run, out, rank, seed=0):
+    """Tune to brightness in two steps; the weights written, and what the model drew at the end."""
+    model = run.model()[0]
+    plan = Tuning(images=16, batch=8, learning_rate=1e-2, judge_every=16, rank=rank)
+    for _ in tuned(run, model, Steady(), Goal(brightness, 1, seed, {}), plan, out):
+        drawn = model.sample(n=10, seed=9)
+    return checkpoint.read(out / "checkpoints" / "last.safetensors").part("ema"), drawn
+
+
+def ranks(before, after):
+    """Of the change of each matrix, by name; what float32 rounds off (below 1e-5) is none."""
+    found = {
+        name: (after[name] - before[name]).flatten(1) for name in before if before[name].ndim > 1
+    }
+    return {n: int(torch.linalg.matrix_rank(change, atol=1e-5)) for n, change in found.items()}
+
+
+def test_a_low_rank_is_the_rank_of_every_change(run, tmp_path):
+    before = checkpoint.read(run.last).part("ema")
+    low, drawn = climbed(run, tmp_path / "low", 2)
+    assert (drawn != run.model()[0].sample(n=10, seed=9)).any()
+    assert torch.equal(Run.at(tmp_path / "low").model()[0].sample(n=10, seed=9), drawn)
+    assert low.keys() == before.keys()
+    table = "mapping.tables.label.weight"
+    found = ranks(before, low)
+    assert found.pop(table) == 0
+    assert set(found.values()) == {1, 2}
+    assert all(rank == min(2, *before[n].flatten(1).shape) for n, rank in found.items())
+    assert all(torch.equal(low[n], before[n]) for n in before if before[n].ndim == 1)
+    full = ranks(before, climbed(run, tmp_path / "full", None)[0])
+    assert all(full[name] > rank for name, rank in found.items() if rank == 2)
+    told, all_told = (
+        json.loads((tmp_path / name / "tuning.json").read_text()) for name in ("low", "full")
+    )
+    shapes = [before[name].flatten(1).shape for name in found]
+    assert (told["rank"], all_told["rank"]) == (2, None)
+    assert told["trained"] == sum(min(2, *shape) * sum(shape) for shape in shapes)
+    assert all_told["trained"] == sum(w.numel() for w in before.values())
+
+
+def test_a_low_rank_is_tuned_the_same_way_from_the_same_seed(run, tmp_path):
+    first, again, other = (climbed(run, tmp_path / str(i), 2, i // 2)[0] for i in range(3))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
 def test_weights_beyond_the_bound_are_not_kept(run, tmp_path):

@@ -604,6 +604,13 @@ def tune(
         int, typer.Option(min=1, help="Steps of the sampler that the gradient goes through.")
     ] = 1,
     rate: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 3e-4,
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            help="Change each layer by a matrix of this rank, which has fewer numbers to climb "
+            "with; without it all weights are tuned.",
+        ),
+    ] = None,
     bound: Annotated[
         float,
         typer.Option(
@@ -631,7 +638,8 @@ def tune(
 
     asked = tuning.Tune(
         run, out, prompt, score, last, judged,
-        Tuning(tuning.budget_images(budget), batch, rate, judge_every=judge_every, bound=bound),
+        Tuning(tuning.budget_images(budget), batch, rate, judge_every=judge_every, bound=bound,
+               rank=rank),
         seed, {"evaluations": evaluations, "sampler": sampler, "guidance": guidance},
         Pick(weights, "last", device), data_dir,
     )  # fmt: skip

@@ -14,6 +14,7 @@ from mezzotint.evaluation.scorers import clip_for
 from mezzotint.gauge import Gauge
 from mezzotint.run import Pick
 from mezzotint.subjects import run_subject
+from mezzotint.training.low_rank import numbers
 from mezzotint.training.tune import Climbed, Judged, Tuning
 from mezzotint.tuned import Goal, tuned
 
@@ -56,6 +57,7 @@ def tune(asked: Tune, say: Say) -> dict[str, Any]:
             f"the prompt '{words.prompt}' is for every class of the run: put {{}} where the "
             "class's name belongs"
         )
+    trained = numbers(stream.model.denoiser.network, asked.plan.rank)  # before CLIP is trained
     clip = clip_for(stream.data, words.score, say)
     if words.score == "clip" and (strange := check(words.prompt, stream.data)):
         say(strange)
@@ -75,6 +77,8 @@ def tune(asked: Tune, say: Say) -> dict[str, Any]:
     result = {
         "run": str(asked.out),
         **facts,
+        "rank": asked.plan.rank,
+        "trained": trained,
         "images_seen": looks[-1].images_seen,
         "kept": kept.images_seen,
         "stopped": "budget used up" if looks[-1].within else "out of bounds",
@@ -107,9 +111,11 @@ def _look(record: Judged, reward: float | None) -> str:
 
 def tune_text(result: Mapping[str, Any]) -> str:
     """The result of `tune` for a person."""
+    how = "all weights" if result["rank"] is None else f"changes of rank {result['rank']}"
     lines = [
         f"{result['run']}: tuned to '{result['prompt']}', {result['stopped']} after "
         f"{result['images_seen']:,} images; weights of {result['kept']:,} kept",
+        f"trained: {how}, {result['trained']:,} numbers",
         f"reward {result['reward']['first']:.3f} -> {result['reward']['last']:.3f}",
     ]
     for name, before in result["before"].items():

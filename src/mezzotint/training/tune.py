@@ -29,6 +29,7 @@ class Tuning:
     clip           largest norm of the gradient
     judge_every    images between two looks from outside
     bound          share of its first value below which no outside number may fall
+    rank           of the change of each weight, see `low_rank`; None: all weights are trained
     """
 
     images: int
@@ -37,6 +38,7 @@ class Tuning:
     clip: float = 1.0
     judge_every: int = 320
     bound: float = 0.95
+    rank: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,14 @@ def tune(
 ) -> Iterator[Climbed | Judged]:
     """Climb; the caller keeps the weights at every `Judged` that is within the bound.
 
+    Trained is what asks for a gradient in the network.
+
     reward  from the number of images seen and a batch size to rewards (batch,) of images drawn
             for them, with a gradient back to the network
     judge   numbers that the reward does not see, larger is better, above 0 in the beginning
     """
-    optimizer = torch.optim.Adam(network.parameters(), lr=plan.learning_rate)
+    trained = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=plan.learning_rate)
     first = judge()
     yield Judged(0, first, within=True)
     seen = judged = 0
@@ -80,7 +85,7 @@ def tune(
         mean = reward(seen, batch).mean()
         optimizer.zero_grad()
         (-mean).backward()
-        nn.utils.clip_grad_norm_(network.parameters(), plan.clip)
+        nn.utils.clip_grad_norm_(trained, plan.clip)
         optimizer.step()
         seen += batch
         yield Climbed(seen, float(mean.detach()))
