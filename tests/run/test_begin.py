@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from tiny_runs import TINY
 
 import mezzotint
 from mezzotint.errors import InputError
@@ -11,14 +12,6 @@ from mezzotint.run import Run
 from mezzotint.session import advance
 from mezzotint.start import Request, prepare
 from mezzotint.training import checkpoint
-
-TINY = (
-    "network.levels=[{width=8}, {width=8, attention=true}]",
-    "network.embedding.width=8",
-    "training.batch=16",
-    "training.preview_every=0",
-    "training.validate_every=64",
-)
 
 
 @pytest.fixture(scope="module")
