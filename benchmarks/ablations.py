@@ -89,11 +89,18 @@ def variants(preset: Table) -> tuple[Variant, ...]:
         Variant("average of twice the width", ("training.ema=0.2",)),
         Variant("half the learning rate", (f"training.learning_rate={rate / 2}",)),
         Variant("twice the learning rate", (f"training.learning_rate={2 * rate}",)),
+        Variant("guidance to 3 learned in, drawn at 1.5", guided(1.5)),
+        Variant("guidance to 3 learned in, drawn at 2", guided(2)),
         Variant("AdamW, 2e-3", (*adamw, "training.learning_rate=2e-3")),
         Variant("Muon, 4e-3", (*muon, "training.learning_rate=4e-3")),
         Variant("Muon, 1e-2", (*muon, "training.learning_rate=1e-2")),
         Variant("Muon, 2e-2", (*muon, "training.learning_rate=2e-2")),
     )
+
+
+def guided(scale: float) -> tuple[str, ...]:
+    """Its second half takes longer, which `--images` must allow for: FLOPs here do not."""
+    return ("training.guidance=3", "training.guidance_after=0.5", f"sampling.guidance={scale:g}")
 
 
 def widened(preset: Table, factor: float) -> tuple[str, ...]:

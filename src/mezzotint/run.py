@@ -35,6 +35,7 @@ from mezzotint.training import checkpoint as checkpoints
 from mezzotint.world import current
 
 __all__ = [
+    "BEGUN",
     "DataFacts",
     "Machine",
     "Origin",
@@ -51,6 +52,9 @@ LAST = Path("checkpoints") / "last.safetensors"
 BEST = Path("checkpoints") / "best.safetensors"
 EARLY = Path("checkpoints") / "early.safetensors"
 FILES = {"last": LAST, "best": BEST, "early": EARLY}
+BEGUN = {".lock", checkpoints.draft(Path("config.toml")).name}
+"""All that a run may hold which was killed before its first config.toml was whole."""
+
 CHECKPOINTS = tuple(each for file in FILES.values() for each in (file, checkpoints.previous(file)))
 
 

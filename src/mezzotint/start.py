@@ -31,7 +31,7 @@ from mezzotint.data import SOURCES, ImageSet, load
 from mezzotint.diffusion import terminal_snr
 from mezzotint.errors import InputError
 from mezzotint.machine import COMPILE_PAYS_AFTER, Compute, choose, pick_device
-from mezzotint.run import DataFacts, Machine, Origin, Run, RunConfig, fresh_state, plan_of
+from mezzotint.run import BEGUN, DataFacts, Machine, Origin, Run, RunConfig, fresh_state, plan_of
 from mezzotint.training import Stepped, fitting_weights, train
 from mezzotint.world import World, current
 
@@ -186,7 +186,7 @@ def _existing(out: Path, say: Say) -> Run | None:
         raise InputError(f"--out {out} is a file: choose a directory for the run")
     if Run.is_at(out):
         return Run.at(out, say)
-    others = [item for item in out.iterdir() if item.name != ".lock"] if out.is_dir() else []
+    others = [item for item in out.iterdir() if item.name not in BEGUN] if out.is_dir() else []
     if others:
         raise InputError(
             f"--out {out} holds something that is no run ({others[0].name}, …): nothing was "

@@ -69,6 +69,16 @@ def test_the_same_command_again_trains_nothing_and_a_larger_budget_goes_on(tmp_p
         assert run.images_seen() == images
 
 
+def test_a_run_killed_before_its_first_configuration_was_whole_can_be_begun(tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".lock").touch()
+    (out / ".config.toml.new").write_text("[objec")
+    run = mezzotint.train("digits", out=out, budget="16images", settings=TINY)
+    assert Run.at(out).config == run.config
+    assert not (out / ".config.toml.new").exists()
+
+
 def test_a_larger_budget_ends_where_one_run_of_it_would_with_a_constant_rate(tmp_path):
     settings = (*TINY, 'training.rate={kind="constant"}')
     for out, budgets in (("once", ["128images"]), ("twice", ["64images", "128images"])):

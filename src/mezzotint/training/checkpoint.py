@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mezzotint.errors import InputError
 
-__all__ = ["Checkpoint", "previous", "read", "recover", "restore", "write", "write_bytes"]
+__all__ = ["Checkpoint", "draft", "previous", "read", "recover", "restore", "write", "write_bytes"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ def previous(path: Path) -> Path:
     return path.with_suffix(f".previous{path.suffix}")
 
 
+def draft(path: Path) -> Path:
+    """Where a file is written before it takes its place; a kill may leave it there."""
+    return path.with_name(f".{path.name}.new")
+
+
 def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Save a checkpoint whole or not at all; the former one becomes the backup. OSError passes."""
     # A copy of its own for every tensor: safetensors refuses shared memory.
@@ -50,7 +55,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
     said = json.dumps(dict(facts))
     metadata = {"mezzotint": said, "digest": _digest(plain, said)}
     # The library writes under a name of its own: in a folder, so that a kill leaves at most one.
-    fresh = path.with_name(f".{path.name}.new")
+    fresh = draft(path)
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         fresh.mkdir(parents=True)
@@ -64,7 +69,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file in one step, flushed to disk."""
-    fresh = path.with_name(f".{path.name}.new")
+    fresh = draft(path)
     try:
         with fresh.open("wb") as file:
             file.write(data)
