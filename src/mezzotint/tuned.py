@@ -29,7 +29,7 @@ from mezzotint.training import checkpoint as checkpoints
 from mezzotint.training.low_rank import low_rank, merged, numbers
 from mezzotint.training.tune import Climbed, Judged, Tuning, tune
 
-__all__ = ["OUTSIDE", "Goal", "tuned"]
+__all__ = ["OUTSIDE", "Goal", "check_last", "tuned"]
 
 OUTSIDE = ("accuracy", "coverage")
 """What is watched: numbers of `Gauge` of which larger is better."""
@@ -51,6 +51,13 @@ class Goal:
     facts: Mapping[str, Any]
 
 
+def check_last(model: Model, last: int) -> None:
+    """InputError where the sampler has no such number of last steps."""
+    steps = len(model.ladder()) - 1
+    if not 1 <= last <= steps:
+        raise InputError(f"the last {last} steps of {steps}: give 1 to {steps}")
+
+
 def tuned(
     base: Run, model: Model, gauge: Gauge, goal: Goal, plan: Tuning, out: Path
 ) -> Iterator[Climbed | Judged]:
@@ -58,9 +65,7 @@ def tuned(
 
     The model's weights change. Everything is written at every `Judged`.
     """
-    steps = len(model.ladder()) - 1
-    if not 1 <= goal.last <= steps:
-        raise InputError(f"the last {goal.last} steps of {steps}: give 1 to {steps}")
+    check_last(model, goal.last)
     network = model.denoiser.network
     trained = numbers(network, plan.rank)
     new = dataclasses.replace(base, path=out)

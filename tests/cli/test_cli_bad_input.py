@@ -87,6 +87,23 @@ def test_a_setting_that_cannot_be_is_answered_before_anything_is_made(
     assert all(word in message for word in words), message
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("smaple run", "'smaple'. Did you mean 'sample'? See "),
+        ("sample run --n 0", "than or equal to 1. See "),
+        ("sample run --lable 3", "--label"),
+        ("edit compos", "Did you mean 'compose'? See "),
+    ],
+)
+def test_what_is_mistyped_names_the_help_of_its_verb(refused, unchanged, command, words):
+    with unchanged():
+        message = refused(command)
+    assert words in message
+    verb = command.split()[0] if command.split()[0] in ("sample", "edit") else ""
+    assert message.rstrip().endswith(f"{verb} --help".lstrip())
+
+
 def test_a_device_that_is_not_there_is_named(refused, unchanged, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with unchanged():

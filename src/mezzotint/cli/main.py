@@ -742,7 +742,10 @@ def _joined() -> contextlib.AbstractContextManager[object]:
 def _line(error: Exception) -> str | None:
     """What to say of an error that a person can mend; None of one that is ours."""
     if hasattr(error, "format_message"):  # a mistyped verb or option
-        return f"{error.format_message()} See mezzotint --help"
+        context = getattr(error, "ctx", None)
+        verb = context.command_path if context is not None else "mezzotint"
+        text = error.format_message()
+        return f"{text}{'' if text.endswith(('.', '?')) else '.'} See {verb} --help"
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         where = f"{error.filename}: " if error.filename else ""
         return (

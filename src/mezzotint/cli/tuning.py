@@ -16,7 +16,7 @@ from mezzotint.run import Pick
 from mezzotint.subjects import run_subject
 from mezzotint.training.low_rank import numbers
 from mezzotint.training.tune import Climbed, Judged, Tuning
-from mezzotint.tuned import Goal, tuned
+from mezzotint.tuned import Goal, check_last, tuned
 
 __all__ = ["Tune", "budget_images", "tune", "tune_text"]
 
@@ -57,7 +57,9 @@ def tune(asked: Tune, say: Say) -> dict[str, Any]:
             f"the prompt '{words.prompt}' is for every class of the run: put {{}} where the "
             "class's name belongs"
         )
-    trained = numbers(stream.model.denoiser.network, asked.plan.rank)  # before CLIP is trained
+    # Before a CLIP is trained, which takes minutes.
+    trained = numbers(stream.model.denoiser.network, asked.plan.rank)
+    check_last(stream.model, asked.last)
     clip = clip_for(stream.data, words.score, say)
     if words.score == "clip" and (strange := check(words.prompt, stream.data)):
         say(strange)
