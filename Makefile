@@ -15,7 +15,8 @@ test: $(READY)
 	$(BIN)/ruff check src tests
 	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
+	# A process a core, with a thread each: many small tests, whose threads would wait for each other.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow

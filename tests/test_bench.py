@@ -119,7 +119,8 @@ def test_the_speed_of_a_budget_is_that_of_the_median_step(monkeypatch):
     times = itertools.chain([99.0], [1.0, 1.0, 2.0, 50.0], itertools.repeat(0.0))
     monkeypatch.setattr(start, "training_steps", lambda *given: times)
     data = benchmark.noise_images("digits")
-    config = start.parse_config(start.load_preset("digits"), start.Config)
+    table = start.override(start.load_preset("digits"), ["training.guidance=1"])
+    config = start.parse_config(table, start.Config)
     assert start._images_per_second(config, data, Compute()) == pytest.approx(32 / 1.5)
 
 

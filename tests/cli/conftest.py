@@ -19,6 +19,7 @@ TINY = [
     "--set", "training.preview_every=0",
     "--set", "training.validation_images=32",
     "--set", "training.log_every=16",
+    "--set", "training.guidance=1", "--set", "sampling.guidance=1",
 ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ TINY = (
     "--set", "training.validate_every=800", "--set", "training.preview_every=800",
     "--set", "training.log_every=80", "--set", "training.snapshot=0.25",
     "--set", 'training.rate={kind="constant"}',
+    "--set", "training.guidance=1", "--set", "sampling.guidance=1",
 )  # fmt: skip
 
 

@@ -25,6 +25,8 @@ TINY = (
     "training.preview_every=64",
     "training.validate_every=64",
     "training.log_every=16",
+    "training.guidance=1",
+    "sampling.guidance=1",
 )
 
 
@@ -263,7 +265,8 @@ def test_a_log_that_was_damaged_is_cut_to_what_is_right_and_says_so(tmp_path):
 @pytest.fixture
 def patient(tmp_path):
     """A preset file that is otherwise from 100 images on, and from 1,000."""
-    text = tomli_w.dumps(override(load_preset("digits"), TINY))
+    settings = (*TINY, "training.learning_rate=2e-3")
+    text = tomli_w.dumps(override(load_preset("digits"), settings))
     text += '\n[[longer]]\nimages = 1000\nset = ["training.guidance=3.0"]\n'
     text += "\n[[longer]]\nimages = 100\n"
     text += 'set = ["training.guidance=2.0", "training.learning_rate=1e-4"]\n'

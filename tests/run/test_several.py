@@ -20,6 +20,7 @@ TINY = [
     "--set", "network.embedding.width=16", "--set", "training.batch=16",
     "--set", "training.validate_every=320", "--set", "training.preview_every=320",
     "--set", "training.log_every=16",
+    "--set", "training.guidance=1", "--set", "sampling.guidance=1",
 ]  # fmt: skip
 
 

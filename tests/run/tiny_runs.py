@@ -8,6 +8,8 @@ TINY = (
     "network.levels=[{width=8}]",
     "network.embedding={width=16, features=8}",
     "training.batch=16",
+    "training.guidance=1",
+    "sampling.guidance=1",
     "training.learning_rate=0.01",
     "training.preview_every=0",
     "training.validation_images=16",
