@@ -16,7 +16,7 @@ test: $(READY)
 	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
 	# A process a core, with a thread each: many small tests, whose threads would wait for each other.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 8 --dist loadfile
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow
