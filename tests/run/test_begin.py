@@ -8,6 +8,7 @@ from tiny_runs import TINY
 
 import mezzotint
 from mezzotint.errors import InputError
+from mezzotint.report.reading import read
 from mezzotint.run import Run
 from mezzotint.session import advance
 from mezzotint.start import Request, prepare
@@ -70,6 +71,7 @@ def test_it_goes_on_without_being_told_again_and_not_from_elsewhere(small, tmp_p
     mezzotint.train("digits", out=out, budget="32images", settings=TINY, begin_from=small.path)
     run = mezzotint.train("digits", out=out, budget="64images", settings=TINY)
     assert run.images_seen() == 64
+    assert read(out).subtitle.endswith("begun with the weights of small")
     assert Run.at(out).config.origin.begun_from == str(small.path.resolve())
     with pytest.raises(InputError, match=r"began with .*small, not with .*run: leave out --from"):
         prepare(request(out, out), print)

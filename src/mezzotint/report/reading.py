@@ -105,6 +105,8 @@ class Reading:
             parts.append(f"{data['height']} × {data['width']} pixels, {colour}")
         if "preset" in origin:
             parts.append(f"preset {origin['preset']}")
+        if "begun_from" in origin:
+            parts.append(f"begun with the weights of {Path(str(origin['begun_from'])).name}")
         return " · ".join(parts)
 
     @property
