@@ -35,7 +35,6 @@ from mezzotint.config import (
     with_deviation,
 )
 from mezzotint.diffusion import Condition
-from mezzotint.model import Drawing
 from mezzotint.start import recommended
 from mezzotint.training import loop
 from mezzotint.training.batches import Batch, next_batch
@@ -72,14 +71,14 @@ def paired(batch: Batch) -> Batch:
 
 def variants(preset: Table) -> tuple[Variant, ...]:
     """What is tried on a preset; "none" is the preset without guidance."""
-    mean = preset["objective"]["schedule"]["mean"]
+    schedule = preset["objective"]["schedule"]
     rate, batch = preset["training"]["learning_rate"], preset["training"]["batch"]
     muon, adamw = ("training.optimizer=muon",), ("training.optimizer=adamw",)
     return (
         Variant("none"),
-        Variant("learned schedule", levels(mean, "learned")),
-        Variant("levels: mean 0.4 more", levels(mean + 0.4)),
-        Variant("levels: mean 0.4 less", levels(mean - 0.4)),
+        Variant("learned schedule", levels(schedule, kind="learned")),
+        Variant("levels: mean 0.4 more", levels(schedule, 0.4)),
+        Variant("levels: mean 0.4 less", levels(schedule, -0.4)),
         Variant("0.75 times as wide", widened(preset, 0.75)),
         Variant("1.5 times as wide", widened(preset, 1.5)),
         Variant("one block a level more", deepened(preset)),
@@ -118,8 +117,10 @@ def shaped(preset: Table, change: Callable[[Table], Table]) -> tuple[str, ...]:
     return (f"network.levels=[{', '.join(f'{{ {level} }}' for level in inline)}]",)
 
 
-def levels(mean: float, kind: str = "log-normal") -> tuple[str, ...]:
-    base = f'{{kind = "log-normal", mean = {mean:g}, std = 1.4}}'
+def levels(schedule: Table, more: float = 0.0, kind: str = "log-normal") -> tuple[str, ...]:
+    """The preset's log-normal schedule with a mean of so much more, or learned from there."""
+    mean, std = schedule["mean"] + more, schedule["std"]
+    base = f'{{kind = "log-normal", mean = {mean:g}, std = {std:g}}}'
     learned = f'{{kind = "learned", base = {base}}}'
     return (f"objective.schedule={learned if kind == 'learned' else base}",)
 
@@ -133,31 +134,15 @@ def cost(config: Config, shape: tuple[int, ...]) -> int:
     return counter.get_total_flops()
 
 
-def measured(variant: Variant, ruler: Ruler, images: int, seed: int, out: Path) -> Any:
-    """Train, draw, measure; or what was measured before."""
+def measured(variant: Variant, ruler: Ruler, images: int, seed: int, out: Path) -> Table:
+    """Train, draw, measure; what was done before is found again."""
     place = out / re.sub(r"\W+", "-", variant.name) / str(seed)
-    kept = place / "ablation.json"
-    asked = {"images": images, "n": ruler.n}
-    if kept.exists() and (found := json.loads(kept.read_text()))["asked"] == asked:
-        return found
     settings = (*PLAIN, f"training.seed={seed}", *variant.settings)
     with drawn_otherwise(variant):
         run = mezzotint.api.train(
             ruler.data.name, out=place, budget=f"{images}images", settings=settings
         )
-    labels = torch.arange(ruler.n) % len(ruler.data.classes)
-    quality = ruler.measure(mezzotint.api.load(run).draw(Drawing.of(labels, seed)), labels)
-    rows = map(json.loads, run.metrics.read_text().splitlines())
-    losses = [row["loss"] for row in rows if row["kind"] == "validation"]
-    found = {
-        "asked": asked,
-        "images": run.images_seen(),
-        "loss": losses[-1],
-        "above": quality.above,
-        "accuracy": quality.accuracy,
-    }
-    kept.write_text(json.dumps(found))
-    return found
+    return ruler.measured(run, seed)
 
 
 @contextlib.contextmanager
@@ -203,7 +188,10 @@ def main() -> None:
         images = round(asked.images * usual / flop(variant))
         rows = [measured(variant, ruler, images, seed, asked.out) for seed in asked.seeds]
         cells = [cell([row[k] for row in rows], f) for k, f in FORMS.items()]
-        print(f"| {variant.name} | {rows[0]['images']:,} | {' | '.join(cells)} |", flush=True)
+        print(
+            f"| {variant.name} | {rows[0]['asked']['images']:,} | {' | '.join(cells)} |",
+            flush=True,
+        )
 
 
 FORMS = {"loss": ".4f", "above": ".3f", "accuracy": ".3f"}

@@ -10,18 +10,14 @@ in turn. Samples of scale 1, drawn as the preset says, are held against the *val
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
-
-import torch
 
 import mezzotint.api
 from ablations import FORMS, PLAIN, cell
 from mezzotint.config import Config, load_preset, override, parse_config, with_deviation
 from mezzotint.data import load
 from mezzotint.machine import choose
-from mezzotint.model import Drawing
 from mezzotint.run import Run
 from mezzotint.start import recommended, training_steps, usual_time
 from quality import Ruler
@@ -52,20 +48,6 @@ def trained(source: str, out: Path, images: int, seed: int, **more: Any) -> Run:
     )
 
 
-def measured(run: Run, ruler: Ruler, seed: int) -> dict[str, float]:
-    """Of a run at full size; or what was measured before."""
-    kept = run.path / "measured.json"
-    if kept.exists():
-        return dict(json.loads(kept.read_text()))
-    labels = torch.arange(ruler.n) % len(ruler.data.classes)
-    quality = ruler.measure(mezzotint.api.load(run).draw(Drawing.of(labels, seed)), labels)
-    rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
-    losses = [row["loss"] for row in rows if row["kind"] == "validation"]
-    found = {"loss": losses[-1], "above": quality.above, "accuracy": quality.accuracy}
-    kept.write_text(json.dumps(found))
-    return found
-
-
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -90,7 +72,7 @@ def main() -> None:
             if first:
                 base = trained(asked.source, place / "small", first, seed, size=asked.small).path
             run = trained(asked.source, place / "full", rest, seed, begin_from=base)
-            rows.append(measured(run, ruler, seed))
+            rows.append(ruler.measured(run, seed))
         name = f"{share:.0%} of the time at {asked.small} pixels" if first else "direct"
         cells = [cell([row[k] for row in rows], form) for k, form in FORMS.items()]
         print(f"| {name} | {first:,} + {rest:,} | {' | '.join(cells)} |", flush=True)

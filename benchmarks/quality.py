@@ -5,15 +5,21 @@ test images as there are samples, so its numbers of few samples are larger); the
 is the same distance of as many real train images, since n moves both.
 """
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
+import mezzotint.api
 from mezzotint.data import ImageSet, load
 from mezzotint.evaluation.accuracy import accuracy
 from mezzotint.evaluation.features import classifier_for
 from mezzotint.evaluation.frechet import Moments, frechet_distance, moments
 from mezzotint.evaluation.measures import Reference
+from mezzotint.model import Drawing
+from mezzotint.run import Run
 
 
 @dataclass(frozen=True)
@@ -53,3 +59,19 @@ class Ruler:
         fd = frechet_distance(moments(read.features), self.real)
         assert read.probabilities is not None
         return Quality(fd - self.floor, accuracy(read.probabilities, labels))
+
+    def measured(self, run: Run, seed: int) -> dict[str, Any]:
+        """A run's validation loss and what n samples of it are worth; kept beside the run."""
+        asked = {"images": run.images_seen(), "n": self.n, "seed": seed}
+        kept = run.path / "quality.json"
+        if kept.exists() and (found := json.loads(kept.read_text()))["asked"] == asked:
+            return dict(found)
+        labels = torch.arange(self.n) % len(self.data.classes)
+        images = mezzotint.api.load(run).draw(Drawing.of(labels, seed))
+        quality = self.measure(images, labels)
+        rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+        losses = [row["loss"] for row in rows if row["kind"] == "validation"]
+        found = {"asked": asked, "loss": losses[-1]}
+        found |= {"above": quality.above, "accuracy": quality.accuracy}
+        kept.write_text(json.dumps(found))
+        return found

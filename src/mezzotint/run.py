@@ -295,11 +295,10 @@ class Run:
             return 0
         return int(checkpoints.recover(self.checkpoint(which))[0].facts["images_seen"])
 
-    def weights(self) -> Mapping[str, Tensor]:
-        """The averaged weights of the last checkpoint, for another training to begin with."""
-        if not self.has("last"):
-            raise InputError(f"{self.path} has no checkpoint yet: train it first")
-        return checkpoints.recover(self.last)[0].part("ema")
+    def weights(self) -> tuple[Mapping[str, Tensor], str | None]:
+        """The averaged weights of the last checkpoint, on every rank the same; and a notice."""
+        saved, notice = self._saved("last")
+        return saved.part("ema"), notice
 
     def model(self, pick: Pick = Pick()) -> tuple[Model, list[str]]:
         """The model of a checkpoint, and notices."""
@@ -314,16 +313,7 @@ class Run:
         if pick.weights not in ("ema", "network"):
             raise InputError(f"weights are ema (averaged) or network (raw), got '{pick.weights}'")
         file = self.checkpoint(pick.checkpoint)
-        if not self.has(pick.checkpoint):
-            if pick.checkpoint == "early":
-                raise InputError(
-                    f"{self.path} has no early snapshot (training.snapshot = "
-                    f"{self.config.training.snapshot:g}): a run trained with --set "
-                    "training.snapshot=0.1 keeps one at a tenth of its budget; without it leave "
-                    "--autoguidance at 1"
-                )
-            raise InputError(f"{self.path} has no checkpoint yet: train it first")
-        saved, notice = self._read_by_all(file)
+        saved, notice = self._saved(pick.checkpoint)
         if saved.facts["images_seen"] == 0:
             why = f"{notice}; " if notice else ""
             raise InputError(
@@ -342,6 +332,19 @@ class Run:
         denoiser.to(compute.device)
         seen = int(saved.facts["images_seen"])
         return self.model_of(denoiser, compute, seen), [notice] if notice else []
+
+    def _saved(self, which: str) -> tuple[checkpoints.Checkpoint, str | None]:
+        """A checkpoint, and what happened to it; InputError where there is none."""
+        if self.has(which):
+            return self._read_by_all(self.checkpoint(which))
+        if which == "early":
+            raise InputError(
+                f"{self.path} has no early snapshot (training.snapshot = "
+                f"{self.config.training.snapshot:g}): a run trained with --set "
+                "training.snapshot=0.1 keeps one at a tenth of its budget; without it leave "
+                "--autoguidance at 1"
+            )
+        raise InputError(f"{self.path} has no checkpoint yet: train it first")
 
     def _read_by_all(self, file: Path) -> tuple[checkpoints.Checkpoint, str | None]:
         """The checkpoint, on every rank the same, though a training may replace it meanwhile."""

@@ -155,7 +155,10 @@ class _Session:
             if self._rows():
                 yield Notice(f"{self.run.path} has lost its checkpoints: training begins anew")
             if base := self.run.config.origin.begun_from:
-                self.state.begin_with(Run.at(base).weights())
+                weights, notice = Run.at(base).weights()
+                if notice:
+                    yield Notice(notice)
+                self.state.begin_with(weights)
             with self.world.in_turn():
                 self._forget_later_metrics()
             self._save(final=True)  # finds out at once whether the directory can be written

@@ -212,7 +212,8 @@ def _begun_from(request: Request, found: Run | None) -> str | None:
 def _check_fit(base: Path, network: nn.Module, say: Say) -> None:
     """Say how much of a run's weights a network can take; InputError where it is too little."""
     own = network.state_dict()
-    fitting = fitting_weights(network, Run.at(base, say).weights())
+    weights, _ = Run.at(base, say).weights()  # the session, which takes them, tells the notice
+    fitting = fitting_weights(network, weights)
     numbers, total = (sum(v.numel() for v in part.values()) for part in (fitting, own))
     if numbers < LEAST_FIT * total:
         raise InputError(

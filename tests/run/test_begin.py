@@ -36,7 +36,7 @@ def request(out, base, **more):
 
 def test_a_run_of_another_size_begins_with_the_averaged_weights(small, tmp_path):
     run, said = begun(request(tmp_path / "run", small.path))
-    numbers = sum(value.numel() for value in small.weights().values())
+    numbers = sum(value.numel() for value in small.weights()[0].values())
     assert f"beginning with {numbers:,} of {numbers:,} weights from {small.path}" in said
     first = checkpoint.read(run.last)
     average = checkpoint.read(small.last).part("ema")
@@ -87,6 +87,14 @@ def test_with_its_checkpoints_lost_it_begins_there_again(small, tmp_path):
     again = mezzotint.train("digits", out=out, budget="32images", settings=TINY)
     found = checkpoint.read(again.last)
     assert all(torch.equal(found.tensors[name], after.tensors[name]) for name in after.tensors)
+
+
+def test_of_damaged_weights_the_backup_counts_and_that_is_said(small, tmp_path):
+    base = Run.at(shutil.copytree(small.path, tmp_path / "base"))
+    shutil.copy(base.last, checkpoint.previous(base.last))
+    base.last.write_bytes(base.last.read_bytes()[:-100])
+    run, data = prepare(request(tmp_path / "run", base.path), print)
+    assert "going on from last.previous.safetensors" in next(advance(run, data)).text
 
 
 @pytest.mark.parametrize(
