@@ -1,13 +1,16 @@
-"""CLIP in the loop: plain guidance, CLIP guidance, selection and tuning, in one table.
+"""CLIP in the loop: plain guidance, CLIP guidance, selection, and runs made from one, in a table.
 
-    python benchmarks/clip_loop.py RUN --n 200 --prompt "a clear {}" [--tuned RUN] [--out F.json]
+    python benchmarks/clip_loop.py RUN --n 200 --prompt "a clear {}" [--runs RUN ...]
 
-Every row draws n images, classes in equal shares; "best 1 of 3" are by the wish. Columns:
+Every row draws n images, classes in equal shares; "best 1 of 3" are by the wish. `--runs` were
+tuned, or trained on what was filtered. All but plain guidance draw with guidance --base. Columns:
 
     wish      mean chance that the prompt is true, by the CLIP that guides (so it is biased)
     quality   mean of the score that `select` uses, by the same CLIP
     accuracy  share that the set's own classifier reads as asked for; it guides nothing
     coverage, spread   against as many real test images, by the classifier's features
+    cas       with --cas IMAGES: share of the real test split that classifiers read which were
+              trained on this row's n images alone, shown IMAGES in all (real: on train images)
     cost      network evaluations for each image kept; a gradient through it counts as 2 more
     seconds   of processor time for each image kept, drawing and scoring
 """
@@ -24,10 +27,12 @@ from torch import Tensor
 
 from mezzotint.curation import best_of, effect
 from mezzotint.evaluation.captions import Styles
+from mezzotint.evaluation.cas import cas
+from mezzotint.evaluation.classifier import Recipe
 from mezzotint.evaluation.clip import quality_scores
 from mezzotint.evaluation.features import classifier_for
 from mezzotint.evaluation.measures import Reference
-from mezzotint.evaluation.prompts import steering, wish
+from mezzotint.evaluation.prompts import GRADIENTS, steering, wish
 from mezzotint.evaluation.scorers import clip_for
 from mezzotint.imaging import labelled_grid, save_png, to_float
 from mezzotint.model import Drawing, Model
@@ -37,26 +42,30 @@ from mezzotint.subjects import run_subject
 GUIDANCE = (1.0, 1.5, 2.0, 3.0)
 SCALES = (1.0, 3.0, 10.0)
 POOLS = (2, 3, 6)
+CAS_SEEDS = (0, 1)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--tuned", type=Path, nargs="*", default=[])
+    parser.add_argument("--runs", type=Path, nargs="*", default=[])
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--prompt", default="a clear {}")
     parser.add_argument("--interval", type=float, nargs=2)
     parser.add_argument("--style", help="a measured style to print the mean of: thickness, ...")
+    parser.add_argument("--base", type=float, help="guidance of all other rows (the run's own)")
     parser.add_argument("--guidance", type=float, nargs="*", default=GUIDANCE)
+    parser.add_argument("--gradients", nargs="*", choices=GRADIENTS, default=GRADIENTS)
     parser.add_argument("--scales", type=float, nargs="*", default=SCALES)
     parser.add_argument("--pools", type=int, nargs="*", default=POOLS)
+    parser.add_argument("--cas", type=int, metavar="IMAGES")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="FILE.json; a sheet of pictures lies beside it")
     asked = parser.parse_args()
 
     subject = run_subject(asked.run, say=print)
-    data, model = subject.data, subject.model
+    data, model = subject.data, subject.model.changed(guidance=asked.base)
     clip = clip_for(data, "clip", print)
     wished = wish(clip, asked.prompt, data.classes)
     classifier = classifier_for(data, print)
@@ -65,7 +74,18 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     sheet: list[tuple[str, Tensor]] = []
 
-    def judged(name: str, images: Tensor, labels: Tensor, cost: float, seconds: float) -> None:
+    def worth(images: Tensor, labels: Tensor) -> float:
+        recipe = Recipe(images=asked.cas)
+        return cas(images, labels, data, recipe=recipe, seeds=CAS_SEEDS).mean
+
+    def judged(
+        name: str,
+        images: Tensor,
+        labels: Tensor,
+        cost: float,
+        seconds: float,
+        training: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         quality = quality_scores(clip, images, labels, data.classes)
         draws = generator("clip loop", asked.seed)
         (found,) = effect(reference.read(images, labels), quality, reference.real, [1], 1, draws)
@@ -76,6 +96,8 @@ def main() -> None:
         row |= {"coverage": found.coverage, "spread": found.spread}
         if asked.style:
             row[asked.style] = float(styles.measured(images)[asked.style].mean())
+        if asked.cas:
+            row["cas"] = worth(*(training or (images, labels)))
         rows.append(row | {"cost": cost, "seconds": seconds})
         sheet.append((name, images[:: max(1, len(images) // 20)][:20]))
         print(line(rows[-1]), flush=True)
@@ -92,17 +114,20 @@ def main() -> None:
         return steering(wished, scale, model.deviation, gradient=gradient, interval=interval)
 
     real, labels = data.split("test")
-    judged("real test images", real[: asked.n], labels[: asked.n], 0, 0)
+    train = tuple(part[: asked.n] for part in data.split("train"))
+    judged("real test images", real[: asked.n], labels[: asked.n], 0, 0, train)
     for scale in asked.guidance:
         doubled = 2 if scale > model.learned and scale != 1 else 1
         drawn(f"guidance {scale:g}", model.changed(guidance=scale), doubled)
     doubled = 2 if model.sampling.guidance > model.learned else 1
-    for gradient, weight in (("network", 3), ("x0", 1)):
+    for gradient in asked.gradients:
+        weight = 3 if gradient == "network" else 1
         for scale in asked.scales:
             wrapped = dataclasses.replace(model, steer=steered(gradient, scale))
             drawn(f"CLIP {scale:g} through {gradient}", wrapped, doubled * weight)
-    for path in asked.tuned:
-        drawn(f"tuned {path.name}", run_subject(path, data, say=print).model, doubled)
+    for path in asked.runs:
+        other = run_subject(path, data, say=print).model
+        drawn(path.name, other.changed(guidance=asked.base), doubled)
     if asked.pools:
         most = max(asked.pools)
         labels = model.labels(None, asked.n).repeat_interleave(most)
@@ -123,6 +148,7 @@ def main() -> None:
     if asked.out:
         facts = {"run": str(asked.run), "images_seen": subject.facts["images_seen"]}
         facts |= {"clip": clip.name, "prompt": asked.prompt, "interval": asked.interval}
+        facts |= {"base": model.sampling.guidance, "cas_images": asked.cas}
         facts |= {"seed": asked.seed, "torch": torch.__version__, "rows": rows}
         asked.out.write_text(json.dumps(facts, indent=1))
         save_png(labelled_grid(sheet), asked.out.with_suffix(".png"))

@@ -290,7 +290,8 @@ def folder_subject(path: Path, data: ImageSet, say: Say) -> Subject:
     if any(child.is_dir() for child in visible):
         found = read_folder(path, say)
         names = imaging.folder_names(data.classes)
-        labels = torch.tensor([find_class(names, name) for name in found.classes])[found.labels]
+        own = imaging.folder_names(found.classes)
+        labels = torch.tensor([find_class(names, name) for name in own])[found.labels]
     else:
         files = sorted(child for child in visible if child.suffix.lower() in SUFFIXES)
         pictures = [Picture(str(file), file) for file in files]

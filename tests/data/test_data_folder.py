@@ -5,6 +5,7 @@ from PIL import Image
 
 from mezzotint.data import load
 from mezzotint.errors import InputError
+from mezzotint.imaging import save_folder
 
 RANDOM = np.random.default_rng(3)
 
@@ -42,6 +43,27 @@ def test_pixels_labels_and_classes_are_those_of_the_files(tmp_path):
     for row, label in enumerate(data.labels):
         expected = arrays[data.classes[label], row % 4]
         assert np.array_equal(data.images[row].permute(1, 2, 0), expected)
+
+
+def test_a_folder_of_ours_has_the_classes_that_it_was_written_with(tmp_path):
+    classes = ("T-shirt/top", "Sandal", "unused", "Bag")
+    images = torch.from_numpy(np.stack([grey() for _ in range(12)]))[:, None]
+    labels = torch.tensor([3, 1, 0] * 4)
+    for split in ("train", "test"):
+        save_folder(images, labels, classes, tmp_path / "own" / split)
+    data = load(str(tmp_path / "own"))
+    assert data.classes == ("T-shirt/top", "Sandal", "Bag")  # sorted by name, Bag is first
+    found, own = data.split("test")
+    for label, name in enumerate(data.classes):
+        assert torch.equal(found[own == label], images[labels == classes.index(name)])
+
+    write(tmp_path / "own" / "train" / "Added" / "0.png", grey())  # by somebody
+    assert load(str(tmp_path / "own")).classes == (*data.classes, "Added")
+
+    (tmp_path / "own" / "train" / "manifest.jsonl").write_text('{"other": "file"}')
+    said = []
+    assert load(str(tmp_path / "own"), say=said.append).classes[:2] == ("Added", "Bag")
+    assert any("manifest.jsonl is not a manifest of class folders" in line for line in said)
 
 
 @pytest.mark.parametrize(("kind", "options"), [("jpg", {}), ("webp", {"lossless": True})])

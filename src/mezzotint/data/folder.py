@@ -8,7 +8,8 @@
                              train/cat/1.png, and a column for each style
 
 Classes and files are taken in sorted order (names that are numbers, by number), never in the
-order of the file system.
+order of the file system. A folder that Mezzotint wrote says in its manifest.jsonl what its classes
+are called, and which comes first: so a set that was drawn or filtered has those of its model.
 """
 
 import csv
@@ -21,6 +22,7 @@ import torch
 from mezzotint.data.encoded import Encoded, Picture, Say, in_threads, read
 from mezzotint.data.splits import SPLIT_NAMES
 from mezzotint.errors import InputError
+from mezzotint.imaging import manifest_classes
 
 __all__ = ["read_folder"]
 
@@ -34,21 +36,24 @@ def read_folder(folder: Path, say: Say) -> Encoded:
     files: list[Path] = []
     labels: list[int] = []
     splits = {}
+    names: list[str] = []
     classes: tuple[str, ...] = ()
     ignored = 0
     for split, root in _roots(folder).items():
         found = _subfolders(root)
-        classes = classes or tuple(path.name for path in found)  # train comes first
+        if not names:  # train comes first
+            found, classes = _classes(root, found, say)
+            names = [path.name for path in found]
         start = len(files)
         for path in found:
-            if path.name not in classes:
+            if path.name not in names:
                 raise InputError(
                     f"{path} is a class that the train split lacks: "
                     f"add it to {folder / 'train'} or remove it"
                 )
             own, others = _images(path)
             files += own
-            labels += [classes.index(path.name)] * len(own)
+            labels += [names.index(path.name)] * len(own)
             ignored += others
         splits[split] = torch.arange(start, len(files))
     if not files:
@@ -121,6 +126,19 @@ def _subfolders(folder: Path) -> list[Path]:
         if path.is_dir() and not path.name.startswith(".") and path.name != "__MACOSX"
     ]
     return sorted(found, key=lambda path: _natural(path.name))
+
+
+def _classes(root: Path, found: list[Path], say: Say) -> tuple[list[Path], tuple[str, ...]]:
+    """Class folders in their order, and the names of the classes."""
+    try:
+        known = manifest_classes(root)
+    except InputError as error:  # somebody else's file of that name
+        say(f"{error}: the classes are called as their folders, in sorted order")
+        known = {}
+    order = list(known)
+    # What was added to a folder of ours comes last, in sorted order.
+    found = sorted(found, key=lambda p: order.index(p.name) if p.name in known else len(order))
+    return found, tuple(known.get(path.name, path.name) for path in found)
 
 
 def _natural(name: str) -> tuple[bool, int, str]:

@@ -28,6 +28,7 @@ from mezzotint.imaging.pixels import check_batch, to_pillow
 __all__ = [
     "Samples",
     "folder_names",
+    "manifest_classes",
     "is_whole_png",
     "load_arrays",
     "load_npz",
@@ -151,6 +152,23 @@ def save_folder(
     with replacing(folder / MANIFEST) as file:
         file.write("".join(lines).encode())
     return folder / MANIFEST
+
+
+def manifest_classes(folder: Path) -> dict[str, str]:
+    """The classes of a folder that `save_folder` wrote, in their order, by the subfolder's name.
+
+    Empty where there is no manifest. InputError where there is one that it did not write.
+    """
+    path, found = folder / MANIFEST, set()
+    if not path.is_file():
+        return {}
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            found.add((int(row["label"]), str(row["file"]).split("/")[0], str(row["class"])))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is not a manifest of class folders") from error
+    return {name: label for _, name, label in sorted(found)}
 
 
 def _manifest(
