@@ -745,6 +745,8 @@ def _line(error: Exception) -> str | None:
         context = getattr(error, "ctx", None)
         verb = context.command_path if context is not None else "mezzotint"
         text = error.format_message()
+        if errors := getattr(error.__cause__, "errors", None):  # pydantic knows what was given
+            text = f"{text}, got '{errors()[0]['input']}'"
         return f"{text}{'' if text.endswith(('.', '?')) else '.'} See {verb} --help"
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         where = f"{error.filename}: " if error.filename else ""
