@@ -17,6 +17,7 @@ from mezzotint.data import SOURCES, ImageSet
 from mezzotint.data.cache import cache_directory
 from mezzotint.errors import InputError
 from mezzotint.evaluation.classifier import VERSION, Classifier, Recipe, fit
+from mezzotint.evaluation.waits import counted
 
 __all__ = ["WEIGHTS", "Extractor", "classifier_for", "shipped"]
 
@@ -80,6 +81,7 @@ def classifier_for(data: ImageSet, say: Say, recipe: Recipe | None = None) -> Cl
         source=data.name,
         augment=data.augment,
         recipe=recipe,
+        watch=counted(f"classifier of {data.name}", recipe.images, say),
     )
     held, labels = data.split("test" if len(data.splits["test"]) else "validation")
     if len(held):

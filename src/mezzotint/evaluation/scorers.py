@@ -17,7 +17,8 @@ from mezzotint.errors import InputError
 from mezzotint.evaluation.captions import Captioner, Styles
 from mezzotint.evaluation.clip import Clip, TransformersClip, quality_scores
 from mezzotint.evaluation.features import classifier_for
-from mezzotint.evaluation.small_clip import SmallClip, file_name, fit
+from mezzotint.evaluation.small_clip import Recipe, SmallClip, file_name, fit
+from mezzotint.evaluation.waits import counted
 
 __all__ = ["Score", "clip_for", "scorer"]
 
@@ -36,7 +37,8 @@ def clip_for(data: ImageSet, specification: str, say: Say) -> Clip:
     path = cache_directory() / file_name(data.fingerprint)
     if path.exists():
         return SmallClip.load(path)
-    say(f"training the small CLIP of {data.name}, once: some minutes")
+    recipe = Recipe()
+    say(f"training the small CLIP of {data.name}, once: {recipe.images:,} images")
     rows = data.splits["train"]
     images = data.images[rows]
     found = fit(
@@ -45,7 +47,8 @@ def clip_for(data: ImageSet, specification: str, say: Say) -> Clip:
         Captioner(data.classes, Styles.found(images)),
         name=data.name,
         augment=data.augment,
-        watch=lambda seen: say(f"{seen:,} images") if seen % 64_000 < 128 else None,
+        recipe=recipe,
+        watch=counted(f"CLIP of {data.name}", recipe.images, say),
     )
     try:
         found.save(path)

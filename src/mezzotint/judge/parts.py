@@ -31,6 +31,7 @@ from mezzotint.evaluation.recognition import (
     recognise_walk,
     summarise,
 )
+from mezzotint.evaluation.waits import counted
 from mezzotint.judge.case import Case
 from mezzotint.model import Drawing
 from mezzotint.randomness import generator
@@ -81,9 +82,6 @@ LEVEL_SHOWN = 4
 
 SHOWN = 10
 """Images of each class on a sheet."""
-
-CAS_SAID_EVERY = 100_000
-"""Images between two lines about a classifier's training."""
 
 
 def judge_classes(case: Case) -> Json:
@@ -179,14 +177,8 @@ def judge_cas(case: Case) -> Json:
     total = recipe_for(case.data).images
 
     def watch(what: str) -> Callable[[int, int], None]:
-        due = dict.fromkeys(SEEDS, 0)
-
-        def line(seed: int, seen: int) -> None:
-            if seen >= due[seed]:
-                due[seed] = seen + CAS_SAID_EVERY
-                case.say(f"cas: {what}, seed {seed}: {seen:,} of {total:,} images")
-
-        return line
+        lines = {seed: counted(f"cas: {what}, seed {seed}", total, case.say) for seed in SEEDS}
+        return lambda seed, seen: lines[seed](seen)
 
     ours = cas(made.images, made.labels, case.data, watch=watch("synthetic"))
     with current().in_turn():
