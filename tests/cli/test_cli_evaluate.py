@@ -285,6 +285,16 @@ def test_the_share_that_passes_is_not_that_of_the_wanted(cli, digits_run, tmp_pa
     assert found["share_passed"] == 1  # there is no chance below 0
 
 
+def test_a_selection_is_drawn_as_it_is_asked_for(cli, digits_run, tmp_path):
+    line = "select run --score classifier --refill 1 --threshold 0 --label 5 --out {} --json"
+    plain = result(cli(line.format("plain") + " --guidance 0 --evaluations 2"))
+    assert (plain["guidance"], plain["evaluations"]) == (0, 2)
+    one = "sample run --label 5 --n 1 --out one.npz --guidance 0 --evaluations 2"
+    assert cli(one).code == 0
+    drawn = np.asarray(Image.open(tmp_path / "plain" / "5" / "00000.png"))
+    assert np.array_equal(np.load(tmp_path / "one.npz")["images"][0, 0], drawn)
+
+
 def test_select_by_clip_measures_what_it_did(cli, digits_run, quick_clip):
     found = result(
         cli("select run --pool 10 --top 2 --pools 5 --out best --json --label 3"),

@@ -495,6 +495,9 @@ def select(
         float | None, typer.Option(help="Least score, 0 to 1; for --refill and the share.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 0,
+    evaluations: Evaluations = None,
+    sampler: SamplerName = None,
+    guidance: Guidance = None,
     weights: Weights = "ema",
     checkpoint: Annotated[str, typer.Option(help="last, best or early.")] = "last",
     device: Device = "auto",
@@ -508,6 +511,7 @@ def select(
 
     wish = selecting.Selection(
         run, out, label, pool, top, pools, score, refill, threshold, seed,
+        dict(zip(selecting.DRAWN, (sampler, evaluations, guidance), strict=True)),
         Pick(weights, checkpoint, device), data_dir,
     )  # fmt: skip
     _print(selecting.select(wish, _say), selecting.select_text, as_json)

@@ -31,6 +31,9 @@ GROWTH = (1, 2, 3, 5, 10)
 FEWEST = 500
 """Samples from which the effect on quality and variety is worth a number."""
 
+DRAWN = ("sampler", "evaluations", "guidance")
+"""Of the sampling settings those that can be asked for, and are written down."""
+
 HIGH = 0.5
 """The threshold of high quality where none is given."""
 
@@ -49,6 +52,7 @@ class Selection:
     refill: int | None
     threshold: float | None
     seed: int
+    changes: Mapping[str, object]
     pick: Pick
     data_dir: Path | None
 
@@ -63,6 +67,7 @@ def select(wish: Selection, say: Say) -> dict[str, Any]:
     stream = run_subject(
         wish.run,
         pick=wish.pick,
+        changes=wish.changes,
         seed=wish.seed,
         data_dir=wish.data_dir,
         say=say,
@@ -86,7 +91,7 @@ def select(wish: Selection, say: Say) -> dict[str, Any]:
     written["sheet"] = str(imaging.save_png(sheet, wish.out / "ranked.png"))
     threshold = HIGH if wish.threshold is None else wish.threshold
     result = {
-        **_facts(wish, kept),
+        **_facts(wish, stream.model, kept),
         "threshold": threshold,
         "classes": [
             _class_row(model.classes[i], i, asked, scores, rows, threshold) for i in labels
@@ -96,7 +101,7 @@ def select(wish: Selection, say: Say) -> dict[str, Any]:
     }
     if result["effect"]:  # measured: worth a place in the report
         picture = imaging.save_png(sheet, wish.run / "evaluation" / "selection.png")
-        part = {name: result[name] for name in ("score", "threshold", "seed", "classes")}
+        part = {name: result[name] for name in ("score", "threshold", "seed", "classes", *DRAWN)}
         where = str(picture.relative_to(wish.run))
         more = {"rows": result["effect"], "picture": where, "hash": stream.facts["hash"]}
         add_part(wish.run, "selection", {**part, **more})
@@ -126,18 +131,19 @@ def _refill(
         draws=kept.draws[order],
     )
     return {
-        **_facts(wish, kept),
+        **_facts(wish, stream.model, kept),
         "threshold": wish.threshold,
         "share_passed": kept.passed / kept.drawn,
         "written": _write(wish, kept, stream.model),
     }
 
 
-def _facts(wish: Selection, kept: Kept) -> dict[str, Any]:
+def _facts(wish: Selection, model: Model, kept: Kept) -> dict[str, Any]:
     return {
         "run": str(wish.run),
         "score": wish.score,
         "seed": wish.seed,
+        **{name: getattr(model.sampling, name) for name in DRAWN},
         "drawn": kept.drawn,
         "kept": len(kept.labels),
     }

@@ -323,6 +323,8 @@ def selection(reading: Reading) -> tuple[Block, ...]:
         "From a pool of samples the best are kept. The larger the pool, the better they "
         "should be, and the more alike: diversity is the price."
     )
+    if finite(guidance := found.get("guidance")):
+        caption += f" Drawn with guidance {number(guidance)}."
     return (
         Charts(_effects(rows), "What choosing does", caption),
         listing(rows, "Selection in numbers"),
