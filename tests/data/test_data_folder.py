@@ -60,10 +60,17 @@ def test_a_folder_of_ours_has_the_classes_that_it_was_written_with(tmp_path):
     write(tmp_path / "own" / "train" / "Added" / "0.png", grey())  # by somebody
     assert load(str(tmp_path / "own")).classes == (*data.classes, "Added")
 
-    (tmp_path / "own" / "train" / "manifest.jsonl").write_text('{"other": "file"}')
-    said = []
-    assert load(str(tmp_path / "own"), say=said.append).classes[:2] == ("Added", "Bag")
-    assert any("manifest.jsonl is not a manifest of class folders" in line for line in said)
+    lines = (tmp_path / "own" / "train" / "manifest.jsonl").read_text().splitlines()
+    for text, words in [
+        ('{"other": "file"}', "manifest.jsonl is not a manifest of class folders"),
+        (lines[0].replace("Bag", "\\ud800"), "manifest.jsonl is not a manifest of class folders"),
+        ("\n".join([*lines, lines[0].replace(": 3", ": 7")]), "calls a class by two names"),
+        ("", None),
+    ]:
+        (tmp_path / "own" / "train" / "manifest.jsonl").write_text(text)
+        said = []
+        assert load(str(tmp_path / "own"), say=said.append).classes[:2] == ("Added", "Bag")
+        assert words is None or any(words in line for line in said)
 
 
 @pytest.mark.parametrize(("kind", "options"), [("jpg", {}), ("webp", {"lossless": True})])

@@ -53,6 +53,9 @@ def fuzzed(n: int, place: Path, seed: int) -> Iterator[str]:
     pictures(ground)
     samples = ("sample", ground / "run", "--n", 20, "--evaluations", 2, "--out")
     assert command(*samples, ground / "samples.npz").code == 0
+    assert command(*samples, ground / "drawn").code == 0
+    swept = ("sweep", ground / "run", "--scales", "1,2", "--n", 144, "--evaluations", 1)
+    assert command(*swept).code == 0
     for name, target in TARGETS.items():
         chance = random.Random(f"{name} {seed}")
         for _ in range(n):
@@ -119,14 +122,30 @@ def log(spot: Path, chance: random.Random) -> Words:
     return chance.choice([("report", spot / "run"), again(spot)])
 
 
-def evaluation(spot: Path, chance: random.Random) -> Words:
-    """A run's evaluation.json, read by the report and beside another evaluation."""
-    file = spot / "run" / "evaluation.json"
+def reported(name: str) -> Callable[[Path, random.Random], Words]:
+    """A run's file that was measured and that the report reads."""
+
+    def target(spot: Path, chance: random.Random) -> Words:
+        file = spot / "run" / name
+        if chance.random() < 0.5:
+            file.write_bytes(broken(file.read_bytes(), chance))
+        else:
+            file.write_text(as_json(odd(seal.opened(json.loads(file.read_text())), chance)))
+        return ("report", spot / "run")
+
+    return target
+
+
+def manifest(spot: Path, chance: random.Random) -> Words:
+    """The manifest of a folder of ours, which says what its classes are."""
+    file = spot / "drawn" / "manifest.jsonl"
     if chance.random() < 0.5:
         file.write_bytes(broken(file.read_bytes(), chance))
     else:
-        file.write_text(as_json(odd(seal.opened(json.loads(file.read_text())), chance)))
-    return ("report", spot / "run")
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        rows = [odd(row, chance) if chance.random() < 0.1 else row for row in rows]
+        file.write_text("".join(as_json(row) for row in rows))
+    return chance.choice([("data", spot / "drawn"), judging(spot, spot / "drawn")])
 
 
 def weights(spot: Path, chance: random.Random) -> Words:
@@ -268,7 +287,9 @@ TARGETS: dict[str, Callable[[Path, random.Random], Words]] = {
     "config.toml": configuration,
     "presets": preset,
     "metrics.jsonl": log,
-    "evaluation.json": evaluation,
+    "evaluation.json": reported("evaluation.json"),
+    "sweep.json": reported("sweep.json"),
+    "manifest.jsonl": manifest,
     "safetensors": weights,
     "npz": arrays,
     "parquet": tables,

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
         ("memory", 3, 4),
         ("numbers", 4, 4),
         ("places", 1, 5),
-        ("fuzzing", 8, 88),
+        ("fuzzing", 7, 91),
     ],
 )
 def test_no_fault_loses_anything(name, n, least):

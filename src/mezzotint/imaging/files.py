@@ -165,10 +165,14 @@ def manifest_classes(folder: Path) -> dict[str, str]:
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
-            found.add((int(row["label"]), str(row["file"]).split("/")[0], str(row["class"])))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            label, file, name = row["label"], row["file"], row["class"]
+            name.encode()  # half a character cannot be shown
+            found.add((int(label), file.split("/")[0], name))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is not a manifest of class folders") from error
-    return {name: label for _, name, label in sorted(found)}
+    if any(len({each[k] for each in found}) < len(found) for k in range(3)):
+        raise InputError(f"{path} calls a class by two names, or two classes by one")
+    return {own: name for _, own, name in sorted(found)}
 
 
 def _manifest(
