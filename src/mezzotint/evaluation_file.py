@@ -64,6 +64,7 @@ def _differing(earlier: Json, result: Json) -> list[str]:
         {
             **(subject if isinstance(subject := found.get("subject"), dict) else {}),
             "data": found.get("against"),
+            "extractor": found.get("extractor"),
         }
         for found in (result, earlier)
     )

@@ -101,6 +101,9 @@ class Model:
     learned: float = 1.0
     """The largest scale of guidance that costs no second evaluation."""
 
+    images_seen: int = 0
+    """By the weights."""
+
     styles: tuple[Style, ...] = ()
     """What else than a label it can be asked for."""
 

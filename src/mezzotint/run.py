@@ -257,10 +257,13 @@ class Run:
     def images(
         self, data_dir: Path | None, say: Callable[[str], None], styles: Iterable[str] = ()
     ) -> ImageSet:
-        """The data that it was trained on, with some styles; the first rank decodes them."""
+        """The data that it was trained on, with some styles; the first rank decodes them.
+
+        What lies there may have changed since: that is said.
+        """
         origin = self.config.origin
         with current().in_turn():  # the others find them
-            return load(
+            data = load(
                 origin.source,
                 size=origin.size,
                 limit=origin.limit,
@@ -268,6 +271,12 @@ class Run:
                 data_dir=data_dir,
                 say=say,
             )
+        if data.fingerprint != self.config.data.fingerprint:
+            say(
+                f"{origin.source} holds other images than {self.path} was trained on: what is "
+                "held out now may be what it learned from"
+            )
+        return data
 
     def plan(self) -> Plan:
         """What the configuration asks of the training loop."""
@@ -369,6 +378,7 @@ class Run:
             mean=facts.mean,
             deviation=facts.deviation,
             styles=facts.styles,
+            images_seen=images_seen,
             compute=compute,
             freed=[name for name, rate in plan.drop.items() if rate > 0],
             learned=plan.guidance if plan.learns_guidance(images_seen) else 1.0,

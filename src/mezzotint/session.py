@@ -138,9 +138,7 @@ class _Session:
         self.world.wait()
 
     def _begin(self) -> Iterator[Notice]:
-        last = self.run.last
-        found = last.exists() or checkpoints.previous(last).exists()
-        if self.world.same(found):
+        if self.world.same(self.run.has("last")):
             saved, notice = self._recovered()
             if notice:
                 yield Notice(notice)

@@ -117,7 +117,14 @@ class RunSubject:
 
     def changed(self, **changes: object) -> "RunSubject":
         """The same stream, drawn with other sampling settings."""
-        model = self.model.changed(**changes)
+        return self._by(self.model.changed(**changes))
+
+    def everywhere(self) -> "RunSubject":
+        """The same stream, guided at all levels, whatever interval the run has of its own."""
+        sampling = self.model.sampling.model_copy(update={"interval": None})
+        return self._by(dataclasses.replace(self.model, sampling=sampling))
+
+    def _by(self, model: Model) -> "RunSubject":
         former = _drawn_with(self.model)
         kept = {name: fact for name, fact in self.facts.items() if name not in former}
         return dataclasses.replace(self, model=model, facts={**kept, **_drawn_with(model)})
@@ -141,8 +148,8 @@ class RunSubject:
         n = len(drawing)
         wanted = [drawing.labels, *self._asked(drawing).values()]
         own = [kept.labels[:n], *kept.styles[:n].T]
-        same = [torch.equal(a.float(), b.float()) for a, b in zip(own, wanted, strict=False)]
-        return kept.images[:n] if all(same) and len(own) == len(wanted) else None
+        same = len(own) == len(wanted) and all(map(_equal, own, wanted))
+        return kept.images[:n] if same else None
 
     def _keep(self, images: Tensor, drawing: Drawing, start: int) -> None:
         folder = self._folder
@@ -151,6 +158,12 @@ class RunSubject:
             imaging.save_npz(path, images, drawing.labels, self.facts, drawing.styles, names)
         except OSError as error:
             self.say(f"{folder} keeps no samples ({error.strerror}): they are drawn again")
+
+
+def _equal(kept: Tensor, wanted: Tensor) -> bool:
+    """Whether all was asked for that is asked for now; nan, nothing, is nan again."""
+    alike = kept.shape == wanted.shape
+    return alike and torch.allclose(kept.float(), wanted.float(), 0, 0, equal_nan=True)
 
 
 def run_subject(
@@ -189,7 +202,7 @@ def run_subject(
         "path": str(path),
         "weights": pick.weights,
         "checkpoint": pick.checkpoint,
-        "images_seen": run.images_seen(pick.checkpoint),
+        "images_seen": model.images_seen,
         # A run trained anew at the same place is another one.
         "hash": weights_digest(model.denoiser.network.state_dict()),
         **_drawn_with(model),
@@ -261,8 +274,8 @@ def npz_subject(path: Path, data: ImageSet) -> Subject:
             f"{path} has labels {int(found.min())} to {int(found.max())}, and the classes of "
             f"{data.name} are 0 to {len(data.classes) - 1}"
         )
-    facts = {"kind": "npz", "path": str(path), "n": len(images)}
     pixels = torch.from_numpy(np.ascontiguousarray(images))
+    facts = _facts("npz", path, pixels, found)
     return checked(Subject(pixels, found, facts, _asked_styles(arrays, len(images), path)), data)
 
 
@@ -312,8 +325,19 @@ def folder_subject(path: Path, data: ImageSet, say: Say) -> Subject:
         images = images.expand(-1, 3, -1, -1).contiguous()
     elif bool((images == images[:, :1]).all()):
         images = images[:, :1].contiguous()
-    facts = {"kind": "folder", "path": str(path), "n": len(images)}
+    facts = _facts("folder", path, images, labels)
     return checked(Subject(images, labels, facts), data)
+
+
+def _facts(kind: str, path: Path, images: Tensor, labels: Tensor | None) -> dict[str, Any]:
+    """Where images uint8 (N, C, H, W) come from, and a digest of them: a file may be replaced."""
+    tensors = {"images": images} if labels is None else {"images": images, "labels": labels}
+    return {
+        "kind": kind,
+        "path": str(path),
+        "hash": weights_digest(tensors),
+        "n": len(images),
+    }
 
 
 def checked(subject: Subject, data: ImageSet) -> Subject:
@@ -338,7 +362,7 @@ def limited(subject: Subject, n: int, seed: int) -> Subject:
     return Subject(
         subject.images[rows],
         labels,
-        {**subject.facts, "n": n},
+        {**subject.facts, "n": n, "seed": seed},
         {name: values[rows] for name, values in subject.styles.items()},
     )
 

@@ -216,7 +216,7 @@ def sweep(ask: Ask, say: Say) -> Json:
         seed=ask.seed,
         data_dir=ask.data_dir,
         say=say,
-    )
+    ).everywhere()
     wanted = settings(ask, guidable="label" in stream.model.freed, weak=weak)
     streams = [stream.changed(**setting.changes()) for setting in wanted]  # refused now, or never
     world = current()
@@ -243,7 +243,8 @@ def sweep(ask: Ask, say: Say) -> Json:
     left_out = {"guidance", "autoguidance", "weak"}
     facts = {name: fact for name, fact in stream.facts.items() if name not in left_out}
     if weak:
-        facts["early_images_seen"] = run.images_seen("early")
+        assert stream.model.weak is not None
+        facts["early_images_seen"] = stream.model.weak.images_seen
     result: Json = {
         "subject": {**facts, "n": ask.n},
         "protocol": {

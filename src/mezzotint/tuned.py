@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mezzotint.config import to_table
 from mezzotint.errors import InputError
 from mezzotint.gauge import Gauge
 from mezzotint.imaging import replacing
@@ -70,6 +71,7 @@ def tuned(
     trained = numbers(network, plan.rank)
     new = dataclasses.replace(base, path=out)
     saved, _ = checkpoints.recover(base.last)
+    early = checkpoints.recover(base.early)[0] if base.has("early") else None
     rows: list[dict[str, Any]] = []
 
     def reward(seen: int, batch: int) -> Tensor:
@@ -92,9 +94,17 @@ def tuned(
         new.write_config()
         new.last.parent.mkdir(parents=True, exist_ok=True)
         checkpoints.write(new.last, both, said)
+        if early is not None:  # guides as it did
+            checkpoints.write(new.early, early.tensors, {**early.facts, "config": said["config"]})
 
     facts = {**goal.facts, "from": str(base.path), "judged_n": len(gauge.drawing)}
-    facts |= {**asdict(plan), "trained": trained, "last": goal.last, "seed": goal.seed}
+    facts |= {
+        "sampling": to_table(model.sampling),
+        **asdict(plan),
+        "trained": trained,
+        "last": goal.last,
+        "seed": goal.seed,
+    }
     draws = generator("low rank", goal.seed)
     with low_rank(network, plan.rank, draws) if plan.rank is not None else nullcontext():
         for record in tune(network, reward, judge, plan):

@@ -13,6 +13,7 @@ from mezzotint.data import cache as cache_module
 from mezzotint.data import load
 from mezzotint.data.measures import measured
 from mezzotint.data.styles import number_style
+from mezzotint.data.styling import is_measure
 from mezzotint.errors import InputError
 
 
@@ -171,6 +172,19 @@ def test_a_column_of_too_many_texts_is_refused(folder, monkeypatch):
     lines = [f"{file},text {i}" for i, file in enumerate(FILES)]
     with pytest.raises(InputError, match="20 different values"):
         load(table(folder, "file,age", *lines), styles=("age",))
+
+
+@pytest.mark.parametrize("cell", ["{}.5", "{}", "narrow"])  # a number, a choice, its own level
+def test_a_column_called_like_a_measure_is_none(folder, cell):
+    texts = [cell.format(i % 5) for i in range(19)] + ["wide" if cell == "narrow" else "3"]
+    lines = [f"{file},{text}" for file, text in zip(FILES, texts, strict=True)]
+    (own,) = load(table(folder, "file,width", *lines), styles=("width",)).styles
+    assert own.name == "width"
+    assert not is_measure(own)
+
+
+def test_a_measure_is_one():
+    assert all(map(is_measure, load("digits", styles=("width", "tone")).styles))
 
 
 def test_a_parquet_column_is_a_style(folder, tmp_path):

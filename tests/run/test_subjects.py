@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import trained
+from tiny_runs import TINY, trained
 
 import mezzotint
 from mezzotint import imaging, subjects
+from mezzotint.data import Style
 from mezzotint.errors import InputError
 from mezzotint.model import Drawing, Model
 from mezzotint.randomness import generator
@@ -114,6 +115,34 @@ def test_blocks_on_disk_are_not_drawn_again(run, drawn, small_blocks):
     blocks(run)[1].unlink()
     stream(run).samples(60)
     assert drawn[5:] == [16]
+
+
+def test_a_style_that_an_image_does_not_have_is_found_again(run, drawn):
+    table = torch.tensor([[float("nan")], [2.5]])
+    labels = torch.tensor([1, 2])
+    subject = stream(run)
+    asks = dataclasses.replace(subject.model, styles=(Style("slant", ("left",)),))
+    subject = dataclasses.replace(subject, model=asks)
+    images = torch.zeros(2, *asks.shape, dtype=torch.uint8)
+    asked = Drawing.of(labels, 0, table)
+    subject._keep(images, asked, 0)
+    assert torch.equal(subject._found(asked, 0), images)
+    assert subject._found(Drawing.of(labels, 0, table.nan_to_num(1.0)), 0) is None
+    assert subject._found(Drawing.of(labels, 0, table + 1), 0) is None
+
+
+def test_images_that_changed_since_the_training_are_told(digits, tmp_path):
+    images, labels = digits.images[:300], digits.labels[:300]
+    imaging.save_folder(images, labels, digits.classes, tmp_path / "own")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        run = mezzotint.train("own", out="run", budget="16images", preset="digits", settings=TINY)
+        said = []
+        stream(run.path, say=said.append)
+        assert not any("other images" in line for line in said)
+        imaging.save_png(images[0], tmp_path / "own" / "0" / "more.png")
+        stream(run.path, say=said.append)
+        assert any("own holds other images than run was trained on" in line for line in said)
 
 
 def test_an_interrupted_drawing_goes_on(run, drawn, small_blocks, monkeypatch):
@@ -246,7 +275,12 @@ def test_our_own_npz_is_read_as_it_was_written(tmp_path, digits, pictures):
     found = npz_subject(path, digits)
     assert torch.equal(found.images, images)
     assert torch.equal(found.labels, labels)
-    assert found.facts == {"kind": "npz", "path": str(path), "n": 12}
+    assert found.facts.items() >= {"kind": "npz", "path": str(path), "n": 12}.items()
+    imaging.save_npz(path, images.flip(-1), labels, {})  # another file of the same name
+    assert npz_subject(path, digits).facts != found.facts
+    path.unlink()
+    imaging.save_npz(path, images, labels, {})
+    assert npz_subject(path, digits).facts == found.facts
 
 
 def npz(folder, **arrays):
@@ -370,7 +404,9 @@ def test_a_folder_that_was_written_comes_back_with_its_labels(tmp_path, digits, 
         for image, k in zip(found.images.numpy(), found.labels, strict=True)
     } == pairs
     assert len(found.images) == 12
-    assert found.facts == {"kind": "folder", "path": str(folder), "n": 12}
+    assert found.facts.items() >= {"kind": "folder", "path": str(folder), "n": 12}.items()
+    imaging.save_png(pictures[0][0].flip(-1), folder / "0" / "00000.png")
+    assert folder_subject(folder, digits, silent).facts != found.facts
 
 
 def test_class_folders_may_have_names_made_safe(tmp_path, digits, pictures):
@@ -464,7 +500,7 @@ def test_fewer_are_a_random_part_with_their_own_labels(digits):
     order = torch.randperm(270, generator=generator("judged", 1))[:50].sort().values
     assert torch.equal(some.images, images[order])
     assert torch.equal(some.labels, labels[order])
-    assert some.facts == {"path": "x", "n": 50}
+    assert some.facts == {"path": "x", "n": 50, "seed": 1}
     assert not torch.equal(limited(whole, 50, seed=2).images, some.images)
     assert limited(whole, 270, seed=1) is whole
     bare = dataclasses.replace(whole, labels=None)

@@ -1,5 +1,6 @@
 """A sweep: its errors against closed forms, its numbers against those of the samples on disk."""
 
+import dataclasses
 import json
 import shutil
 
@@ -190,6 +191,20 @@ def test_a_sweep_recommends_the_least_distance_of_what_the_model_draws(run, digi
     monkeypatch.setattr(Model, "draw", lambda *a: pytest.fail("drawn again"))
     again = sweep(ask(run, interval=(2.0, 100.0)), lambda line: None)
     assert again["points"] == result["points"]
+
+
+def test_a_curve_without_an_interval_is_guided_everywhere_whatever_the_run_does(run):
+    narrow = Run.at(shutil.copytree(run.path, run.path.with_name("narrow")))
+    config = narrow.config.model_copy(
+        update={"sampling": narrow.config.sampling.model_copy(update={"interval": (2.0, 100.0)})}
+    )
+    narrow = dataclasses.replace(narrow, config=config)
+    narrow.write_config()
+    ours, theirs = (
+        {(p["family"], p["scale"]): p["values"] for p in sweep(ask(r), print)["points"]}
+        for r in (narrow, run)
+    )
+    assert ours == theirs
 
 
 def test_a_sweep_that_was_interrupted_goes_on(run, monkeypatch):

@@ -10,7 +10,7 @@ from tiny_runs import trained
 import mezzotint
 from mezzotint.gauge import Gauge
 from mezzotint.model import Drawing
-from mezzotint.run import Run
+from mezzotint.run import Pick, Run
 from mezzotint.training import checkpoint
 from mezzotint.training.tune import Climbed, Judged, Tuning
 from mezzotint.tuned import Goal, tuned
@@ -100,6 +100,16 @@ def test_a_tuned_run_is_a_run_like_any_other(run, digits, tmp_path):
     assert [row["kind"] for row in told["rows"]] == [k.__name__.lower() for k in kinds]
     assert (out / "tuning.png").read_bytes().startswith(b"\x89PNG")
     assert new.images_seen() == run.images_seen()
+
+
+def test_a_tuned_run_still_has_what_autoguidance_needs(tmp_path):
+    base = trained(tmp_path / "base", "training.snapshot=0.5", "sampling.autoguidance=1.5")
+    plan, out = Tuning(images=8, batch=8, judge_every=8), tmp_path / "new"
+    list(tuned(base, base.model()[0], Steady(), Goal(brightness, 1, 0, {}), plan, out))
+    (weak, _), (other, _) = (run.model(Pick(checkpoint="early")) for run in (base, Run.at(out)))
+    assert torch.equal(weak.sample(n=4), other.sample(n=4))
+    assert Run.at(out).model()[0].sample(n=2).shape == (2, 1, 8, 8)
+    assert json.loads((out / "tuning.json").read_text())["sampling"]["autoguidance"] == 1.5
 
 
 class Steady:

@@ -181,7 +181,7 @@ def inspection(
     name: str, settings: tuple[str, ...], out: Path | None, data_dir: Path | None, say: Say
 ) -> dict[str, Any]:
     """Layers and schedule of a preset or a run; writes pictures into `out`."""
-    config, shape, classes, styles, source = _subject(name, settings, say)
+    config, shape, classes, styles = _subject(name, settings, say)
     channels, height, width = shape
     network = build_denoiser(config, channels, classes, styles).network
     layers = summarise(network, (channels, height, width))  # type: ignore[arg-type]
@@ -201,7 +201,10 @@ def inspection(
         "about": "" if Run.is_at(name) else preset_summary(name),
     }
     if out is not None:
-        images = load(source, data_dir=data_dir, say=say)
+        if Run.is_at(name):
+            images = Run.at(name, say).images(data_dir, say)
+        else:
+            images = load(usual_source(name), data_dir=data_dir, say=say)
         u = torch.linspace(0, 1, CURVE_POINTS, dtype=torch.float64)
         curve = schedule.sigma(u)
         pictures = [
@@ -216,18 +219,17 @@ def inspection(
 
 def _subject(
     name: str, settings: tuple[str, ...], say: Say
-) -> tuple[Config, tuple[int, int, int], int, tuple[Style, ...], str]:
-    """Configuration, (C, H, W), classes, styles and source of a run or a preset."""
+) -> tuple[Config, tuple[int, int, int], int, tuple[Style, ...]]:
+    """Configuration, (C, H, W), classes and styles of a run or a preset."""
     if Run.is_at(name):
         if settings:
             raise InputError("--set changes a preset; a run is what it is")
         found = Run.at(name, say).config
         facts = found.data
         shape = facts.channels, facts.height, facts.width
-        return found, shape, len(facts.classes), facts.styles, found.origin.source
+        return found, shape, len(facts.classes), facts.styles
     config = parse_config(override(load_preset(name), settings), Config)
-    source = usual_source(name)
-    return config, SOURCES[source].shape, 10, (), source
+    return config, SOURCES[usual_source(name)].shape, 10, ()
 
 
 def inspection_text(result: Mapping[str, Any]) -> str:

@@ -181,5 +181,7 @@ def refilled(
 
 def _ask(missing: int, passed: int, tried: int) -> int:
     """Draws for the next round: as many as should do, by the share that passed so far."""
+    if not tried:
+        return missing
     share = (passed + 1) / (tried + 2)
     return min(4 * missing + 16, int(missing / share) + 1)

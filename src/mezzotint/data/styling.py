@@ -19,7 +19,7 @@ from mezzotint.data.measures import MEASURES, Measure, shows_figures
 from mezzotint.data.styles import Style, choice_style, number_style
 from mezzotint.errors import InputError, suggest
 
-__all__ = ["Styled", "styled"]
+__all__ = ["Styled", "is_measure", "styled"]
 
 SEEN = 2000  # train images that decide whether a set shows figures
 FEW = 12  # different whole numbers that are a choice and no amount
@@ -93,6 +93,12 @@ def styled(
     if not found:
         return Styled()
     return Styled(tuple(found), torch.stack(values, 1))
+
+
+def is_measure(style: Style) -> bool:
+    """Whether it can be measured on any image: it is no column that is called like a measure."""
+    own = MEASURES.get(style.name)
+    return own is not None and not style.choice and style.levels == own.levels
 
 
 def _refusal(measure: Measure, channels: int, figures: bool) -> str | None:

@@ -32,6 +32,10 @@ def judge(question: Question, say: Callable[[str], None]) -> Json:
             "n": case.reference.facts["n_reference"],
             "classes": list(case.data.classes),
         },
+        "extractor": {
+            "name": case.reference.extractor.name,
+            "hash": case.reference.extractor.digest,
+        },
         "metrics": metrics,
     }
     out = case.pictures.out
@@ -68,4 +72,6 @@ def judge(question: Question, say: Callable[[str], None]) -> Json:
         "hardware": hardware(),
         "command": question.command,
     }
-    return result if out is None else keep(out, result)
+    if out is None:
+        return result
+    return {**keep(out, result), "written": str(out / "evaluation.json")}

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from mezzotint import films, imaging
 from mezzotint.data import Style
-from mezzotint.data.measures import MEASURES, measured
+from mezzotint.data.measures import measured
+from mezzotint.data.styling import is_measure
 from mezzotint.evaluation import accuracy, difficulty, measures
 from mezzotint.evaluation.adherence import adherence
 from mezzotint.evaluation.captions import phrase
@@ -298,7 +299,7 @@ def judge_styles(case: Case) -> Json:
     """
     found: Json = {}
     for index, style in enumerate(case.data.styles):
-        if style.name not in MEASURES or style.name not in case.subject.styles:
+        if not is_measure(style) or style.name not in case.subject.styles:
             case.say(f"{style.name} is no measure: whether samples have it is not known")
             continue
         if bool(case.subject.styles[style.name].isnan().all()):  # nobody asked for it

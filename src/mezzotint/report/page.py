@@ -69,7 +69,7 @@ COMMANDS = {
     "CLIP": "mezzotint evaluate {run} --metrics clip",
     "Memorisation": "mezzotint evaluate {run} --metrics memorisation",
     "Guidance": "mezzotint sweep {run}",
-    "Selection": "mezzotint select {run} --out FOLDER",
+    "Selection": "mezzotint select {run} --pools 4 --out FOLDER",
 }
 EVALUATE = "mezzotint evaluate {run}"
 """What makes the sections that have no command of their own."""

@@ -88,10 +88,14 @@ class Reading:
 
     @property
     def images_seen(self) -> int | None:
-        """Of training, where it is known."""
+        """Of training when it was judged; all that are known of where it was not."""
         given = at(self.evaluation, "subject", "images_seen")
-        last = max((*self.training.images_seen, *self.validation.images_seen), default=None)
-        return int(given) if finite(given) else last
+        return int(given) if finite(given) else self.trained
+
+    @property
+    def trained(self) -> int | None:
+        """Images seen by the end of the log."""
+        return max((*self.training.images_seen, *self.validation.images_seen), default=None)
 
     @property
     def subtitle(self) -> str:

@@ -29,6 +29,8 @@ def summary(reading: Reading) -> tuple[Block, ...]:
 def _cards(reading: Reading) -> Iterable[tuple[str, str, str]]:
     if reading.images_seen is not None:
         note = "" if reading.seconds is None else f"in {duration(reading.seconds)}"
+        if reading.trained is not None and reading.trained != reading.images_seen:
+            note = f"when it was judged; trained on to {reading.trained:,}"
         yield "Images seen", f"{reading.images_seen:,}", note
     found = reading.metrics
     keys = (next((key for key in found if key.startswith(start)), None) for start in CARDS)
