@@ -16,6 +16,7 @@ import pytest
 import typer.main
 
 from mezzotint.cli.main import app
+from mezzotint.config import Config, load_preset, parse_config, preset_names, with_deviation
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -110,6 +111,19 @@ def test_all_python_in_the_documents_runs(name, empty):
     execute(name, PYTHON[name])
 
 
+def test_the_table_of_presets_is_what_they_say():
+    lines = (ROOT / "docs" / "presets.md").read_text().splitlines()
+    rows = [[c.strip(" `") for c in line.strip("|").split("|")] for line in lines if "`" in line]
+    told = {row[0]: row[2:] for row in rows if len(row) == 5}
+    found = {}
+    for name in preset_names():
+        table = load_preset(name)
+        own = parse_config(with_deviation(table, 0.5), Config)
+        how = f"{own.sampling.sampler}, {own.sampling.evaluations}"
+        found[name] = [own.training.budget, how, f"{own.sampling.guidance:g}"]
+    assert told == found
+
+
 def check_make(words):
     """Every target of a make command is in the Makefile."""
     makefile = (ROOT / "Makefile").read_text()
@@ -198,7 +212,7 @@ def test_commands_are_found_over_several_lines():
     "line",
     ["mezzotint tran digits", "mezzotint train digits", "mezzotint data digits --sheet a.png",
      "mezzotint data digits --limit many", "mezzotint --verson", "make everything", "make",
-     "mezzotint edit", "mezzotint edit compos runs/x 12 --out a.png",
+     "mezzotint edit compos runs/x 12 --out a.png",
      "mezzotint edit compose runs/x 12 --outs a.png",
      "mezzotint edit compose runs/x 12 --out a.png --n many"],
 )  # fmt: skip

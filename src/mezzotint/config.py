@@ -200,7 +200,8 @@ class Training(Strict):
         if self.guidance > 1 and self.drop == 0:
             raise ValueError(
                 f"guidance {self.guidance:g} is learned from what the network does without a "
-                "label, which drop = 0 never shows it: set training.drop to 0.1"
+                "label, which drop = 0 never shows it: set training.drop to 0.1, or "
+                "training.guidance and sampling.guidance to 1"
             )
         return self
 

@@ -31,11 +31,13 @@ def suggest(given: str, known: Iterable[str]) -> str:
 
     >>> suggest("heum", ["heun", "ancestral"])
     "did you mean 'heun'? (known: ancestral, heun)"
+    >>> suggest("x", ["heun", "ancestral"])
+    'choose one of ancestral, heun'
     """
     names = sorted(known)
     close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}(known: {', '.join(names)})"
+    known = ", ".join(names)
+    return f"did you mean '{close[0]}'? (known: {known})" if close else f"choose one of {known}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -179,6 +179,12 @@ class Model:
             values[index] = self.styles[index].asked(str(value))
         return values.expand(n, -1).clone()
 
+    def doubts(self, asked: Mapping[str, str | float]) -> list[str]:
+        """What to say of styles that are asked for beyond what the train images have."""
+        values = self.style_values(asked)[0].tolist()
+        found = (style.doubt(value) for style, value in zip(self.styles, values, strict=True))
+        return [doubt for doubt in found if doubt is not None]
+
     def styles_of(self, drawing: Drawing) -> Tensor:
         """The styles that a drawing asks for, float64 (N, K); nan for what is free."""
         table = drawing.styles
@@ -305,7 +311,7 @@ class Model:
         if scale != 1 and "label" not in self.freed:
             raise InputError(
                 f"guidance {scale:g} needs a model that was trained without labels "
-                "now and then; this one had training.drop = 0: leave --guidance at 1"
+                "now and then; this one had training.drop = 0: give --guidance 1"
             )
         for name, own in settings.style_guidance.items():
             self.style_index(name)

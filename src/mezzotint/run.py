@@ -351,7 +351,7 @@ class Run:
                 f"{self.path} has no early snapshot (training.snapshot = "
                 f"{self.config.training.snapshot:g}): a run trained with --set "
                 "training.snapshot=0.1 keeps one at a tenth of its budget; without it leave "
-                "--autoguidance at 1"
+                "--autoguidance and --checkpoint early out"
             )
         raise InputError(f"{self.path} has no checkpoint yet: train it first")
 

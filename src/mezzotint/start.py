@@ -120,6 +120,8 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
             "bring more images"
         )
     config = parse_config(with_deviation(table, data.deviation), Config)
+    if found is None:
+        _refuse_undrawable(config)
     facts = DataFacts.of(data)
     network = facts.denoiser(config).network  # refuses what cannot work
     if found is None and request.begin_from is not None:
@@ -249,6 +251,16 @@ def _refuse_other(found: Run, config: Config, origin: Origin, facts: DataFacts) 
             f"{found.path} is a run of another configuration: {key} was "
             f"{theirs.get(key, 'not set')}, is now {ours.get(key, 'not set')}; use the "
             "command it was made with, or another --out"
+        )
+
+
+def _refuse_undrawable(config: Config) -> None:
+    """InputError where the run could not be drawn from with its own sampling settings."""
+    if config.training.drop == 0 and config.sampling.guidance != 1:
+        raise InputError(
+            f"sampling.guidance = {config.sampling.guidance:g} compares with what is drawn "
+            "without a label, which training.drop = 0 never teaches: set sampling.guidance to 1, "
+            "or training.drop to 0.1"
         )
 
 

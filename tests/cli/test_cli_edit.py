@@ -173,7 +173,7 @@ def test_a_file_of_strings_is_drawn_line_by_line_and_read(cli, digits_run, tmp_p
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["12x", "--out", "a.png"], ["'x' is no class", "known: 0, 1"]),
+        (["12x", "--out", "a.png"], ["'x' is no class", "choose one of 0, 1"]),
         (["", "--out", "a.png"], ["asks for no class", '"012"']),
         (["1" * 257, "--out", "a.png"], ["257 places", "256"]),
         (["--out", "a.png"], ["TEXT", "--random 5", "--strings FILE"]),

@@ -407,3 +407,9 @@ def test_help_is_instant_and_has_examples(verb):
         assert f"mezzotint {verb} " in answer.stdout
         assert "--json" in answer.stdout
         assert "Example" in answer.stdout
+
+
+def test_a_group_of_verbs_shows_its_help(cli):
+    answer = cli("edit")
+    assert (answer.code, answer.err) == (0, "")
+    assert "compose" in answer.out

@@ -22,6 +22,14 @@ def quick_clip(monkeypatch):
     )
 
 
+def test_a_prompt_without_a_known_word_is_refused_before_a_clip_is_trained(
+    cli, refused, digits_run, monkeypatch
+):
+    monkeypatch.setattr(scorers, "fit", lambda *a, **k: pytest.fail("trained"))
+    line = ["sample", "run", "--prompt", "xylophone", "--label", "3", "--out", "a.png"]
+    assert "no word that the small CLIP" in refused(line)
+
+
 def drawn(cli, tmp_path, name, *options):
     """What a command answered, and the images that it wrote."""
     answer = cli(["sample", "run", *options, *FEW, f"{name}.npz"])

@@ -77,6 +77,17 @@ def test_what_is_not_asked_for_is_free_and_what_is_asked_for_is_heard(model):
     assert torch.equal(plain, model.draw(Drawing.of(model.labels(3, 2))))
 
 
+def test_what_lies_beyond_the_data_is_told(cli, styled_run, model, tmp_path):
+    low, high = model.styles[1].range
+    words = ["sample", str(styled_run), "--n", "1", "--evaluations", "1", "--out"]
+    for i, (value, told) in enumerate([(high + 1, True), (low - 1, True), (high, False)]):
+        name = model.styles[1].name
+        answer = cli([*words, f"{i}.png", "--style", f"{name}={value}"])
+        assert answer.code == 0, answer.err
+        assert (f"{name} {value:.3g}" in answer.err) == told
+        assert (f"beyond the data's {low:.3g} to {high:.3g}" in answer.err) == told
+
+
 def test_guidance_by_a_style_is_nested_behind_the_label(model):
     """Scale 0 of a style is the label alone, 1 both; 2 is as far beyond as 1 is from 0."""
     drawing = Drawing.of(torch.tensor([4]), 0, model.style_values({"slant": "left"}))

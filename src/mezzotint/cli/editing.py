@@ -56,6 +56,8 @@ def composed(wish: Composition, say: Say) -> dict[str, Any]:
     )
     model = loaded.changed(**wish.changes)
     texts = _texts(wish, model)
+    for doubt in model.doubts(wish.styles):
+        say(doubt)
     if wish.out.suffix and len(texts) > 1:
         raise InputError(
             f"--out {wish.out} holds one image, and {len(texts)} are asked for: give a folder"

@@ -181,7 +181,10 @@ def train(
     preset: Preset = None,
     budget: Annotated[
         str | None,
-        typer.Option(help="The run's total: 40s, 10m, 1h, 30epochs, 20000images, 5Mimages."),
+        typer.Option(
+            help="The run's total: 40s, 10m, 1h, 30epochs, 20000images, 5Mimages. Default: the "
+            "preset's."
+        ),
     ] = None,
     limit: Limit = None,
     size: Size = None,
@@ -349,7 +352,9 @@ def evaluate(
         int | None,
         typer.Option(min=2, help="Samples to judge; default: as many as real ones, up to 10000."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Real images to hold them against.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="Real images to hold them against: test, validation or train.")
+    ] = "test",
     extractor: Annotated[
         str,
         typer.Option(help="classifier (the data set's own), inception, dinov2, clip; NAME:WHERE."),
@@ -482,7 +487,9 @@ def select(
     ] = None,
     pool: Annotated[int, typer.Option(min=1, help="Images drawn for each pool.")] = 15,
     top: Annotated[int, typer.Option(min=1, help="Images kept of each pool.")] = 3,
-    pools: Annotated[int, typer.Option(min=1, help="Pools of each class.")] = 1,
+    pools: Annotated[
+        int, typer.Option(min=1, help="Pools of each class; the more, the surer the numbers.")
+    ] = 1,
     score: Annotated[
         str,
         typer.Option(help="clip (the data set's own), clip:ID (a hub id or folder), classifier."),
@@ -492,7 +499,12 @@ def select(
         typer.Option(min=1, help="Instead: draw until so many of each class pass --threshold."),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Least score, 0 to 1; for --refill and the share.")
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Least score: what --refill keeps; else what counts as high quality (0.5).",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 0,
     evaluations: Evaluations = None,
@@ -518,11 +530,15 @@ def select(
 
 
 edit = typer.Typer(
-    help="Make pictures that are larger than what the model draws.",
-    rich_markup_mode=None,
-    no_args_is_help=True,
+    help="Make pictures that are larger than what the model draws.", rich_markup_mode=None
 )
 app.add_typer(edit, name="edit")
+
+
+@edit.callback(invoke_without_command=True)
+def _edit(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @edit.command(
@@ -568,7 +584,7 @@ def compose(
     sampler: SamplerName = None,
     guidance: Guidance = None,
     weights: Weights = "ema",
-    checkpoint: Annotated[str, typer.Option(help="last or best.")] = "last",
+    checkpoint: Annotated[str, typer.Option(help="last, best or early.")] = "last",
     overwrite: Overwrite = False,
     device: Device = "auto",
     data_dir: DataDir = None,

@@ -88,10 +88,11 @@ class Prompt:
 def prompted(run: Path, model: Model, words: Prompt, data_dir: Path | None, say: Say) -> Model:
     """The same model, guided by a CLIP that reads the prompt."""
     data = Run.at(run, say).images(data_dir, say)
-    with current().in_turn():  # the first trains the CLIP
-        clip = clip_for(data, words.score, say)
+    # Before a CLIP is trained, which takes minutes.
     if words.score == "clip" and (strange := check(words.prompt, data)):
         say(strange)
+    with current().in_turn():  # the first trains the CLIP
+        clip = clip_for(data, words.score, say)
     steer = steering(
         wish(clip, words.prompt, model.classes),
         words.prompt_scale,

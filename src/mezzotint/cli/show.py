@@ -194,6 +194,8 @@ def inspection(
         "parameters": sum(p.numel() for p in network.parameters()),
         "flops": sum(layer.flops for layer in layers),
         "objective": to_table(config.objective),
+        "training": to_table(config.training),
+        "sampling": to_table(config.sampling),
         "sigma_min": float(ends[0]),
         "sigma_max": float(ends[1]),
         "terminal_snr": terminal_snr(schedule),
@@ -223,13 +225,20 @@ def _subject(
     """Configuration, (C, H, W), classes and styles of a run or a preset."""
     if Run.is_at(name):
         if settings:
-            raise InputError("--set changes a preset; a run is what it is")
+            raise InputError("--set changes a preset; a run is what it is: leave it out")
         found = Run.at(name, say).config
         facts = found.data
         shape = facts.channels, facts.height, facts.width
         return found, shape, len(facts.classes), facts.styles
     config = parse_config(override(load_preset(name), settings), Config)
     return config, SOURCES[usual_source(name)].shape, 10, ()
+
+
+def _plain(value: object) -> str:
+    """A setting, in a line of many."""
+    if isinstance(value, dict):
+        return f"({', '.join(f'{key} {_plain(own)}' for key, own in value.items())})"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def inspection_text(result: Mapping[str, Any]) -> str:
@@ -250,6 +259,10 @@ def inspection_text(result: Mapping[str, Any]) -> str:
         f"{result['parameters']:,} parameters, {result['flops'] / 1e9:.3f} GFLOP forward",
         f"sigma from {result['sigma_min']:.4g} to {result['sigma_max']:.4g}, "
         f"terminal SNR {result['terminal_snr']:.3g}",
+        *(
+            f"{part}: {', '.join(f'{key} {_plain(value)}' for key, value in result[part].items())}"
+            for part in ("training", "sampling")
+        ),
         *(f"warning: {text}" for text in result["warnings"]),
         *(f"picture: {path}" for path in result.get("pictures", [])),
     ]

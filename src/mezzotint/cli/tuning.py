@@ -60,9 +60,9 @@ def tune(asked: Tune, say: Say) -> dict[str, Any]:
     # Before a CLIP is trained, which takes minutes.
     trained = numbers(stream.model.denoiser.network, asked.plan.rank)
     check_last(stream.model, asked.last)
-    clip = clip_for(stream.data, words.score, say)
     if words.score == "clip" and (strange := check(words.prompt, stream.data)):
         say(strange)
+    clip = clip_for(stream.data, words.score, say)
     gauge = Gauge.of(stream.data, asked.judged, say)
     facts = {"prompt": words.prompt, "clip": clip.name, "weights": asked.pick.weights}
     wished = wish(clip, words.prompt, stream.model.classes)

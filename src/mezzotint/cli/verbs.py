@@ -180,6 +180,8 @@ def sample(wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
     if wish.prompt is not None:
         wish = dataclasses.replace(wish, label=wish.prompt.label(model, wish.label))
     drawing = wish.drawing(model)
+    for doubt in model.doubts(wish.styles):
+        say(doubt)
     settings = model.sampling
     meta = {
         "run": str(wish.run),

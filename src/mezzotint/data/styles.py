@@ -78,6 +78,16 @@ class Style:
         cuts = torch.tensor(self.cuts, dtype=values.dtype, device=values.device)
         return torch.bucketize(values.contiguous(), cuts, right=True).where(~values.isnan(), -1)
 
+    def doubt(self, value: float) -> str | None:
+        """What to say of a number that hardly any train image has; None of any other."""
+        low, high = self.range
+        if self.choice or math.isnan(value) or low <= value <= high:
+            return None
+        return (
+            f"{self.name} {value:.3g}{self.unit} is beyond the data's {low:.3g} to {high:.3g}"
+            f"{self.unit}: the model has hardly seen it, and need not follow"
+        )
+
     def asked(self, text: str) -> float:
         """The value that a person means: a level by name, its median, or a number with its unit.
 

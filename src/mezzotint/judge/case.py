@@ -11,7 +11,7 @@ from torch import Tensor
 from mezzotint import imaging
 from mezzotint.data import ImageSet, load
 from mezzotint.data.measures import MEASURES
-from mezzotint.errors import InputError
+from mezzotint.errors import InputError, suggest
 from mezzotint.evaluation import cas
 from mezzotint.evaluation.classifier import Classifier
 from mezzotint.evaluation.clip import Clip
@@ -122,7 +122,10 @@ def gather(question: Question, clock: Clock, say: Say) -> Case:
             f"{path} is not a run: say what its images are held --against, as in --against mnist"
         )
     if len(data.splits.get(question.split, ())) == 0:
-        raise InputError(f"{data.name} has no {question.split} images to judge with")
+        raise InputError(
+            f"{data.name} has no {question.split} images to judge with: "
+            f"{suggest(question.split, [k for k, rows in data.splits.items() if len(rows)])}"
+        )
     needed = question.extractor == "classifier" or len(data.classes) > 1
     world = current()
     with world.in_turn():  # what the first makes and keeps, the others find
