@@ -32,7 +32,7 @@ from mezzotint.evaluation.classifier import Recipe
 from mezzotint.evaluation.clip import quality_scores
 from mezzotint.evaluation.features import classifier_for
 from mezzotint.evaluation.measures import Reference
-from mezzotint.evaluation.prompts import GRADIENTS, steering, wish
+from mezzotint.evaluation.prompts import GRADIENTS, LOOKS, steering, wish
 from mezzotint.evaluation.scorers import clip_for
 from mezzotint.imaging import labelled_grid, save_png, to_float
 from mezzotint.model import Drawing, Model
@@ -111,7 +111,7 @@ def main() -> None:
 
     def steered(gradient: str, scale: float) -> Callable:
         interval = tuple(asked.interval) if asked.interval else None
-        return steering(wished, scale, model.deviation, gradient=gradient, interval=interval)
+        return steering(wished, scale, still_open, gradient=gradient, interval=interval)
 
     real, labels = data.split("test")
     train = tuple(part[: asked.n] for part in data.split("train"))
@@ -120,6 +120,8 @@ def main() -> None:
         doubled = 2 if scale > model.learned and scale != 1 else 1
         drawn(f"guidance {scale:g}", model.changed(guidance=scale), doubled)
     doubled = 2 if model.sampling.guidance > model.learned else 1
+    looks = data.splits["validation"][:LOOKS]
+    still_open = model.still_open(data.images[looks], data.labels[looks])
     for gradient in asked.gradients:
         weight = 3 if gradient == "network" else 1
         for scale in asked.scales:

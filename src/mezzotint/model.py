@@ -28,11 +28,12 @@ from mezzotint.diffusion import (
     clip,
     guide,
     ladder,
+    open_variance,
     told,
     within,
 )
 from mezzotint.errors import InputError, is_out_of_memory, suggest
-from mezzotint.imaging import to_uint8
+from mezzotint.imaging import to_float, to_uint8
 from mezzotint.machine import Compute
 from mezzotint.networks import UNet
 from mezzotint.randomness import generator
@@ -206,6 +207,21 @@ class Model:
         except ValueError as error:  # more steps than a discrete schedule has levels
             raise InputError(str(error)) from error
         return levels.clamp(max=MPS_LARGEST_SIGMA) if self._single() else levels
+
+    def still_open(self, images: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
+        """The mean variance of a pixel that is open at each level, measured on real images.
+
+        images  uint8 (N, C, H, W), some of one chunk; labels (N,)
+
+        Guidance moves x0 and is no part of what is not known: measured without.
+        """
+        plain = self.changed(guidance=min(self.sampling.guidance, 1.0), autoguidance=1.0)
+        drawing = Drawing.of(labels, 0)
+        denoise = dataclasses.replace(plain, steer=None).denoise(self.condition(drawing))
+        draws = [generator("still open", *key) for key in drawing.keys]
+        noise = torch.stack([torch.randn(self.shape, generator=g) for g in draws])
+        x0, noise = (part.to(self.compute.device) for part in (to_float(images), noise))
+        return open_variance(denoise, x0, self.ladder()[:-1], noise)
 
     def chunk(self) -> int:
         """How many images are drawn at once."""

@@ -8,14 +8,30 @@ images by exp(g x0) moves the mean by S^2 g and leaves the deviation.
 import pytest
 import torch
 
-from mezzotint.diffusion import Heun, Karras, begin, ladder, nudged, steered, within
+from mezzotint.diffusion import (
+    Heun,
+    Karras,
+    begin,
+    ladder,
+    nudged,
+    open_variance,
+    steered,
+    within,
+)
 
 from .gaussian import BASE, S, denoised, no_noise
 
 G = torch.Generator().manual_seed(0)
 X = torch.randn(4, 1, 2, 3, generator=G, dtype=torch.float64)
 SIGMAS = [0.01, 0.3, 1.0, 20.0]
-WAYS = [steered, lambda d, scorer, scale=1.0: nudged(d, scorer, scale, S)]
+
+
+def independent(sigma):
+    """The variance that is open of pixels which are independent with deviation S."""
+    return sigma**2 * S**2 / (sigma**2 + S**2)
+
+
+WAYS = [steered, lambda d, scorer, scale=1.0: nudged(d, scorer, independent, scale)]
 
 
 def level(sigma):
@@ -99,7 +115,24 @@ def test_through_the_denoiser_is_the_full_covariance():
     variance = 0.5 * S**2 / (0.5 + S**2)
     expected = torch.full((2,), variance, dtype=torch.float64)
     torch.testing.assert_close(steered(agreeing, wish)(x, sigma).flatten(), expected)
-    assert nudged(agreeing, wish, 1.0, S)(x, sigma).flatten()[1] == 0
+    assert nudged(agreeing, wish, independent)(x, sigma).flatten()[1] == 0
+
+
+@pytest.mark.parametrize("sigma", [0.03, 0.1, 0.5, 3.0, 20.0, 90.0])
+def test_what_is_open_is_the_variance_of_the_posterior(sigma):
+    draws = torch.Generator().manual_seed(3)
+    x0, noise = torch.randn(2, 400, 1, 8, 8, generator=draws, dtype=torch.float64)
+    levels = ladder(Karras(0.05, 80.0, 7.0), 24)[:-1]
+    found = open_variance(unguided, BASE + S * x0, levels, noise)
+    inside = level(sigma).clamp(levels[-1], levels[0])
+    assert float(found(level(sigma))) == pytest.approx(float(independent(inside)), rel=0.04)
+
+
+def test_one_level_is_all_there_is():
+    x0, noise = torch.randn(2, 400, 1, 8, 8, generator=G, dtype=torch.float64)
+    found = open_variance(unguided, BASE + S * x0, level(0.5)[None], noise)
+    assert found(level(9.0)) == found(level(0.5))
+    assert float(found(level(0.5))) == pytest.approx(float(independent(level(0.5))), rel=0.02)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["steered", "nudged"])

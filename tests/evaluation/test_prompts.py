@@ -111,22 +111,26 @@ def test_strange_words_are_named_and_a_prompt_of_nothing_else_refused(digits):
 
 def test_steering_is_guidance_by_the_wish_of_the_images_own_labels():
     labels = torch.tensor([2.0, -1.0])
-    x = torch.randn(2, 1, 3, 3, generator=generator("x"), dtype=torch.float64)
+    x = 3 * torch.randn(2, 1, 3, 3, generator=generator("x"), dtype=torch.float64)
     sigma = torch.tensor(0.7, dtype=torch.float64)
 
     def denoise(x, sigma):
         return 0.5 * x
 
     def wished(x0, labels):
+        assert x0.abs().max() <= 1  # what the picture will show
         return labels * (x0**3).sum((1, 2, 3))
 
     def own(x0):
-        return wished(x0, labels)
+        return wished(x0.clamp(-1, 1), labels)
+
+    def variance(sigma):
+        return sigma / 2
 
     def by(**more):
-        return steering(wished, 0.3, 0.6, **more)(denoise, labels)(x, sigma)
+        return steering(wished, 0.3, variance, **more)(denoise, labels)(x, sigma)
 
-    torch.testing.assert_close(by(), nudged(denoise, own, 0.3, 0.6)(x, sigma))
+    torch.testing.assert_close(by(), nudged(denoise, own, variance, 0.3)(x, sigma))
     expected = steered(denoise, own, 0.3)(x, sigma)
     torch.testing.assert_close(by(gradient="network"), expected)
     assert torch.equal(by(interval=(0.7, 2.0)), denoise(x, sigma))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mezzotint.errors import InputError
-from mezzotint.evaluation.prompts import GRADIENTS, check, class_in, steering, wish
+from mezzotint.evaluation.prompts import GRADIENTS, LOOKS, check, class_in, steering, wish
 from mezzotint.evaluation.scorers import clip_for
 from mezzotint.model import Model
 from mezzotint.run import Run
@@ -93,10 +93,11 @@ def prompted(run: Path, model: Model, words: Prompt, data_dir: Path | None, say:
         say(strange)
     with current().in_turn():  # the first trains the CLIP
         clip = clip_for(data, words.score, say)
+    rows = data.splits["validation"][:LOOKS]
     steer = steering(
         wish(clip, words.prompt, model.classes),
         words.prompt_scale,
-        model.deviation,
+        model.still_open(data.images[rows], data.labels[rows]),
         gradient=words.prompt_gradient,
         interval=words.prompt_interval,
     )

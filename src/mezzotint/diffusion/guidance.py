@@ -19,10 +19,13 @@ for measurements y = A(x0) + Gaussian noise, where theorem 1 bounds the error of
 the place of p(y | x) by a multiple of the mean distance of x0 from D(x)). As sigma^2 dD/dx is
 the covariance of x0 given x, this is D + Cov grad l(D): a step uphill along what is still open.
 `steered` takes the gradient through the denoiser,
-`nudged` replaces Cov by sigma^2 s^2 / (sigma^2 + s^2), that of pixels which are independent with
-deviation s (the "mean guidance" of Ye et al. 2024, arXiv 2409.15761, with this step). The scale
+`nudged` replaces Cov by its mean diagonal, one number a level (the "mean guidance" of Ye et al.
+2024, arXiv 2409.15761, with this step), which `open_variance` measures: the mean squared error
+of a denoiser. Pixels that were independent with deviation s would leave sigma^2 s^2 / (sigma^2 +
+s^2) open, which is two to ten times as much as images do, and steps as long go astray. The scale
 multiplies l: 1 is Bayes' rule, 0 is no wish. Both are exact for Gaussian data and a linear l (the
-second where pixels are independent); otherwise the error goes with Cov, so to 0 with sigma.
+second where pixels are independent and alike); otherwise the error goes with Cov, so to 0 with
+sigma.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,6 +45,7 @@ __all__ = [
     "clip",
     "guide",
     "nudged",
+    "open_variance",
     "steered",
     "told",
     "within",
@@ -49,6 +53,9 @@ __all__ = [
 
 Conditioned = Callable[[Tensor, Tensor, Condition | None], Tensor]
 """A denoiser, or what wraps one: (x, sigma, condition) -> x0."""
+
+Variance = Callable[[Tensor], Tensor]
+"""From a level () to the mean variance of a pixel of x0 given x ()."""
 
 Scorer = Callable[[Tensor], Tensor]
 """l: x0 (B, C, H, W) in [-1, 1], unclamped -> log p(wish | x0) (B,), with a gradient; each row
@@ -153,13 +160,11 @@ def steered(denoise: Denoise, scorer: Scorer, scale: float = 1.0) -> Denoise:
     return denoised
 
 
-def nudged(
-    denoise: Denoise, scorer: Scorer, scale: float = 1.0, deviation: float = 1.0
-) -> Denoise:
+def nudged(denoise: Denoise, scorer: Scorer, variance: Variance, scale: float = 1.0) -> Denoise:
     """Guided by a scorer, its gradient taken at x0 alone: no way back through the network.
 
-    D + scale v grad l(D), with v = sigma^2 s^2 / (sigma^2 + s^2) and s the data's `deviation`.
-    One evaluation of the network, and one of the scorer with its gradient.
+    D + scale variance(sigma) grad l(D). One evaluation of the network, and one of the scorer with
+    its gradient.
     """
 
     def denoised(x: Tensor, sigma: Tensor) -> Tensor:
@@ -168,10 +173,36 @@ def nudged(
         with torch.enable_grad():
             leaf = x0.detach().requires_grad_()
             (uphill,) = torch.autograd.grad(scorer(leaf).sum(), leaf)
-        variance = sigma.to(x0) ** 2
-        return x0 + scale * variance * deviation**2 / (variance + deviation**2) * uphill
+        return x0 + scale * variance(sigma).to(x0) * uphill
 
     return denoised
+
+
+def open_variance(denoise: Denoise, x0: Tensor, levels: Tensor, noise: Tensor) -> Variance:
+    """What a denoiser leaves open at each level, by its mean squared error on clean images.
+
+    Of the best denoiser, E |x0 - D(x)|^2 is the trace of Cov(x0 | x), on average over x.
+
+    x0      (B, C, H, W) in [-1, 1]; noise: the same shape, of deviation 1
+    levels  (L,), above 0; between two the error is taken as a power of sigma, beyond as theirs
+    """
+    errors = []
+    for sigma in levels:
+        with torch.no_grad():
+            error = denoise(x0 + sigma.to(x0) * noise, sigma) - x0
+        errors.append(error.double().square().mean())
+    order = levels.argsort()
+    at, logs = levels[order].double().log(), torch.stack(errors).cpu()[order].log()
+
+    def variance(sigma: Tensor) -> Tensor:
+        where = sigma.detach().cpu().double().log().clamp(at[0], at[-1])
+        above = int(torch.searchsorted(at, where).clamp(1, len(at) - 1)) if len(at) > 1 else 0
+        if above == 0:
+            return logs[0].exp()
+        share = (where - at[above - 1]) / (at[above] - at[above - 1])
+        return torch.lerp(logs[above - 1], logs[above], share).exp()
+
+    return variance
 
 
 def clip(denoise: Denoise) -> Denoise:

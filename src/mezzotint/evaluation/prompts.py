@@ -18,10 +18,13 @@ from mezzotint.errors import InputError
 from mezzotint.evaluation.captions import Captioner, Styles, names_of, tokens
 from mezzotint.evaluation.clip import Clip
 
-__all__ = ["GRADIENTS", "Wish", "check", "class_in", "steering", "wish"]
+__all__ = ["GRADIENTS", "LOOKS", "Wish", "check", "class_in", "steering", "wish"]
 
 Wish = Callable[[Tensor, Tensor], Tensor]
-"""x0 (N, C, H, W) in [-1, 1], unclamped, and labels int64 (N,) -> log p (N,), differentiable."""
+"""x0 (N, C, H, W) in [-1, 1] and labels int64 (N,) -> log p (N,), differentiable."""
+
+LOOKS = 64
+"""Validation images by which is measured what each level leaves open."""
 
 GRADIENTS = ("x0", "network")
 """Where the gradient of a wish is taken: at x0's estimate alone, or through the network. The first
@@ -42,7 +45,7 @@ def wish(clip: Clip, prompt: str, classes: Sequence[str]) -> Wish:
 def steering(
     wished: Wish,
     scale: float,
-    deviation: float,
+    variance: Callable[[Tensor], Tensor],
     *,
     gradient: str = "x0",
     interval: tuple[float, float] | None = None,
@@ -50,7 +53,7 @@ def steering(
     """From a denoiser and the labels (N,) that it draws to the same, guided by a wish.
 
     scale      1 is Bayes' rule, 0 no wish
-    deviation  of the data's pixels in [-1, 1]
+    variance   of a pixel at each level, see `diffusion.open_variance`
     gradient   see `GRADIENTS`
     interval   low, high: guided at levels low < sigma <= high alone; None: at all
     """
@@ -59,12 +62,13 @@ def steering(
 
     def steer(denoise: Denoise, labels: Tensor) -> Denoise:
         def scorer(x0: Tensor) -> Tensor:
-            return wished(x0, labels)
+            # What lies beyond black and white is cut from the picture: nobody shall climb there.
+            return wished(x0.clamp(-1, 1), labels)
 
         if gradient == "network":
             guided = steered(denoise, scorer, scale)
         else:
-            guided = nudged(denoise, scorer, scale, deviation)
+            guided = nudged(denoise, scorer, variance, scale)
         return guided if interval is None else within(guided, denoise, *interval)
 
     return steer
