@@ -220,6 +220,20 @@ def test_two_evaluations_of_one_protocol_are_compared_and_of_two_refused(
     assert "200" in message
 
 
+@pytest.mark.parametrize("verb", [f"evaluate run {QUICK}", "sweep run --n 150 --scales 1,2"])
+def test_what_could_not_be_written_is_refused_before_anything_is_drawn(
+    refused, digits_run, tmp_path, monkeypatch, unchanged, verb
+):
+    monkeypatch.setattr(Model, "draw", None)
+    (tmp_path / "file").write_text("")
+    with unchanged():
+        for place in ("file", "file/below"):
+            words = f"--out {place}: nothing can be written in {tmp_path / 'file'}"
+            assert words in refused(f"{verb} --out {place}")
+        monkeypatch.setattr("os.access", lambda place, mode: place != digits_run)
+        assert f"nothing can be written in {digits_run}" in refused(verb)
+
+
 # --- in training ------------------------------------------------------------------------------
 
 

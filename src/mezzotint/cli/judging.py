@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mezzotint.cli.outputs import check_output
+from mezzotint.cli.outputs import check_folder, check_output
 from mezzotint.errors import InputError
 from mezzotint.evaluation import measures
 from mezzotint.evaluation_file import evaluation_of
@@ -19,6 +19,7 @@ Say = Callable[[str], None]
 def evaluate(question: Question, compare: Path | None, say: Say) -> dict[str, Any]:
     """Judge, and compare with another evaluation where one is named."""
     other = evaluation_of(compare) if compare is not None else None
+    check_folder(question.out, question.subject)
     result = judge(question, say)
     if other is not None:
         ours, theirs = result["metrics"], other.get("metrics", {})
