@@ -53,8 +53,9 @@ class Gauge:
 
     def cost(self, model: Model) -> float:
         """Seconds that a measurement will take, about."""
-        started = time.perf_counter()
         probe = self.drawing[:PROBE]
+        model.changed(evaluations=1).draw(probe)  # starting up is paid once, not by every sample
+        started = time.perf_counter()
         _draw(model, probe)
         return (time.perf_counter() - started) / len(probe) * len(self.drawing)
 

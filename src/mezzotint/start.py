@@ -103,8 +103,9 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     suited = found.config.origin.suited_from if found is not None else 0
     table = _table(request, preset, suited)
     # Bad settings are said before the data is read.
-    budget = Budget.parse(parse_config(table, Config).training.budget)
-    world = current()
+    asked, world = parse_config(table, Config), current()
+    budget = Budget.parse(asked.training.budget)
+    _refuse_too_many(world, asked)
     with world.in_turn():  # the first decodes the images, the others find them in the cache
         data = load(
             request.source,
@@ -145,13 +146,13 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     if found is None and suited:
         table = _table(request, preset, suited)
         config = parse_config(with_deviation(table, data.deviation), Config)
+        _refuse_too_many(world, config)  # it may have another batch
         origin = origin.model_copy(update={"suited_from": suited})
         say(f"{preset} as it is for {suited:,} images and more")
         measured = _with_budget(machine, budget, config, data, say, new=True, dry=request.dry)
     machine = measured
     tables = {**to_table(config), "origin": origin, "data": facts, "machine": machine}
     run = Run(request.out, RunConfig.model_validate(tables))
-    _refuse_too_many(world, config)
     world.wait()  # nobody writes before all have read what is there
     return run, data
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from mezzotint import imaging
+from mezzotint.cli.judging import evaluate_text
 from mezzotint.data import load
 from mezzotint.evaluation import scorers, small_clip
 from mezzotint.evaluation.cas import Cas
@@ -208,17 +209,48 @@ def test_a_person_reads_a_table(cli, real):
     assert any(line.startswith("fd270") for line in text.splitlines())
 
 
-def test_two_evaluations_of_one_protocol_are_compared_and_of_two_refused(
-    cli, refused, digits_run, tmp_path
+def test_a_metric_that_cannot_be_compared_says_why_and_nothing_is_lost(cli, real, tmp_path):
+    line = f"evaluate {real} --against digits --metrics accuracy,distinct,score"
+    ours = result(cli(f"{line} --json"))["metrics"]
+    theirs = json.loads(json.dumps(ours))
+    theirs["accuracy"]["value"] -= 0.25
+    theirs["distinct"]["protocol"]["n"] = 200
+    del theirs["classifier_score"]
+    (tmp_path / "other.json").write_text(json.dumps({"metrics": theirs}))
+    found = result(cli(f"{line} --compare other.json --json"))
+    assert found["metrics"] == ours
+    assert found["compared"]["differences"] == {"accuracy": pytest.approx(0.25)}
+    reasons = found["compared"]["not_compared"]
+    assert reasons == {
+        "distinct": "distinct has two protocols and is not compared: n 270 here and 200 there",
+        "classifier_score": "not both evaluations hold classifier_score with its protocol: "
+        "evaluate both alike",
+    }
+    told = evaluate_text(found).partition("difference to other.json:\n")[2].splitlines()
+    assert sorted(told) == sorted(f"  {row}" for row in ["accuracy +0.25", *reasons.values()])
+
+
+def test_what_holds_nothing_to_compare_with_is_refused_before_judging(
+    refused, real, tmp_path, monkeypatch
 ):
-    cli(f"evaluate run {QUICK} --out first")
-    again = result(cli(f"evaluate run {QUICK} --compare first --seed 0 --json"))
-    assert again["compared"]["differences"]["fd270"] == pytest.approx(0)
-    message = refused(
-        "evaluate run --metrics accuracy --n 200 --compare first --json", quiet=False
-    )
-    assert "two protocols" in message
-    assert "200" in message
+    monkeypatch.setattr("mezzotint.cli.judging.judge", None)
+    add_part(tmp_path / "chosen", "selection", {"rows": []})
+    message = refused(f"evaluate {real} --against digits --compare chosen")
+    assert "chosen holds no metrics to compare with" in message
+
+
+@pytest.mark.parametrize("verb", [f"evaluate run {QUICK}", "sweep run --n 150 --scales 1,2"])
+def test_what_could_not_be_written_is_refused_before_anything_is_drawn(
+    refused, digits_run, tmp_path, monkeypatch, unchanged, verb
+):
+    monkeypatch.setattr(Model, "draw", None)
+    (tmp_path / "file").write_text("")
+    with unchanged():
+        for place in ("file", "file/below"):
+            words = f"--out {place}: nothing can be written in {tmp_path / 'file'}"
+            assert words in refused(f"{verb} --out {place}")
+        monkeypatch.setattr("os.access", lambda place, mode: place != digits_run)
+        assert f"nothing can be written in {digits_run}" in refused(verb)
 
 
 # --- in training ------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Styles on the command line: learned, asked for, measured on what was drawn."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,8 +12,9 @@ import mezzotint
 from mezzotint import imaging
 from mezzotint.data import load
 from mezzotint.data.measures import measured
+from mezzotint.data.styles import choice_style
 from mezzotint.diffusion import is_free
-from mezzotint.model import Drawing
+from mezzotint.model import Drawing, Model
 from mezzotint.run import Run
 
 STYLES = ("thickness", "slant")
@@ -121,6 +123,25 @@ def test_along_a_style_each_row_has_one_noise(cli, styled_run, tmp_path):
     assert Image.open(tmp_path / "sheet.png").width > 80
 
 
+def test_along_a_choice_a_row_has_every_level_once(cli, styled_run, tmp_path, monkeypatch):
+    shape = choice_style("shape", ("round", "square", "flat"))
+    model = dataclasses.replace(mezzotint.load(styled_run), styles=(shape,))
+
+    def shades(model, drawing, watch):
+        seeds = torch.tensor([seed for seed, _ in drawing.keys])
+        grey = 80 * drawing.styles[:, 0] + 10 * seeds
+        return grey.to(torch.uint8)[:, None, None, None].expand(-1, *model.shape).contiguous()
+
+    monkeypatch.setattr("mezzotint.api.load", lambda *run, **pick: model)
+    monkeypatch.setattr(Model, "draw", shades)
+    words = ["sample", str(styled_run), "--along", "shape", "--label", "3", "--seeds", "5"]
+    assert cli([*words, "--out", "sheet.png"]).code == 0
+    rows = torch.arange(3) * 80 + torch.arange(5)[:, None] * 10
+    pictures = rows.to(torch.uint8)[:, :, None, None, None].expand(5, 3, 1, 8, 8)
+    expected = imaging.labelled_grid(list(zip(["3", "", "", "", ""], pictures, strict=True)))
+    assert np.array_equal(Image.open(tmp_path / "sheet.png"), expected[0])
+
+
 def test_evaluate_measures_what_was_asked_for(cli, styled_run):
     words = ["evaluate", str(styled_run), "--metrics", "styles,accuracy", "--n", "100"]
     answer = cli([*words, "--evaluations", "2", "--json"])
@@ -207,6 +228,7 @@ def test_samples_are_asked_for_the_joint_styles_of_real_images(styled_run):
         ("--style-guidance width=2", ["'width'", "slant, thickness"]),
         ("--along length", ["'length'", "slant, thickness"]),
         ("--along slant --style slant=1", ["--along slant", "leave --style slant away"]),
+        ("--along slant --seeds 4", ["--along slant", "--label", "--seeds 4", "leave --seeds"]),
     ],
 )
 def test_what_a_user_can_ask_wrongly(refused, styled_run, unchanged, words, parts):

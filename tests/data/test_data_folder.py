@@ -187,6 +187,36 @@ def test_own_split_folders_are_used(tmp_path):
         assert seen == {(v.tobytes(), k[1]) for k, v in pixels.items() if k[0] == folder}
 
 
+def test_what_is_no_split_with_classes_is_left_out_not_without_a_word(tmp_path):
+    root = tmp_path / "set"
+    for label in ("a", "b"):
+        for i in range(10):
+            write(root / "train" / label / f"{i}.png", grey())
+    alone = load(str(root))
+    write(root / "test" / "1.png", grey())  # as competitions hide what it is
+    write(root / "Val" / "1.png", grey())
+    write(root / "extra" / "a" / "1.png", grey())
+    said: list[str] = []
+    data = load(str(root), say=said.append)
+    assert {name: own.tolist() for name, own in data.splits.items()} == {
+        name: own.tolist() for name, own in alone.splits.items()
+    }
+    assert len(data.splits["test"]) == 3  # 15 % of 20, cut from train
+    assert [line for line in said if "left out" in line] == [
+        f"{root / 'Val'} has no class subfolders, so no labels: left out",
+        f"{root / 'extra'} is of no split that is used (train, validation, test): left out",
+        f"{root / 'test'} has no class subfolders, so no labels: left out",
+    ]
+
+
+def test_one_split_under_two_names_is_refused_and_both_are_named(tmp_path):
+    for split in ("train", "val", "validation"):
+        write(tmp_path / "set" / split / "a" / "0.png", grey())
+    with pytest.raises(InputError) as error:
+        load(str(tmp_path / "set"))
+    assert "set holds two validation splits, val and validation" in one_line(error)
+
+
 def test_a_class_called_train_is_a_class(tmp_path):
     for name in ("train", "bus"):
         write(tmp_path / "set" / name / "0.png", grey())

@@ -304,7 +304,14 @@ def test_different_protocols_are_refused_and_the_field_is_named(measured, field,
 
 def test_a_number_that_one_side_lacks_is_one_line(measured):
     ours = as_json(measured)
-    for a, b, name in ((ours, {}, "kd150"), ({}, ours, "kd150"), (ours, ours, "fd10k")):
+    bare = {"kd150": {"value": 0.1}}  # an older or somebody's own, without its protocol
+    sides = (
+        (ours, {}, "kd150"),
+        ({}, ours, "kd150"),
+        (ours, ours, "fd10k"),
+        (ours, bare, "kd150"),
+    )
+    for a, b, name in sides:
         with pytest.raises(InputError, match=f"not both evaluations hold {name}"):
             compare(a, b, name)
 

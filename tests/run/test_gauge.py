@@ -137,22 +137,24 @@ def test_too_few_for_the_rank_have_no_frechet_distance(digits, model):
     assert set(small.measure(model)) == {"kd", "coverage", "accuracy"}
 
 
-def test_the_cost_is_that_of_all_samples(gauge, model, monkeypatch):
+def test_the_cost_is_that_of_all_samples_and_not_of_starting_up(gauge, model, monkeypatch):
     assert gauge.cost(model) > 0
     drawn, clock = [], [0.0]
 
     def slow(model, drawing):
-        drawn.append(len(drawing))
-        clock[0] += 0.25 * len(drawing)
+        evaluations = model.sampling.evaluations
+        clock[0] += (0 if drawn else 30) + 0.025 * evaluations * len(drawing)
+        drawn.append((evaluations, len(drawing)))
         return torch.zeros(len(drawing), 1, 8, 8, dtype=torch.uint8)
 
     monkeypatch.setattr(Model, "draw", slow)
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     assert gauge.cost(model) == pytest.approx(0.25 * 160)
-    assert drawn == [64]
+    assert drawn == [(1, 64), (EVALUATIONS, 64)]
+    drawn.clear()
     few = dataclasses.replace(gauge, drawing=gauge.drawing[:9])
     assert few.cost(model) == pytest.approx(0.25 * 9)
-    assert drawn == [64, 9]
+    assert drawn == [(1, 9), (EVALUATIONS, 9)]
 
 
 def test_the_reference_is_the_validation_split_and_has_no_anchors(gauge, digits):

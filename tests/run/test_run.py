@@ -17,6 +17,7 @@ from mezzotint.run import Pick, Run
 from mezzotint.session import ROLL_BACKS, Every, Notice, Previewed, advance
 from mezzotint.start import Request, prepare
 from mezzotint.training import Stepped, checkpoint
+from mezzotint.world import World
 
 TINY = (
     "network.levels=[{width=8}, {width=8, attention=true}]",
@@ -295,6 +296,27 @@ def test_a_run_keeps_the_preset_of_its_first_budget(tmp_path, patient):
     other = mezzotint.train("digits", out=tmp_path / "b", preset=patient, budget="112images")
     again = mezzotint.train("digits", out=other.path, preset=patient, budget="1008images")
     assert again.config.training.guidance == 2.0
+
+
+def test_more_processes_than_images_of_a_batch_are_refused_before_any_step(
+    tmp_path, patient, monkeypatch
+):
+    measured = []
+
+    def speed(config, data, compute):
+        measured.append(config.training.batch)
+        return 1000.0
+
+    monkeypatch.setattr("mezzotint.start._images_per_second", speed)
+    monkeypatch.setattr(World, "wait", lambda world: None)
+    with open(patient, "a") as file:
+        file.write('[[longer]]\nimages = 500\nset = ["training.batch=8"]\n')
+    request = Request("digits", tmp_path / "run", preset=patient, budget="2s")
+    for size, batch, before in ((17, 16, []), (16, 8, [16])):
+        monkeypatch.setattr("mezzotint.start.current", lambda size=size: World(0, size))
+        with pytest.raises(InputError, match=f"{size} processes share batches of {batch} images"):
+            prepare(request, print)
+        assert measured == before
 
 
 def test_previews_are_grids_of_every_class(trained):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mezzotint.cli.outputs import check_output
+from mezzotint.cli.outputs import check_folder, check_output
 from mezzotint.errors import InputError
 from mezzotint.evaluation import measures
 from mezzotint.evaluation_file import evaluation_of
@@ -18,21 +18,34 @@ Say = Callable[[str], None]
 
 def evaluate(question: Question, compare: Path | None, say: Say) -> dict[str, Any]:
     """Judge, and compare with another evaluation where one is named."""
-    other = evaluation_of(compare) if compare is not None else None
+    theirs = _metrics_of(compare) if compare is not None else {}
+    check_folder(question.out, question.subject)
     result = judge(question, say)
-    if other is not None:
-        ours, theirs = result["metrics"], other.get("metrics", {})
-        shared = [name for name in ours if name in theirs]
-        if not shared:
-            raise InputError(
-                f"{compare} shares no metric with this one: it has {', '.join(theirs) or 'none'}, "
-                f"this one {', '.join(ours)}"
-            )
-        result["compared"] = {
-            "with": str(compare),
-            "differences": {name: measures.compare(ours, theirs, name) for name in shared},
-        }
+    if compare is not None:
+        result["compared"] = {"with": str(compare), **_compared(result["metrics"], theirs)}
     return result
+
+
+def _metrics_of(path: Path) -> dict[str, Any]:
+    """The metrics of an evaluation that lies there; InputError where there are none."""
+    found = evaluation_of(path).get("metrics")
+    if not isinstance(found, dict) or not found:
+        raise InputError(
+            f"{path} holds no metrics to compare with: make them with mezzotint evaluate"
+        )
+    return found
+
+
+def _compared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """How far each of our metrics is from theirs, or why that cannot be said."""
+    differences: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    for name in ours:
+        try:
+            differences[name] = measures.compare(ours, theirs, name)
+        except InputError as error:  # no reason to lose what was judged
+            reasons[name] = str(error)
+    return {"differences": differences, "not_compared": reasons}
 
 
 def evaluate_text(result: Mapping[str, Any]) -> str:
@@ -54,10 +67,10 @@ def evaluate_text(result: Mapping[str, Any]) -> str:
         )
     lines = [*result["verdict"], "", *table(head, rows)]
     if "compared" in result:
-        lines += ["", f"difference to {result['compared']['with']}:"]
-        lines += [
-            f"  {name} {value:+.4g}" for name, value in result["compared"]["differences"].items()
-        ]
+        compared = result["compared"]
+        lines += ["", f"difference to {compared['with']}:"]
+        lines += [f"  {name} {value:+.4g}" for name, value in compared["differences"].items()]
+        lines += [f"  {reason}" for reason in compared["not_compared"].values()]
     if "written" in result:
         lines += ["", f"written: {result['written']}"]
     return "\n".join(lines)

@@ -436,7 +436,7 @@ def sweep(
 
     Judged on the validation split; with autoguidance too where the run kept an early snapshot.
     """
-    from mezzotint.cli import sweeping
+    from mezzotint.cli import outputs, sweeping
     from mezzotint.run import Pick
     from mezzotint.sweep import Ask
     from mezzotint.sweep import sweep as swept
@@ -453,6 +453,7 @@ def sweep(
         data_dir=data_dir,
         command=shlex.join(["mezzotint", *sys.argv[1:]]),
     )
+    outputs.check_folder(out, run)
     _print(swept(ask, _say), sweeping.sweep_text, as_json)
 
 

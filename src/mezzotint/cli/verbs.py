@@ -34,8 +34,8 @@ __all__ = [
 Say = Callable[[str], None]
 STRIP_IMAGES = 10
 
-ALONG = 10
-"""Images from a style's low to its high values."""
+ROW = 10
+"""Images in a row of a sheet; from a style's low to its high values."""
 
 
 def every(text: str) -> Every:
@@ -134,13 +134,24 @@ class Wish:
         index = model.style_index(name)
         if name in self.styles:
             raise InputError(f"--along {name} goes through its values: leave --style {name} away")
+        if self.label is None and self.seeds is not None:
+            raise InputError(
+                f"--along {name} has one row for each class: give --label with --seeds "
+                f"{self.seeds}, or leave --seeds away"
+            )
         rows = len(model.classes) if self.label is None else self.seeds or 1
-        steps = model.styles[index].steps(ALONG)
+        steps = model.styles[index].steps(ROW)
         styles = model.style_values(self.styles, rows * len(steps))
         styles[:, index] = steps.repeat(rows)
         labels = model.labels(self.label, rows).repeat_interleave(len(steps))
         keys = [(self.seed + row, 0) for row in range(rows) for _ in steps]
         return Drawing(labels, keys, styles)
+
+    def columns(self, model: Model) -> int:
+        """Images in a row of a sheet."""
+        if self.along is None:
+            return ROW
+        return len(model.styles[model.style_index(self.along)].steps(ROW))
 
 
 def pairs(option: str, texts: Iterable[str]) -> dict[str, str]:
@@ -209,7 +220,8 @@ def sample(wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
     if not current().first:
         return meta
     if outputs.out is not None:
-        written["out"] = str(_write(outputs.out, images, drawing, model, meta))
+        columns = wish.columns(model)
+        written["out"] = str(_write(outputs.out, images, drawing, model, meta, columns))
     if outputs.strip is not None or outputs.animate is not None:
         steps = films.walk_frames(model, drawing[:STRIP_IMAGES])
         if outputs.strip is not None:
@@ -221,14 +233,14 @@ def sample(wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
 
 
 def _write(
-    out: Path, images: Any, drawing: Drawing, model: Model, meta: Mapping[str, Any]
+    out: Path, images: Any, drawing: Drawing, model: Model, meta: Mapping[str, Any], columns: int
 ) -> Path:
     """Images as a grid, arrays, or a folder, by the name of the output."""
     if out.suffix.lower() == ".npz":
         whole = {**meta, "classes": model.classes}
         return imaging.save_npz(out, images, drawing.labels, whole, drawing.styles, model.asks)
     if out.suffix.lower() == ".png":
-        return imaging.save_png(class_sheet(images, drawing.labels, model), out)
+        return imaging.save_png(class_sheet(images, drawing.labels, model, columns), out)
     extra = [{"seed": seed, "draw": i, **asked} for (seed, i), asked in asked_of(drawing, model)]
     return imaging.save_folder(images, drawing.labels, model.classes, out, extra)
 
@@ -244,13 +256,13 @@ def asked_of(
         yield key, {"styles": asked} if asked else {}
 
 
-def class_sheet(images: Any, labels: Any, model: Model) -> Any:
-    """A grid with a row per class and its name; up to 10 images a row, then more rows."""
+def class_sheet(images: Any, labels: Any, model: Model, columns: int = ROW) -> Any:
+    """A grid with a row per class and its name; up to `columns` images a row, then more rows."""
     rows = []
     for index in labels.unique().tolist():
         own = images[labels == index]
-        for part in range(0, len(own), 10):
-            rows.append((model.classes[index] if part == 0 else "", own[part : part + 10]))
+        for part in range(0, len(own), columns):
+            rows.append((model.classes[index] if part == 0 else "", own[part : part + columns]))
     return imaging.labelled_grid(rows)
 
 

@@ -39,7 +39,7 @@ def read_folder(folder: Path, say: Say) -> Encoded:
     names: list[str] = []
     classes: tuple[str, ...] = ()
     ignored = 0
-    for split, root in _roots(folder).items():
+    for split, root in _roots(folder, say).items():
         found = _subfolders(root)
         if not names:  # train comes first
             found, classes = _classes(root, found, say)
@@ -106,15 +106,25 @@ def _columns(folder: Path, files: list[Path]) -> dict[str, Callable[[], list[str
     return {name: reader(i) for i, name in enumerate(names) if i != key}
 
 
-def _roots(folder: Path) -> dict[str, Path]:
+def _roots(folder: Path, say: Say) -> dict[str, Path]:
     """The folder that holds the classes of each split, train first; alone, `folder` is train."""
-    if not any(path.name.lower() == "train" and _subfolders(path) for path in _subfolders(folder)):
+    beside = _subfolders(folder)
+    if not any(path.name.lower() == "train" and _subfolders(path) for path in beside):
         return {"train": folder}
-    known = {
-        SPLIT_NAMES[path.name.lower()]: path
-        for path in _subfolders(folder)
-        if path.name.lower() in SPLIT_NAMES
-    }
+    known: dict[str, Path] = {}
+    for path in beside:
+        split = SPLIT_NAMES.get(path.name.lower())
+        if split is None:
+            say(f"{path} is of no split that is used (train, validation, test): left out")
+        elif not _subfolders(path):
+            say(f"{path} has no class subfolders, so no labels: left out")
+        elif split in known:
+            raise InputError(
+                f"{folder} holds two {split} splits, {known[split].name} and {path.name}: "
+                "put them into one folder, or take one away"
+            )
+        else:
+            known[split] = path
     return {"train": known.pop("train"), **known}
 
 

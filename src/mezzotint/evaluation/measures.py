@@ -359,9 +359,11 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any], name: str) -> fl
     """Ours minus theirs for one metric of two evaluations (their JSON); InputError if the
     protocols differ.
     """
-    if name not in ours or name not in theirs:
-        raise InputError(f"not both evaluations hold {name}: evaluate both alike")
-    a, b = ours[name]["protocol"], theirs[name]["protocol"]
+    a, b = (found.get(name, {}).get("protocol") for found in (ours, theirs))
+    if not a or not b:
+        raise InputError(
+            f"not both evaluations hold {name} with its protocol: evaluate both alike"
+        )
     if other := [key for key in {**a, **b} if a.get(key) != b.get(key)]:
         what = ", ".join(f"{key} {a.get(key)} here and {b.get(key)} there" for key in other)
         raise InputError(f"{name} has two protocols and is not compared: {what}")
