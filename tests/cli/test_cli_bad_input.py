@@ -316,6 +316,7 @@ def test_a_folder_written_another_way_is_the_same_source(cli, tiny, tmp_path):
         ("sample run --autoguidance -1 --out a.png", ["no early snapshot"]),
         ("evaluate run --autoguidance 2", ["no early snapshot", "leave --autoguidance and"]),
         ("evaluate run --interval 2 1", ["0 <= low < high", "2 1"]),
+        ("sample run --n 5 --seeds 2 --label 1 --out a.png", ["--n 5 and --seeds 2", "give one"]),
         ("evaluate run --split dev", ["no dev images", "choose one of test, train, validation"]),
         ("select run --threshold 90 --out a", ["--threshold", "got '90'"]),
         ("sweep nowhere", ["nowhere is no run"]),

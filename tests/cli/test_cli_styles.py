@@ -227,13 +227,14 @@ def test_samples_are_asked_for_the_joint_styles_of_real_images(styled_run):
         ("--style-guidance slant=-1", ["style_guidance", "-1"]),
         ("--style-guidance width=2", ["'width'", "slant, thickness"]),
         ("--along length", ["'length'", "slant, thickness"]),
+        ("--along slant --n 3", ["--along slant", "leave --n 3 away"]),
         ("--along slant --style slant=1", ["--along slant", "leave --style slant away"]),
         ("--along slant --seeds 4", ["--along slant", "--label", "--seeds 4", "leave --seeds"]),
     ],
 )
 def test_what_a_user_can_ask_wrongly(refused, styled_run, unchanged, words, parts):
     with unchanged():
-        line = refused(["sample", str(styled_run), *words.split(), "--n", "2", "--out", "x.png"])
+        line = refused(["sample", str(styled_run), *words.split(), "--out", "x.png"])
     assert all(part in line for part in parts), line
 
 

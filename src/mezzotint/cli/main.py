@@ -235,7 +235,10 @@ def train(
 )
 def sample(
     run: RunPath,
-    n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many images.")] = 100,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", "-n", min=1, help="How many images: 100, or what --seeds says."),
+    ] = None,
     label: Annotated[
         str | None, typer.Option(help="A class, by name or number; default: all in equal shares.")
     ] = None,

@@ -34,6 +34,9 @@ __all__ = [
 Say = Callable[[str], None]
 STRIP_IMAGES = 10
 
+USUAL = 100
+"""Images where nobody says how many."""
+
 ROW = 10
 """Images in a row of a sheet; from a style's low to its high values."""
 
@@ -107,7 +110,7 @@ class Wish:
 
     run: Path
     pick: Pick
-    n: int
+    n: int | None
     label: str | None
     styles: Mapping[str, str]
     along: str | None
@@ -123,7 +126,9 @@ class Wish:
         """One row per image."""
         if self.along is not None:
             return self._along(model, self.along)
-        n = self.n if self.seeds is None else self.seeds
+        if self.n is not None and self.seeds is not None:
+            raise InputError(f"--n {self.n} and --seeds {self.seeds}: both say how many, give one")
+        n = self.n or self.seeds or USUAL
         labels, styles = model.labels(self.label, n), model.style_values(self.styles, n)
         if self.seeds is None:
             return Drawing.of(labels, self.seed, styles)
@@ -132,6 +137,11 @@ class Wish:
     def _along(self, model: Model, name: str) -> Drawing:
         """Rows of images of one noise each, along one style."""
         index = model.style_index(name)
+        if self.n is not None:
+            raise InputError(
+                f"--along {name} says how many there are: leave --n {self.n} away; with --label, "
+                "--seeds is the number of rows"
+            )
         if name in self.styles:
             raise InputError(f"--along {name} goes through its values: leave --style {name} away")
         if self.label is None and self.seeds is not None:
