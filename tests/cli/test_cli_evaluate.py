@@ -140,6 +140,19 @@ def test_cas_reads_all_images_of_a_file_and_refuses_at_once_what_it_cannot_score
     assert len(given) == 2
 
 
+def test_cas_of_a_run_without_test_images_is_refused_before_anything_is_drawn(
+    cli, refused, digits, tiny, tmp_path, monkeypatch
+):
+    for split, number in (("train", 2), ("val", 1)):  # too few to cut a test split from
+        for label in range(2):
+            for i, image in enumerate(digits.images[digits.labels == label][:number]):
+                imaging.save_png(image, tmp_path / "few" / split / str(label) / f"{i}.png")
+    assert cli(["train", "few", "--out", "run", "--budget", "16images", *tiny]).code == 0
+    monkeypatch.setattr(Model, "draw", None)
+    message = refused("evaluate run --metrics cas --split validation", quiet=False)
+    assert "cas reads a test split, and few has none" in message
+
+
 def test_a_second_evaluation_adds_to_the_first_and_draws_nothing_anew(
     cli, digits_run, monkeypatch
 ):

@@ -126,6 +126,9 @@ def gather(question: Question, clock: Clock, say: Say) -> Case:
             f"{data.name} has no {question.split} images to judge with: "
             f"{suggest(question.split, [k for k, rows in data.splits.items() if len(rows)])}"
         )
+    if "cas" in parts and stream is not None:
+        # What it will ask for is known: now, not after everything else.
+        cas.check(stream.drawing(len(data.splits["train"])).labels, data)
     needed = question.extractor == "classifier" or len(data.classes) > 1
     world = current()
     with world.in_turn():  # what the first makes and keeps, the others find
@@ -136,8 +139,8 @@ def gather(question: Question, clock: Clock, say: Say) -> Case:
         everything = _everything(question, stream, data, n, say)
         subject = limited(everything, n, question.seed)
     _refuse_impossible(question, subject, stream)
-    if "cas" in parts and everything.labels is not None and stream is None:
-        cas.check(everything.labels, data)  # now, not after everything else
+    if "cas" in parts and stream is None and everything.labels is not None:
+        cas.check(everything.labels, data)
     with clock("reading"):
         reference = Reference.of(
             data,
