@@ -190,9 +190,9 @@ def open_variance(denoise: Denoise, x0: Tensor, levels: Tensor, noise: Tensor) -
     for sigma in levels:
         with torch.no_grad():
             error = denoise(x0 + sigma.to(x0) * noise, sigma) - x0
-        errors.append(error.double().square().mean())
+        errors.append(error.square().mean().cpu().double())  # Apple's devices have no float64
     order = levels.argsort()
-    at, logs = levels[order].double().log(), torch.stack(errors).cpu()[order].log()
+    at, logs = levels[order].double().log(), torch.stack(errors)[order].log()
 
     def variance(sigma: Tensor) -> Tensor:
         where = sigma.detach().cpu().double().log().clamp(at[0], at[-1])
