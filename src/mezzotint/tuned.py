@@ -94,7 +94,7 @@ def tuned(
         new.write_config()
         new.last.parent.mkdir(parents=True, exist_ok=True)
         checkpoints.write(new.last, both, said)
-        if early is not None:  # guides as it did
+        if early is not None and not new.has("early"):  # guides as it did, and does not change
             checkpoints.write(new.early, early.tensors, {**early.facts, "config": said["config"]})
 
     facts = {**goal.facts, "from": str(base.path), "judged_n": len(gauge.drawing)}
