@@ -68,10 +68,10 @@ TIME = {"peak": 0.1, "training": 0.5, "sampling": 0.25, "profile": 0.1}
 """Shares of the seconds given; what is left goes into warming up."""
 
 PARTS: Mapping[str, str] = {
-    "convolutions forward": r"aten::convolution",
-    "convolutions backward": r"aten::convolution_backward",
+    "convolutions forward": r"aten::convolution|_Convolution",
+    "convolutions backward": r"(aten::convolution_b|_ConvolutionB)ackward",
     "matrix products and attention": r"aten::(addmm|b?mm|baddbmm|_?(safe_)?softmax"
-    r"|_softmax_backward_data|_scaled_dot_product_\w+)",
+    r"|_softmax_backward_data|_scaled_dot_product_\w+)|_Attention\w*",
     "normalisation and activation": r"_\w*Norm\w*|aten::(native_)?(group|batch)_norm(_backward)?"
     r"|aten::(silu|gelu)(_backward)?|aten::addcmul",
     "optimiser and averages": r"Optimizer\.\w+#.*|aten::(_foreach|_fused)_\w+"
@@ -335,7 +335,7 @@ def noise_images(source: str) -> ImageSet:
 
 
 def fresh_model(config: Config, data: ImageSet, compute: Compute) -> Model:
-    """An untrained model; drawing from it takes as long as from a trained one."""
+    """An untrained model; drawing from it takes as long as from one that trained to the end."""
     denoiser = build_denoiser(config, data.channels, len(data.classes)).to(compute.device)
     return Model(
         denoiser=denoiser,
@@ -345,6 +345,7 @@ def fresh_model(config: Config, data: ImageSet, compute: Compute) -> Model:
         classes=data.classes,
         mean=data.mean,
         deviation=data.deviation,
+        learned=config.training.guidance,
         compute=compute,
     )
 

@@ -27,6 +27,7 @@ from mezzotint.errors import InputError
 from mezzotint.evaluation.stored import read, weights_digest, write
 from mezzotint.imaging import check_batch
 from mezzotint.machine import has_bf16_units
+from mezzotint.networks.blocks import Conv3x3
 from mezzotint.randomness import generator
 
 __all__ = ["VERSION", "Classifier", "Reading", "Recipe", "fit"]
@@ -268,7 +269,11 @@ def _normal(images: Tensor) -> Tensor:
 
 
 def _convolution(inner: int, outer: int, size: int, stride: int, folded: bool) -> nn.Module:
-    convolution = nn.Conv2d(inner, outer, size, stride, size // 2, bias=folded)
+    convolution = (
+        Conv3x3(inner, outer, bias=folded)
+        if (size, stride) == (3, 1)
+        else nn.Conv2d(inner, outer, size, stride, size // 2, bias=folded)
+    )
     return convolution if folded else nn.Sequential(convolution, nn.BatchNorm2d(outer))
 
 

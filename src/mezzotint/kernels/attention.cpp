@@ -1,12 +1,12 @@
 // y_i = sum_j p_ij v_j, p_ij = exp(q_i . k_j / sqrt(D)) / sum_j ...: the formulas are in attention.py.
 //
-// One head of one image is one piece of work. Its rows (tokens) are taken as 16 lanes of a vector;
+// One head of one image is one piece of work. Its rows (tokens) are taken as lanes of a vector (16 or 8);
 // against them stand all rows of the other side, eight at a time, whose numbers are broadcast:
 //
 //     dots      (rows, lanes) = a (rows, D) . b (D, lanes)         scores, and gradients of p
 //     mixtures  (D, lanes)    = a (rows, D)^T . w (rows, lanes)    weighted sums of rows
 //
-// Scores of 16 lanes against all rows fit into the first-level cache and never go to memory. All is
+// Scores of a vector against all rows fit into the first-level cache and never go to memory. All is
 // float32, in the same order whatever the number of threads.
 
 #include <algorithm>
@@ -18,9 +18,9 @@
 
 namespace {
 
-const int LANES = 16, ROWS = 8;
-typedef float Vector __attribute__((vector_size(4 * LANES)));
-typedef uint32_t Whole __attribute__((vector_size(4 * LANES)));
+const int LANES = WIDEST, ROWS = 8;
+typedef Lanes<LANES>::Number Vector;
+typedef Lanes<LANES>::Whole Whole;
 
 struct Sizes {
     int64_t batch, tokens, heads, width;
@@ -50,13 +50,11 @@ struct Rows {
     }
 
     Vector lanes(int64_t start, int64_t d) const {
-        Vector result;
-        std::memcpy(&result, turned.data() + d * across + start, sizeof result);
-        return result;
+        return get<LANES>(turned.data() + d * across + start);
     }
 };
 
-// The dot products of 8 rows of `a` from `first` on with 16 of `b` from `start` on.
+// The dot products of 8 rows of `a` from `first` on with a vector of `b` from `start` on.
 inline void dots(const Rows &a, int64_t first, const Rows &b, int64_t start, Vector *to) {
     const float *row = a.values.data() + first * a.padded;
     Vector sums[ROWS] = {};
@@ -67,7 +65,7 @@ inline void dots(const Rows &a, int64_t first, const Rows &b, int64_t start, Vec
     for (int r = 0; r < ROWS; r++) to[r] = sums[r];
 }
 
-// Sums of rows of `a`, weighted otherwise in each lane, times a factor: 16 rows of `to`.
+// Sums of rows of `a`, weighted otherwise in each lane, times a factor: so many rows of `to`.
 template <class T>
 void mixtures(const Rows &a, const Vector *weights, int64_t start, Vector factor, T *to,
               int64_t stride) {

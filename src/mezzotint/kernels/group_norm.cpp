@@ -8,13 +8,24 @@
 // A group's mean is subtracted before anything else, so that a large one costs no digits.
 
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "numbers.h"
 
 namespace {
 
-inline float sigmoid(float z) { return 1.0f / (1.0f + exponential<float, uint32_t>(-z)); }
+template <int count, class Number> inline Number sigmoid(Number z) {
+    return 1.0f / (1.0f + exponential<Number, typename Lanes<count>::Whole>(-z));
+}
+
+// Calls act(c, count) for all channels: as many at a time as a register holds, then those that are
+// left. Compilers turn plain loops into vectors, but not all of them one with an exponential.
+template <class Act> inline void each(int64_t width, Act act) {
+    int64_t c = 0;
+    for (; c + WIDEST <= width; c += WIDEST) act(c, std::integral_constant<int, WIDEST>());
+    for (; c < width; c++) act(c, std::integral_constant<int, 1>());
+}
 
 struct Sizes {
     int64_t batch, pixels, width, groups;
@@ -75,11 +86,11 @@ void forward(const T *x, const float *gain, const float *bias, const float *scal
         }
         line(n, b, gain, bias, scale, shift, mean, inverse, m, first, second);
         for (int64_t p = 0; p < n.pixels; p++)
-#pragma omp simd
-            for (int64_t c = 0; c < width; c++) {
-                float z = (load(from[p * width + c]) - m[c]) * first[c] + second[c];
-                store(to[p * width + c], silu ? z * sigmoid(z) : z);
-            }
+            each(width, [&](int64_t c, auto count) {
+                const auto x = get<count>(from + p * width + c) - get<count>(m + c);
+                const auto z = x * get<count>(first + c) + get<count>(second + c);
+                put<count>(to + p * width + c, silu ? z * sigmoid<count>(z) : z);
+            });
     }
 }
 
@@ -106,17 +117,18 @@ void backward(const T *dy, const T *x, const float *gain, const float *bias, con
             g_sum[c] = gx_sum[c] = 0.0f;
         }
         for (int64_t p = 0; p < n.pixels; p++)
-#pragma omp simd
-            for (int64_t c = 0; c < width; c++) {
-                float d = load(from[p * width + c]) - m[c], g = load(given[p * width + c]);
+            each(width, [&](int64_t c, auto count) {
+                const auto d = get<count>(from + p * width + c) - get<count>(m + c);
+                auto g = get<count>(given + p * width + c);
                 if (silu) {
-                    float z = d * slope[c] + offset[c], s = sigmoid(z);
+                    const auto z = d * get<count>(slope + c) + get<count>(offset + c);
+                    const auto s = sigmoid<count>(z);
                     g *= s * (1.0f + z * (1.0f - s));
                 }
-                g_all[p * width + c] = g;
-                g_sum[c] += g;
-                gx_sum[c] += g * d * r[c];
-            }
+                put<count>(g_all + p * width + c, g);
+                put<count>(g_sum + c, get<count>(g_sum + c) + g);
+                put<count>(gx_sum + c, get<count>(gx_sum + c) + g * d * get<count>(r + c));
+            });
         for (int64_t group = 0; group < n.groups; group++) {
             int64_t start = group * n.each(), end = start + n.each();
             float wg = 0, wgx = 0;  // both already divided by the deviation, as slope is

@@ -29,6 +29,58 @@ inline void store(Bf16 &place, float value) {  // to the nearest, ties to even
     place.bits = uint16_t(value == value ? rounded : 0x7fc0u);  // rounding could hide a NaN
 }
 
+// So many neighbours at once: one number, or a vector of as many as a register holds.
+template <int count> struct Lanes {
+    typedef float Number __attribute__((vector_size(4 * count)));
+    typedef uint32_t Whole __attribute__((vector_size(4 * count)));
+    typedef uint16_t Half __attribute__((vector_size(2 * count)));
+};
+template <> struct Lanes<1> {
+    typedef float Number;
+    typedef uint32_t Whole;
+};
+#if defined(__AVX512F__)
+const int WIDEST = 16;
+#else
+const int WIDEST = 8;
+#endif
+
+template <int count> inline typename Lanes<count>::Number get(const float *from) {
+    typename Lanes<count>::Number result;
+    std::memcpy(&result, from, sizeof result);
+    return result;
+}
+
+template <int count> inline typename Lanes<count>::Number get(const Bf16 *from) {
+    if constexpr (count == 1) {
+        return load(*from);
+    } else {
+        typename Lanes<count>::Half half;
+        std::memcpy(&half, from, sizeof half);
+        const auto bits = __builtin_convertvector(half, typename Lanes<count>::Whole) << 16;
+        typename Lanes<count>::Number result;
+        std::memcpy(&result, &bits, sizeof result);
+        return result;
+    }
+}
+
+template <int count> inline void put(float *to, typename Lanes<count>::Number value) {
+    std::memcpy(to, &value, sizeof value);
+}
+
+template <int count> inline void put(Bf16 *to, typename Lanes<count>::Number value) {
+    if constexpr (count == 1) {
+        store(*to, value);
+    } else {
+        typename Lanes<count>::Whole bits;
+        std::memcpy(&bits, &value, sizeof bits);
+        const typename Lanes<count>::Whole rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+        const auto chosen = value == value ? rounded : rounded * 0u + 0x7fc0u;
+        const auto half = __builtin_convertvector(chosen, typename Lanes<count>::Half);
+        std::memcpy(to, &half, sizeof half);
+    }
+}
+
 // exp(x) = 2^n exp(r), |r| <= ln(2) / 2, the latter by its Taylor series: relative error 2e-7.
 // Without branches and library calls; F and U are float and uint32_t, or vectors of as many.
 template <class F, class U> inline F exponential(F x) {

@@ -14,9 +14,9 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody uses
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mezzotint.kernels import attention, fits, group_norm
+from mezzotint.kernels import attention, convolution, convolves, fits, group_norm
 
-__all__ = ["ACTIVATIONS", "NORMS", "Attention", "Block", "ConvBlock", "zeroed"]
+__all__ = ["ACTIVATIONS", "NORMS", "Attention", "Block", "Conv3x3", "ConvBlock", "zeroed"]
 
 NARROW = 16
 """Heads of up to so many channels are faster through our kernel, wider ones as products."""
@@ -73,6 +73,19 @@ class GroupNorm(nn.GroupNorm):
         return F.silu(y) if silu else y
 
 
+class Conv3x3(nn.Conv2d):
+    """A 3x3 convolution with one row of zeros around, by `kernels` where that is faster."""
+
+    def __init__(self, given: int, width: int, bias: bool = True) -> None:
+        super().__init__(given, width, 3, padding=1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, given, H, W) -> (B, width, H, W)."""
+        if convolves(x, self.weight):
+            return convolution(x, self.weight, self.bias)
+        return super().forward(x)
+
+
 class RmsNorm(nn.Module):
     """x / rms(x) over the channels of each pixel, times a learned gain (C,)."""
 
@@ -122,8 +135,8 @@ class ConvBlock(nn.Module):
         self.norm1 = NORMS[spec.norm](given if spec.residual else width)
         self.norm2 = NORMS[spec.norm](width)
         self.activation = ACTIVATIONS[spec.activation]()
-        self.conv1 = nn.Conv2d(given, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1 = Conv3x3(given, width)
+        self.conv2 = Conv3x3(width, width)
         self.told = _Projection(embedding, width, spec) if embedding else None
         if spec.residual:
             zeroed(self.conv2)

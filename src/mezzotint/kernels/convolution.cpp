@@ -1,0 +1,372 @@
+// y = x * w + b for 3x3 windows with one row of zeros around: the formulas are in convolution.py.
+//
+// Tiles of 4x4 outputs are made of 6x6 inputs. Transformed, a tile is 36 positions, at each of which
+// the channels are mixed by a matrix of its own, so that the work is 36 matrix products:
+//
+//     v (36, tiles, given) = B^T x B      m (36, tiles, made) = v u      y = A^T m A + b
+//
+// and backwards, with the transposed matrices in the other order. Blocks of whole images pass
+// through all of it while they are in a core's cache. The sums over all tiles, for the gradient of
+// w, run over a part of the batch at a time. Every number is made by one thread, and in the same
+// order whatever the number of threads.
+//
+// Images are channels_last: vectors are neighbouring channels, which both sides have a multiple of.
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "numbers.h"
+
+namespace {
+
+const int LANES = WIDEST, ROWS = LANES == 16 ? 12 : 6;  // their sums take most of the registers
+const int COLUMNS = 2 * LANES, POSITIONS = 36, STEP = 4, SIDE = 6;
+const int64_t BLOCK = 48;  // tiles that pass through together
+const int64_t SLICE = 32;  // channels whose gradients' sums are made together
+const int64_t DEEP = 4;  // blocks that enter them at once, where the window has more numbers than
+const int64_t SMALL = 8192;  // so many and its sums no place in a core's own cache
+
+typedef Lanes<LANES>::Number Vector;
+
+inline Vector get(const float *from) { return get<LANES>(from); }
+inline void put(float *to, Vector value) { put<LANES>(to, value); }
+
+// Room for so many numbers, unset, that a thread keeps from call to call: memory that is given back
+// to the system costs a fault a page when it is next asked for, here a third of the time.
+template <int which> float *room(int64_t count) {
+    thread_local std::unique_ptr<float[]> kept;
+    thread_local int64_t size = 0;
+    if (size < count) {
+        kept.reset();
+        kept.reset(new float[count]);
+        size = count;
+    }
+    return kept.get();
+}
+
+int64_t whole(int64_t n, int64_t of) { return (n + of - 1) / of * of; }
+
+struct Sizes {
+    int64_t batch, height, width, given, made;
+    int64_t down() const { return (height + STEP - 1) / STEP; }
+    int64_t across() const { return (width + STEP - 1) / STEP; }
+    int64_t tiles() const { return down() * across(); }
+    int64_t pixels() const { return height * width; }
+    // Of a block: as many as make BLOCK tiles, or fewer, so that all threads have as much to do.
+    int64_t images(int64_t threads) const {
+        const int64_t most = std::max<int64_t>(1, BLOCK / tiles()), blocks = (batch + most - 1) / most;
+        const int64_t even = whole(blocks, threads);
+        return (batch + even - 1) / even;
+    }
+};
+
+// Numbers from position to position of (36, rows, columns). A line more than they take, lest all
+// 36 fall on the same lines of a cache.
+int64_t apart(int64_t rows, int64_t columns) { return rows * columns + COLUMNS; }
+
+// ------------------------------------------------------------------------- transforms of a vector
+
+inline void b_transposed(const Vector *x, int s, Vector *v, int to) {
+    const Vector even = x[4 * s] - 4.0f * x[2 * s], odd = x[3 * s] - 4.0f * x[s];
+    const Vector near = x[4 * s] - x[2 * s], far = 2.0f * (x[3 * s] - x[s]);
+    v[0] = 4.0f * x[0] - 5.0f * x[2 * s] + x[4 * s];
+    v[to] = even + odd;
+    v[2 * to] = even - odd;
+    v[3 * to] = near + far;
+    v[4 * to] = near - far;
+    v[5 * to] = 4.0f * x[s] - 5.0f * x[3 * s] + x[5 * s];
+}
+
+inline void b(const Vector *v, int s, Vector *x, int to) {
+    const Vector sum = v[s] + v[2 * s], difference = v[s] - v[2 * s];
+    const Vector sums = v[3 * s] + v[4 * s], differences = v[3 * s] - v[4 * s];
+    x[0] = 4.0f * v[0];
+    x[to] = 4.0f * (v[5 * s] - difference) - 2.0f * differences;
+    x[2 * to] = -5.0f * v[0] - 4.0f * sum - sums;
+    x[3 * to] = difference + 2.0f * differences - 5.0f * v[5 * s];
+    x[4 * to] = v[0] + sum + sums;
+    x[5 * to] = v[5 * s];
+}
+
+inline void a_transposed(const Vector *m, int s, Vector *y, int to) {
+    const Vector sum = m[s] + m[2 * s], difference = m[s] - m[2 * s];
+    const Vector sums = m[3 * s] + m[4 * s], differences = m[3 * s] - m[4 * s];
+    y[0] = m[0] + sum + sums;
+    y[to] = difference + 2.0f * differences;
+    y[2 * to] = sum + 4.0f * sums;
+    y[3 * to] = difference + 8.0f * differences + m[5 * s];
+}
+
+inline void a(const Vector *y, int s, Vector *m, int to) {
+    const Vector even = y[0] + y[2 * s], odd = y[s] + y[3 * s];
+    const Vector evens = y[0] + 4.0f * y[2 * s], odds = 2.0f * y[s] + 8.0f * y[3 * s];
+    m[0] = y[0];
+    m[to] = even + odd;
+    m[2 * to] = even - odd;
+    m[3 * to] = evens + odds;
+    m[4 * to] = evens - odds;
+    m[5 * to] = y[3 * s];
+}
+
+inline void g(const Vector *w, int s, Vector *u, int to) {
+    const Vector even = (w[0] + w[2 * s]) * (-1.0f / 6), odd = w[s] * (-1.0f / 6);
+    const Vector evens = w[0] * (1.0f / 24) + w[2 * s] * (1.0f / 6), odds = w[s] * (1.0f / 12);
+    u[0] = w[0] * 0.25f;
+    u[to] = even + odd;
+    u[2 * to] = even - odd;
+    u[3 * to] = evens + odds;
+    u[4 * to] = evens - odds;
+    u[5 * to] = w[2 * s];
+}
+
+inline void g_transposed(const Vector *u, int s, Vector *w, int to) {
+    const Vector sum = (u[s] + u[2 * s]) * (-1.0f / 6), sums = u[3 * s] + u[4 * s];
+    w[0] = u[0] * 0.25f + sum + sums * (1.0f / 24);
+    w[to] = (u[2 * s] - u[s]) * (1.0f / 6) + (u[3 * s] - u[4 * s]) * (1.0f / 12);
+    w[2 * to] = sum + sums * (1.0f / 6) + u[5 * s];
+}
+
+// Squares of vectors: columns first, then rows.
+template <int from, int to, void (*line)(const Vector *, int, Vector *, int)>
+inline void square(const Vector *x, Vector *y) {
+    Vector half[to * from];
+    for (int j = 0; j < from; j++) line(x + j, from, half + j, from);
+    for (int i = 0; i < to; i++) line(half + i * from, 1, y + i * to, 1);
+}
+
+// ------------------------------------------------------------------------------- matrix products
+
+// c (rows, COLUMNS) = or += sum over k of a[r, k] b[k, columns], each with its own steps.
+template <int rows, bool add>
+void sums(const float *a, int64_t row, int64_t step, const float *b, int64_t below,
+          int64_t depth, float *c, int64_t under) {
+    Vector left[rows], right[rows];
+    for (int r = 0; r < rows; r++) {
+        left[r] = add ? get(c + r * under) : Vector{};
+        right[r] = add ? get(c + r * under + LANES) : Vector{};
+    }
+    for (int64_t k = 0; k < depth; k++) {
+        const Vector first = get(b + k * below), second = get(b + k * below + LANES);
+        for (int r = 0; r < rows; r++) {
+            const float number = a[r * row + k * step];
+            left[r] += number * first;
+            right[r] += number * second;
+        }
+    }
+    for (int r = 0; r < rows; r++) {
+        put(c + r * under, left[r]);
+        put(c + r * under + LANES, right[r]);
+    }
+}
+
+typedef void (*Sums)(const float *, int64_t, int64_t, const float *, int64_t, int64_t, float *,
+                     int64_t);
+
+template <int... rows> struct Table {
+    template <bool add> static constexpr Sums of[] = {sums<rows, add>...};
+};
+typedef Table<1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12> Tables;  // of which AVX2 takes six
+
+// All rows, in parts as equal as can be: a last part of one row would take as long as one of five.
+template <bool add>
+inline void product(const float *a, int64_t row, int64_t step, const float *b, int64_t below,
+                    int64_t rows, int64_t depth, float *c, int64_t under) {
+    const int64_t parts = (rows + ROWS - 1) / ROWS;
+    for (int64_t part = 0; part < parts; part++) {
+        const int64_t start = rows * part / parts, end = rows * (part + 1) / parts;
+        Tables::of<add>[end - start - 1](a + start * row, row, step, b, below, depth,
+                                         c + start * under, under);
+    }
+}
+
+// -------------------------------------------------------------------------------- tiles of images
+
+// Where the numbers of a tile are in an image; nothing's place is that of those outside.
+template <int side>
+inline void places(const Sizes &n, int64_t tile, int64_t border, int64_t channels, float *image,
+                   float *nothing, float **place) {
+    const int64_t top = tile / n.across() * STEP - border, left = tile % n.across() * STEP - border;
+    for (int64_t i = 0; i < side; i++)
+        for (int64_t j = 0; j < side; j++) {
+            const int64_t y = top + i, x = left + j;
+            const bool inside = y >= 0 && y < n.height && x >= 0 && x < n.width;
+            place[i * side + j] = inside ? image + (y * n.width + x) * channels : nothing;
+        }
+}
+
+// Transformed tiles of images: v (36, tiles, across), of which the first are channels.
+template <int side, void (*line)(const Vector *, int, Vector *, int)>
+void transform(const Sizes &n, const float *images, int64_t count, int64_t stride,
+               int64_t channels, float *v, int64_t plane, int64_t across) {
+    std::vector<float> nothing(channels, 0.0f);
+    float *place[side * side];
+    for (int64_t t = 0; t < count * n.tiles(); t++) {
+        float *image = const_cast<float *>(images) + t / n.tiles() * n.pixels() * stride;
+        places<side>(n, t % n.tiles(), side == SIDE, stride, image, nothing.data(), place);
+        for (int64_t c = 0; c < channels; c += LANES) {
+            Vector x[side * side], made[POSITIONS];
+            for (int i = 0; i < side * side; i++) x[i] = get(place[i] + c);
+            square<side, SIDE, line>(x, made);
+            for (int p = 0; p < POSITIONS; p++) put(v + p * plane + t * across + c, made[p]);
+        }
+    }
+}
+
+// The other way: tiles (36, tiles, across) are added to images, or to `start` where it is given.
+template <int side, void (*line)(const Vector *, int, Vector *, int)>
+void collect(const Sizes &n, const float *m, int64_t plane, int64_t across, float *images,
+             int64_t count, int64_t channels, const float *start) {
+    std::vector<float> nothing(channels, 0.0f);
+    float *place[side * side];
+    for (int64_t t = 0; t < count * n.tiles(); t++) {
+        float *image = images + t / n.tiles() * n.pixels() * channels;
+        places<side>(n, t % n.tiles(), side == SIDE, channels, image, nothing.data(), place);
+        for (int64_t c = 0; c < channels; c += LANES) {
+            Vector x[POSITIONS], made[side * side];
+            for (int p = 0; p < POSITIONS; p++) x[p] = get(m + p * plane + t * across + c);
+            square<SIDE, side, line>(x, made);
+            for (int i = 0; i < side * side; i++)
+                put(place[i] + c, made[i] + get(start ? start + c : place[i] + c));
+        }
+    }
+}
+
+// w (9, given, made) -> u (36, made / COLUMNS, given, COLUMNS), zeros for channels that fill up.
+void prepare(const float *w, int64_t given, int64_t made, float *u, int threads) {
+    const int64_t wide = whole(made, COLUMNS), plane = apart(given, wide);
+#pragma omp parallel for num_threads(threads)
+    for (int64_t c = 0; c < given; c++)
+        for (int64_t o = 0; o < wide; o += LANES) {
+            Vector from[9] = {}, to[POSITIONS];
+            if (o < made)
+                for (int i = 0; i < 9; i++) from[i] = get(w + (i * given + c) * made + o);
+            square<3, SIDE, g>(from, to);
+            float *place = u + (o / COLUMNS * given + c) * COLUMNS + o % COLUMNS;
+            for (int p = 0; p < POSITIONS; p++) put(place + p * plane, to[p]);
+        }
+}
+
+// And its gradient the other way: u (36, given, wide) -> w (9, given, made).
+void finish(const float *u, int64_t given, int64_t made, float *w, int threads) {
+    const int64_t wide = whole(made, COLUMNS), plane = apart(given, wide);
+#pragma omp parallel for num_threads(threads)
+    for (int64_t c = 0; c < given; c++)
+        for (int64_t o = 0; o < made; o += LANES) {
+            Vector from[POSITIONS], to[9];
+            for (int p = 0; p < POSITIONS; p++) from[p] = get(u + p * plane + c * wide + o);
+            square<SIDE, 3, g_transposed>(from, to);
+            for (int i = 0; i < 9; i++) put(w + (i * given + c) * made + o, to[i]);
+        }
+}
+
+// m (36, tiles, wide) = v (36, tiles, across) u, where wide is `made` in whole COLUMNS.
+void mix(const float *v, int64_t v_plane, int64_t across, const float *u, int64_t tiles,
+         int64_t given, int64_t wide, float *m, int64_t m_plane) {
+    const int64_t u_plane = apart(given, wide);
+    for (int p = 0; p < POSITIONS; p++)
+        for (int64_t o = 0; o < wide; o += COLUMNS)
+            product<false>(v + p * v_plane, across, 1, u + p * u_plane + o * given, COLUMNS, tiles,
+                           given, m + p * m_plane + o, wide);
+}
+
+}  // namespace
+
+// x (batch, height, width, given), w (9, given, made), bias (made,) -> y (batch, height, width, made).
+extern "C" void convolve(const float *x, const float *w, const float *bias, float *y, int64_t batch,
+                         int64_t height, int64_t width, int64_t given, int64_t made, int threads) {
+    const Sizes n = {batch, height, width, given, made};
+    const int64_t wide = whole(made, COLUMNS), images = n.images(threads);
+    const int64_t rows = images * n.tiles(), v_plane = apart(rows, given), m_plane = apart(rows, wide);
+    float *u = room<0>(POSITIONS * apart(given, wide));
+    prepare(w, given, made, u, threads);
+#pragma omp parallel num_threads(threads)
+    {
+        float *v = room<1>(POSITIONS * (v_plane + m_plane)), *m = v + POSITIONS * v_plane;
+#pragma omp for
+        for (int64_t first = 0; first < batch; first += images) {
+            const int64_t count = std::min(images, batch - first);
+            transform<SIDE, b_transposed>(n, x + first * n.pixels() * given, count, given, given,
+                                          v, v_plane, given);
+            mix(v, v_plane, given, u, count * n.tiles(), given, wide, m, m_plane);
+            collect<STEP, a_transposed>(n, m, m_plane, wide, y + first * n.pixels() * made,
+                                        count, made, bias);
+        }
+    }
+}
+
+// dy (batch, height, width, made), turned (9, made, given) or none -> dx like x;
+// x or none -> dw (9, given, made), dbias (made,).
+extern "C" void convolve_back(const float *dy, const float *turned, const float *x, float *dx,
+                              float *dw, float *dbias, int64_t batch, int64_t height, int64_t width,
+                              int64_t given, int64_t made, int threads) {
+    const Sizes n = {batch, height, width, given, made};
+    const int64_t wide = whole(made, COLUMNS), back = whole(given, COLUMNS), tiles = n.tiles();
+    const int64_t images = n.images(threads), deep = images * (given * made > SMALL ? DEEP : 1);
+    const int64_t m_plane = apart(deep * tiles, wide), v_plane = apart(deep * tiles, SLICE);
+    const int64_t back_plane = apart(images * tiles, back), du_plane = apart(given, wide);
+    const int64_t size = POSITIONS * du_plane + made;  // of a thread's own sums
+    float *u = room<0>(POSITIONS * apart(made, back) + threads * size);
+    float *du = u + POSITIONS * apart(made, back);
+    if (turned) prepare(turned, made, given, u, threads);
+#pragma omp parallel for num_threads(threads)
+    for (int64_t thread = 0; thread < threads; thread++) {
+        float *m = room<1>(POSITIONS * (m_plane + v_plane + back_plane));
+        float *v = m + POSITIONS * m_plane, *dv = v + POSITIONS * v_plane;
+        float *own = du + thread * size, *own_bias = own + size - made;
+        if (x) std::fill(own, own + size, 0.0f);
+        const int64_t end = batch * (thread + 1) / threads;
+        for (int64_t start = batch * thread / threads; start < end; start += deep) {
+            const int64_t stop = std::min(start + deep, end), all = (stop - start) * tiles;
+            for (int64_t first = start; first < stop; first += images) {
+                const int64_t count = std::min(images, stop - first);
+                float *some = m + (first - start) * tiles * wide;
+                transform<STEP, a>(n, dy + first * n.pixels() * made, count, made, made, some, m_plane,
+                                   wide);
+                if (!turned) continue;
+                float *to = dx + first * n.pixels() * given;
+                mix(some, m_plane, wide, u, count * tiles, made, back, dv, back_plane);
+                std::fill(to, to + count * n.pixels() * given, 0.0f);
+                collect<SIDE, b>(n, dv, back_plane, back, to, count, given, nullptr);
+            }
+            if (!x) continue;
+            for (int64_t c = 0; c < given; c += SLICE) {
+                const int64_t some = std::min(SLICE, given - c);
+                transform<SIDE, b_transposed>(n, x + start * n.pixels() * given + c, stop - start,
+                                              given, some, v, v_plane, SLICE);
+                for (int p = 0; p < POSITIONS; p++)
+                    for (int64_t o = 0; o < wide; o += COLUMNS)
+                        product<true>(v + p * v_plane, 1, SLICE, m + p * m_plane + o, wide, some, all,
+                                      own + p * du_plane + c * wide + o, wide);
+            }
+            for (int64_t t = 0; t < all; t++)  // a tile's sum is one of its positions
+                for (int64_t o = 0; o < made; o++)
+                    own_bias[o] += m[(SIDE + 1) * m_plane + t * wide + o];
+        }
+    }
+    if (!x) return;
+#pragma omp parallel for num_threads(threads)
+    for (int64_t i = 0; i < size; i++)
+        for (int64_t thread = 1; thread < threads; thread++) du[i] += du[thread * size + i];
+    finish(du, given, made, dw, threads);
+    std::copy(du + size - made, du + size, dbias);
+}
+
+// Numbers of a vector, of which both sides' channels are to be a multiple; 0 where the compiler was
+// not told of vectors and fused multiplications, without which torch's own way is faster.
+extern "C" int convolution_lanes() {
+#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
+    return LANES;
+#else
+    return 0;
+#endif
+}
+
+extern "C" int convolution_threads() {
+#if defined(_OPENMP)
+    return 1;
+#else
+    return 0;
+#endif
+}
