@@ -12,15 +12,20 @@ The step is zero_grad, forward, mean squared error, backward, Adam(W); the data 
 """
 
 import argparse
+import contextlib
+import dataclasses
+import multiprocessing
 import re
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mezzotint.machine import choose, has_bf16_units
 from peers.networks import NETWORKS, Network
 from peers.same_layers import through_our_kernels
 
@@ -36,7 +41,8 @@ class Contestant:
     """Whose, in `NETWORKS`."""
 
     prepare: Callable[[Network], Network] = lambda network: network
-    bf16: bool = False
+    bf16: bool | None = False
+    """None: where mezzotint chooses it on this machine."""
 
 
 def channels_last(network: Network) -> Network:
@@ -54,11 +60,11 @@ CONTESTANTS = (
     Contestant("diffusers, bf16, channels_last", "diffusers", channels_last, bf16=True),
     Contestant("diffusers, torch.compile", "diffusers", compiled),
     Contestant("diffusers, bf16, torch.compile", "diffusers", compiled, bf16=True),
-    Contestant("the same layers, our kernels", "diffusers", through_our_kernels, bf16=True),
+    Contestant("the same layers, our kernels", "diffusers", through_our_kernels, bf16=None),
     Contestant("azula, bf16 autocast", "azula", bf16=True),
     Contestant("smalldiffusion, bf16 autocast", "smalldiffusion", bf16=True),
-    Contestant("mezzotint, the preset's shape", "mezzotint", bf16=True),
-    Contestant("mezzotint, 2x2 patches", "mezzotint-patch", bf16=True),
+    Contestant("mezzotint, the preset's shape", "mezzotint", bf16=None),
+    Contestant("mezzotint, 2x2 patches", "mezzotint-patch", bf16=None),
 )
 
 
@@ -123,9 +129,34 @@ def seconds(work: Work, least: float = 0.4) -> float:
 
 
 def matrix_peak() -> float:
-    """TFLOP/s of a bf16 product of two 2048 x 2048 matrices."""
-    a = torch.randn(2048, 2048).bfloat16()
+    """TFLOP/s of a product of two 2048 x 2048 matrices, in bf16 where there are units for it."""
+    a = torch.randn(2048, 2048).to(torch.bfloat16 if has_bf16_units() else torch.float32)
     return 2 * 2048**3 / 1e12 / seconds(lambda: a @ a)
+
+
+def compete(name: str, given: argparse.Namespace, turns: Connection) -> None:
+    """A contestant's process: says its GFLOP, then, whenever asked, images a second.
+
+    Each has one of its own, since ours tells the C library how to keep memory.
+    """
+    contestant = next(c for c in CONTESTANTS if c.name == name)
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    at = (given.size, given.channels)
+    data = batch(given.batch, *at)
+    network = widened(NETWORKS[contestant.network], given.gflop, at)
+    size = [flops(network, *at, backward=b) for b in (True, False)]
+    network = contestant.prepare(network)
+    compute = dataclasses.replace(choose("cpu"), threads=given.threads)
+    ours = contestant.bf16 is None
+    bf16 = compute.precision == "bfloat16" if ours else contestant.bf16
+    with compute.active() if ours else contextlib.nullcontext():
+        works = [f(network, data, bf16) for f in (step, evaluation)]
+        for work in works:
+            work(), work()  # warm-up; compiles what is to be compiled
+        turns.send(size)
+        while turns.recv():
+            turns.send([given.batch / seconds(work) for work in works])
 
 
 def main() -> None:
@@ -141,39 +172,40 @@ def main() -> None:
     )
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    torch.manual_seed(0)
-    at = (given.size, given.channels)
-    data = batch(given.batch, *at)
-    chosen = [c for c in CONTESTANTS if re.search(given.only, c.name)]
-    works, sizes = {}, {}
-    for contestant in chosen:
-        network = widened(NETWORKS[contestant.network], given.gflop, at)
-        sizes[contestant] = [flops(network, *at, backward=b) for b in (True, False)]
-        network = contestant.prepare(network)
-        works[contestant] = [f(network, data, contestant.bf16) for f in (step, evaluation)]
-        for work in works[contestant]:
-            work(), work()  # warm-up; compiles what is to be compiled
-    rates: dict[Contestant, list[list[float]]] = {c: [[], []] for c in chosen}
+    apart = multiprocessing.get_context("spawn")
+    sizes: dict[str, list[float]] = {}
+    turns: dict[str, Connection] = {}
+    for contestant in CONTESTANTS:
+        name = contestant.name
+        if not re.search(given.only, name):
+            continue
+        turns[name], theirs = apart.Pipe()
+        apart.Process(target=compete, args=(name, given, theirs), daemon=True).start()
+        theirs.close()  # so that the end of the process is seen here
+        sizes[name] = turns[name].recv()
+    speeds: dict[str, list[list[float]]] = {name: [] for name in turns}
     peaks = []
     for _ in range(given.rounds):
         peaks.append(matrix_peak())
-        for contestant in chosen:
-            for kind in (0, 1):
-                rates[contestant][kind].append(given.batch / seconds(works[contestant][kind]))
+        for name, turn in turns.items():
+            turn.send(True)
+            speeds[name].append(turn.recv())
+    for turn in turns.values():
+        turn.send(False)
     peak = statistics.median(peaks)
+    kind = "bf16" if has_bf16_units() else "float32"
     print(
         f"\n{given.size}^2 x {given.channels}, batch {given.batch}, {given.threads} threads, "
-        f"torch {torch.__version__}, {given.rounds} rounds; bf16 product {peak:.2f} TFLOP/s\n"
+        f"torch {torch.__version__}, {given.rounds} rounds; {kind} product {peak:.2f} TFLOP/s\n"
     )
     heads = ["", "GFLOP", "trained/s", "TFLOP/s", "share", "x", "evaluated/s", "TFLOP/s", "x"]
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
     first: list[float] = []
-    for contestant in chosen:
-        size = sizes[contestant]
-        speed = [statistics.median(r) for r in rates[contestant]]
+    for name, size in sizes.items():
+        speed = [statistics.median(turn) for turn in zip(*speeds[name], strict=True)]
         rate = [s * g / 1e3 for s, g in zip(speed, size, strict=True)]
         first = first or rate
-        cells = [contestant.name, f"{size[0]:.2f}", f"{speed[0]:.0f}", f"{rate[0]:.3f}"]
+        cells = [name, f"{size[0]:.2f}", f"{speed[0]:.0f}", f"{rate[0]:.3f}"]
         cells += [f"{rate[0] / peak:.0%}", f"{rate[0] / first[0]:.2f}"]
         cells += [f"{speed[1]:.0f}", f"{rate[1]:.3f}", f"{rate[1] / first[1]:.2f}"]
         print("| " + " | ".join(cells) + " |")

@@ -2,8 +2,8 @@
 
 The network keeps its modules and parameters; forward methods are replaced: of the residual block
 and the end (GroupNorm and SiLU in one pass), of attention (one kernel, queries, keys and values
-from one product) and of upsampling (the layout stays channels_last). Outputs are equal but for
-rounding, which is checked here, before anything is timed.
+from one product), of 3x3 convolutions and of upsampling (the layout stays channels_last). Outputs
+are equal but for rounding, which is checked here, before anything is timed.
 """
 
 import copy
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from mezzotint.kernels import attention, fits, group_norm
+from mezzotint.kernels import attention, convolution, convolves, fits, group_norm
 
 TOLERANCE = 1e-4  # relative, in float32
 
@@ -43,11 +43,23 @@ def attend(block: nn.Module, x: Tensor, temb: object = None) -> Tensor:
     return x + mixed.transpose(1, 2).unflatten(2, (height, across))
 
 
+def convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    same = (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (1, 1), (1, 1))
+    if same and convolves(x, layer.weight):
+        return convolution(x, layer.weight, layer.bias)
+    return F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding)
+
+
 def upsample(block: nn.Module, x: Tensor, output_size: object = None) -> Tensor:
     return block.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-FORWARDS = {"ResnetBlock2D": residual, "Attention": attend, "Upsample2D": upsample}
+FORWARDS = {
+    "ResnetBlock2D": residual,
+    "Attention": attend,
+    "Upsample2D": upsample,
+    "Conv2d": convolve,
+}
 
 
 def replace_forwards(unet: nn.Module) -> None:
