@@ -27,6 +27,7 @@ const int64_t BLOCK = 48;  // tiles that pass through together
 const int64_t SLICE = 32;  // channels whose gradients' sums are made together
 const int64_t DEEP = 4;  // blocks that enter them at once, where the window has more numbers than
 const int64_t SMALL = 8192;  // so many and its sums no place in a core's own cache
+const int64_t ENOUGH = 64;   // tiles that are worth sums of their own
 
 typedef Lanes<LANES>::Number Vector;
 
@@ -306,33 +307,43 @@ extern "C" void convolve_back(const float *dy, const float *turned, const float 
     const int64_t images = n.images(threads), deep = images * (given * made > SMALL ? DEEP : 1);
     const int64_t m_plane = apart(deep * tiles, wide), v_plane = apart(deep * tiles, SLICE);
     const int64_t back_plane = apart(images * tiles, back), du_plane = apart(given, wide);
-    const int64_t size = POSITIONS * du_plane + made;  // of a thread's own sums
-    float *u = room<0>(POSITIONS * apart(made, back) + threads * size);
+    // Threads share the images out; where there are more than that is good for, several have the same
+    // images, but other channels of x and other blocks of dx.
+    const int64_t shares = std::max<int64_t>(1, std::min<int64_t>(threads, batch * tiles / ENOUGH));
+    const int64_t slices = (given + SLICE - 1) / SLICE;
+    const int64_t same = std::min((threads + shares - 1) / shares, slices);
+    const int64_t size = POSITIONS * du_plane + made;  // of a share's sums
+    float *u = room<0>(POSITIONS * apart(made, back) + shares * size);
     float *du = u + POSITIONS * apart(made, back);
     if (turned) prepare(turned, made, given, u, threads);
 #pragma omp parallel for num_threads(threads)
-    for (int64_t thread = 0; thread < threads; thread++) {
+    for (int64_t work = 0; work < shares * same; work++) {
+        const int64_t share = work / same, mine = work % same;
         float *m = room<1>(POSITIONS * (m_plane + v_plane + back_plane));
         float *v = m + POSITIONS * m_plane, *dv = v + POSITIONS * v_plane;
-        float *own = du + thread * size, *own_bias = own + size - made;
-        if (x) std::fill(own, own + size, 0.0f);
-        const int64_t end = batch * (thread + 1) / threads;
-        for (int64_t start = batch * thread / threads; start < end; start += deep) {
+        float *own = du + share * size, *own_bias = own + size - made;
+        const int64_t left = std::min(slices * mine / same * SLICE, given);
+        const int64_t right = std::min(slices * (mine + 1) / same * SLICE, given);
+        for (int p = 0; x && p < POSITIONS; p++)
+            std::fill(own + p * du_plane + left * wide, own + p * du_plane + right * wide, 0.0f);
+        if (x && mine == 0) std::fill(own_bias, own_bias + made, 0.0f);
+        const int64_t end = batch * (share + 1) / shares;
+        for (int64_t start = batch * share / shares; start < end; start += deep) {
             const int64_t stop = std::min(start + deep, end), all = (stop - start) * tiles;
             for (int64_t first = start; first < stop; first += images) {
                 const int64_t count = std::min(images, stop - first);
                 float *some = m + (first - start) * tiles * wide;
                 transform<STEP, a>(n, dy + first * n.pixels() * made, count, made, made, some, m_plane,
                                    wide);
-                if (!turned) continue;
+                if (!turned || first / images % same != mine) continue;
                 float *to = dx + first * n.pixels() * given;
                 mix(some, m_plane, wide, u, count * tiles, made, back, dv, back_plane);
                 std::fill(to, to + count * n.pixels() * given, 0.0f);
                 collect<SIDE, b>(n, dv, back_plane, back, to, count, given, nullptr);
             }
             if (!x) continue;
-            for (int64_t c = 0; c < given; c += SLICE) {
-                const int64_t some = std::min(SLICE, given - c);
+            for (int64_t c = left; c < right; c += SLICE) {
+                const int64_t some = std::min(SLICE, right - c);
                 transform<SIDE, b_transposed>(n, x + start * n.pixels() * given + c, stop - start,
                                               given, some, v, v_plane, SLICE);
                 for (int p = 0; p < POSITIONS; p++)
@@ -340,7 +351,7 @@ extern "C" void convolve_back(const float *dy, const float *turned, const float 
                         product<true>(v + p * v_plane, 1, SLICE, m + p * m_plane + o, wide, some, all,
                                       own + p * du_plane + c * wide + o, wide);
             }
-            for (int64_t t = 0; t < all; t++)  // a tile's sum is one of its positions
+            for (int64_t t = 0; mine == 0 && t < all; t++)  // a tile's sum is one of its positions
                 for (int64_t o = 0; o < made; o++)
                     own_bias[o] += m[(SIDE + 1) * m_plane + t * wide + o];
         }
@@ -348,7 +359,7 @@ extern "C" void convolve_back(const float *dy, const float *turned, const float 
     if (!x) return;
 #pragma omp parallel for num_threads(threads)
     for (int64_t i = 0; i < size; i++)
-        for (int64_t thread = 1; thread < threads; thread++) du[i] += du[thread * size + i];
+        for (int64_t share = 1; share < shares; share++) du[i] += du[share * size + i];
     finish(du, given, made, dw, threads);
     std::copy(du + size - made, du + size, dbias);
 }
