@@ -145,6 +145,7 @@ def test_it_is_used_where_it_is_faster(monkeypatch):
     assert convolves(x, weight)
     assert convolves(torch.zeros(32, 32, 1, 1), weight)
     assert not convolves(x[:1], weight)  # a lone small image
+    assert not convolves(torch.zeros(1, 32, 129, 128), weight)
     assert not convolves(x.bfloat16(), weight.bfloat16())
     assert not convolves(torch.zeros(8, 12, 8, 8), torch.zeros(32, 12, 3, 3))
     assert not convolves(x, torch.zeros(12, 32, 3, 3))

@@ -6,9 +6,9 @@
 //     v (36, tiles, given) = B^T x B      m (36, tiles, made) = v u      y = A^T m A + b
 //
 // and backwards, with the transposed matrices in the other order. Blocks of whole images pass
-// through all of it while they are in a core's cache. The sums over all tiles, for the gradient of
-// w, run over a part of the batch at a time. Every number is made by one thread, and in the same
-// order whatever the number of threads.
+// through all of it while they are in a core's cache. Each number of y and dx is one thread's work,
+// so neither depends on the number of threads; the gradient of w is a sum over shares of the batch,
+// one or more a thread's, and rounds otherwise with another number.
 //
 // Images are channels_last: vectors are neighbouring channels, which both sides have a multiple of.
 
@@ -23,10 +23,10 @@ namespace {
 
 const int LANES = WIDEST, ROWS = LANES == 16 ? 12 : 6;  // their sums take most of the registers
 const int COLUMNS = 2 * LANES, POSITIONS = 36, STEP = 4, SIDE = 6;
-const int64_t BLOCK = 48;  // tiles that pass through together
-const int64_t SLICE = 32;  // channels whose gradients' sums are made together
-const int64_t DEEP = 4;  // blocks that enter them at once, where the window has more numbers than
-const int64_t SMALL = 8192;  // so many and its sums no place in a core's own cache
+const int64_t BLOCK = 48;    // tiles that pass through together
+const int64_t SLICE = 32;    // channels of x whose part of the gradient of w is made together
+const int64_t SMALL = 8192;  // numbers of given x made from which on its sums leave a core's cache, so
+const int64_t DEEP = 4;      // that it pays to add so many blocks to them at once
 const int64_t ENOUGH = 64;   // tiles that are worth sums of their own
 
 typedef Lanes<LANES>::Number Vector;
@@ -35,7 +35,7 @@ inline Vector get(const float *from) { return get<LANES>(from); }
 inline void put(float *to, Vector value) { put<LANES>(to, value); }
 
 // Room for so many numbers, unset, that a thread keeps from call to call: memory that is given back
-// to the system costs a fault a page when it is next asked for, here a third of the time.
+// to the system costs a fault a page when it is next asked for.
 template <int which> float *room(int64_t count) {
     thread_local std::unique_ptr<float[]> kept;
     thread_local int64_t size = 0;

@@ -26,12 +26,15 @@ __all__ = ["convolution", "convolves"]
 LEAST = 32
 """Tiles from which on the transform of the weights is worth its time."""
 
+MOST = 1024
+"""Tiles of an image, which passes through as a whole: more would leave every cache."""
+
 
 def convolves(x: Tensor, weight: Tensor) -> bool:
     """Whether `convolution` is to be had, and faster than torch's, for these two.
 
-    float32, not under autocast, channels in whole vectors of the processor's, and neither a lone
-    small image nor threads that the kernels were built without.
+    float32, not under autocast, channels in whole vectors of the processor's, up to 128x128 pixels,
+    and neither a lone small image nor threads that the kernels were built without.
     """
     if not fits(x) or x.dtype != torch.float32 or weight.dtype != torch.float32:
         return False
@@ -43,8 +46,10 @@ def convolves(x: Tensor, weight: Tensor) -> bool:
     if not lanes or (torch.get_num_threads() > 1 and not kernels.convolution_threads()):
         return False
     batch, _, height, width = x.shape
-    tiles = batch * -(-height // 4) * -(-width // 4)
-    return tiles >= LEAST and not weight.shape[0] % lanes and not weight.shape[1] % lanes
+    tiles = -(-height // 4) * -(-width // 4)
+    if batch * tiles < LEAST or tiles > MOST:
+        return False
+    return not weight.shape[0] % lanes and not weight.shape[1] % lanes
 
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
