@@ -33,8 +33,8 @@ MOST = 1024
 def convolves(x: Tensor, weight: Tensor) -> bool:
     """Whether `convolution` is to be had, and faster than torch's, for these two.
 
-    float32, not under autocast, channels in whole vectors of the processor's, up to 128x128 pixels,
-    and neither a lone small image nor threads that the kernels were built without.
+    float32, not under autocast, channels in whole vectors of the processor's, no more than 128x128
+    pixels, and neither a lone small image nor threads that the kernels were built without.
     """
     if not fits(x) or x.dtype != torch.float32 or weight.dtype != torch.float32:
         return False
