@@ -87,8 +87,8 @@ void forward(const T *x, const float *gain, const float *bias, const float *scal
         line(n, b, gain, bias, scale, shift, mean, inverse, m, first, second);
         for (int64_t p = 0; p < n.pixels; p++)
             each(width, [&](int64_t c, auto count) {
-                const auto x = get<count>(from + p * width + c) - get<count>(m + c);
-                const auto z = x * get<count>(first + c) + get<count>(second + c);
+                const auto d = get<count>(from + p * width + c) - get<count>(m + c);
+                const auto z = d * get<count>(first + c) + get<count>(second + c);
                 put<count>(to + p * width + c, silu ? z * sigmoid<count>(z) : z);
             });
     }
