@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mezzotint.training import Muon
-from mezzotint.training.muon import orthogonal
+from mezzotint.training.muon import _by_steps, orthogonal
 
 
 def trained(optimizer, parameters, gradients):
@@ -18,6 +18,22 @@ def trained(optimizer, parameters, gradients):
 def gradients(parameters, steps=6):
     draws = torch.Generator().manual_seed(1)
     return [[torch.randn(p.shape, generator=draws) for p in parameters] for _ in range(steps)]
+
+
+@pytest.mark.parametrize("shape", [(32, 288), (576, 64), (40, 60)])
+def test_wide_matrices_go_through_their_squares_to_the_same_end(shape):
+    """Singular values from 1 down to 1e-4, whose squares float32 can barely tell from nothing."""
+    draws = torch.Generator().manual_seed(0)
+    u, _, v = torch.linalg.svd(
+        torch.randn(2, *shape, generator=draws, dtype=torch.float64), full_matrices=False
+    )
+    x = u * torch.logspace(0, -4, min(shape), dtype=torch.float64) @ v
+    wide = x.mT if shape[0] > shape[1] else x
+    steps = _by_steps(wide / wide.norm(dim=(1, 2), keepdim=True))
+    wanted = steps.mT if shape[0] > shape[1] else steps
+    for dtype, most in ((torch.float64, 1e-6), (torch.float32, 1e-3)):
+        got = orthogonal(x.to(dtype))
+        assert (got.double() - wanted).norm() <= most * wanted.norm()
 
 
 @pytest.mark.parametrize("shape", [(40, 100), (100, 40), (24, 24)])

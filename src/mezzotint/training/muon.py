@@ -17,7 +17,7 @@ enough for the steps, P = 3.4445 - 4.7750 S + 2.0315 S^2:
 
     Q <- P Q,   S <- P S P,   and at the end  O = Q X
 
-in a third of the time. S has squares of singular values, so it is kept in float32.
+in a third of the time. S has squares of singular values, so bfloat16 would not do.
 """
 
 from collections import defaultdict
@@ -116,7 +116,7 @@ def orthogonal(x: Tensor) -> Tensor:
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    wide = x.shape[2] >= 2 * x.shape[1] and x.dtype == torch.float32
+    wide = x.shape[2] >= 2 * x.shape[1] and x.dtype.itemsize >= 4
     x = _by_squares(x) if wide else _by_steps(x)
     return x.mT if tall else x
 
