@@ -147,10 +147,11 @@ def compete(name: str, given: argparse.Namespace, turns: Connection) -> None:
     network = widened(NETWORKS[contestant.network], given.gflop, at)
     size = [flops(network, *at, backward=b) for b in (True, False)]
     network = contestant.prepare(network)
-    compute = dataclasses.replace(choose("cpu"), threads=given.threads)
-    ours = contestant.bf16 is None
-    bf16 = compute.precision == "bfloat16" if ours else contestant.bf16
-    with compute.active() if ours else contextlib.nullcontext():
+    bf16, active = contestant.bf16, contextlib.nullcontext()
+    if bf16 is None:
+        compute = dataclasses.replace(choose("cpu"), threads=given.threads)
+        bf16, active = compute.precision == "bfloat16", compute.active()
+    with active:
         works = [f(network, data, bf16) for f in (step, evaluation)]
         for work in works:
             work(), work()  # warm-up; compiles what is to be compiled

@@ -14,12 +14,13 @@ Without a compiler, and on other devices, the same formulas run as torch operati
 from mezzotint.kernels.attention import attention
 from mezzotint.kernels.build import compiler, library
 from mezzotint.kernels.calls import fits
-from mezzotint.kernels.convolution import convolution, convolves
+from mezzotint.kernels.convolution import conv3x3, convolution, convolves
 from mezzotint.kernels.group_norm import group_norm
 
 __all__ = [
     "attention",
     "compiler",
+    "conv3x3",
     "convolution",
     "convolves",
     "fits",

@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "numbers.h"
@@ -69,14 +70,20 @@ int64_t apart(int64_t rows, int64_t columns) { return rows * columns + COLUMNS; 
 
 // ------------------------------------------------------------------------- transforms of a vector
 
+// Positions 1 to 4 belong to the points 1, -1, 2 and -2 of polynomials, of which even and odd powers
+// are given at 1 and at 2.
+inline void at_points(Vector even, Vector odd, Vector evens, Vector odds, Vector *to, int s) {
+    to[s] = even + odd;
+    to[2 * s] = even - odd;
+    to[3 * s] = evens + odds;
+    to[4 * s] = evens - odds;
+}
+
 inline void b_transposed(const Vector *x, int s, Vector *v, int to) {
     const Vector even = x[4 * s] - 4.0f * x[2 * s], odd = x[3 * s] - 4.0f * x[s];
-    const Vector near = x[4 * s] - x[2 * s], far = 2.0f * (x[3 * s] - x[s]);
+    const Vector evens = x[4 * s] - x[2 * s], odds = 2.0f * (x[3 * s] - x[s]);
     v[0] = 4.0f * x[0] - 5.0f * x[2 * s] + x[4 * s];
-    v[to] = even + odd;
-    v[2 * to] = even - odd;
-    v[3 * to] = near + far;
-    v[4 * to] = near - far;
+    at_points(even, odd, evens, odds, v, to);
     v[5 * to] = 4.0f * x[s] - 5.0f * x[3 * s] + x[5 * s];
 }
 
@@ -104,10 +111,7 @@ inline void a(const Vector *y, int s, Vector *m, int to) {
     const Vector even = y[0] + y[2 * s], odd = y[s] + y[3 * s];
     const Vector evens = y[0] + 4.0f * y[2 * s], odds = 2.0f * y[s] + 8.0f * y[3 * s];
     m[0] = y[0];
-    m[to] = even + odd;
-    m[2 * to] = even - odd;
-    m[3 * to] = evens + odds;
-    m[4 * to] = evens - odds;
+    at_points(even, odd, evens, odds, m, to);
     m[5 * to] = y[3 * s];
 }
 
@@ -115,10 +119,7 @@ inline void g(const Vector *w, int s, Vector *u, int to) {
     const Vector even = (w[0] + w[2 * s]) * (-1.0f / 6), odd = w[s] * (-1.0f / 6);
     const Vector evens = w[0] * (1.0f / 24) + w[2 * s] * (1.0f / 6), odds = w[s] * (1.0f / 12);
     u[0] = w[0] * 0.25f;
-    u[to] = even + odd;
-    u[2 * to] = even - odd;
-    u[3 * to] = evens + odds;
-    u[4 * to] = evens - odds;
+    at_points(even, odd, evens, odds, u, to);
     u[5 * to] = w[2 * s];
 }
 
@@ -165,10 +166,11 @@ void sums(const float *a, int64_t row, int64_t step, const float *b, int64_t bel
 typedef void (*Sums)(const float *, int64_t, int64_t, const float *, int64_t, int64_t, float *,
                      int64_t);
 
-template <int... rows> struct Table {
-    template <bool add> static constexpr Sums of[] = {sums<rows, add>...};
+template <class> struct Table;
+template <int... i> struct Table<std::integer_sequence<int, i...>> {
+    template <bool add> static constexpr Sums of[] = {sums<i + 1, add>...};  // 1 to ROWS rows
 };
-typedef Table<1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12> Tables;  // of which AVX2 takes six
+typedef Table<std::make_integer_sequence<int, ROWS>> Tables;
 
 // All rows, in parts as equal as can be: a last part of one row would take as long as one of five.
 template <bool add>

@@ -15,13 +15,14 @@ of a feature map's root mean square instead of 3e-7.
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the name everybody uses
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mezzotint.kernels.build import library
 from mezzotint.kernels.calls import call, fits
 
-__all__ = ["convolution", "convolves"]
+__all__ = ["conv3x3", "convolution", "convolves"]
 
 LEAST = 32
 """Tiles from which on the transform of the weights is worth its time."""
@@ -50,6 +51,13 @@ def convolves(x: Tensor, weight: Tensor) -> bool:
     if batch * tiles < LEAST or tiles > MOST:
         return False
     return not weight.shape[0] % lanes and not weight.shape[1] % lanes
+
+
+def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`convolution` where it is faster, else torch's: the same shapes, any type and device."""
+    if convolves(x, weight):
+        return convolution(x, weight, bias)
+    return F.conv2d(x, weight, bias, padding=1)
 
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -11,22 +11,29 @@ struct Bf16 {
     uint16_t bits;  // the upper half of a float32
 };
 
-inline float load(float value) { return value; }
-
-inline float load(Bf16 value) {
-    uint32_t bits = uint32_t(value.bits) << 16;
-    float result;
+// F and U are float and uint32_t, or vectors of as many.
+template <class F, class U> inline F widened(U bits) {
+    bits = bits << 16;
+    F result;
     std::memcpy(&result, &bits, sizeof result);
     return result;
 }
 
+template <class F, class U> inline U rounded(F value) {  // to the nearest, ties to even
+    U bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    const U upper = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    return value == value ? upper : U{} + 0x7fc0u;  // rounding could hide a NaN
+}
+
+inline float load(float value) { return value; }
+
+inline float load(Bf16 value) { return widened<float, uint32_t>(value.bits); }
+
 inline void store(float &place, float value) { place = value; }
 
-inline void store(Bf16 &place, float value) {  // to the nearest, ties to even
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    place.bits = uint16_t(value == value ? rounded : 0x7fc0u);  // rounding could hide a NaN
+inline void store(Bf16 &place, float value) {
+    place.bits = uint16_t(rounded<float, uint32_t>(value));
 }
 
 // So many neighbours at once: one number, or a vector of as many as a register holds.
@@ -57,10 +64,8 @@ template <int count> inline typename Lanes<count>::Number get(const Bf16 *from) 
     } else {
         typename Lanes<count>::Half half;
         std::memcpy(&half, from, sizeof half);
-        const auto bits = __builtin_convertvector(half, typename Lanes<count>::Whole) << 16;
-        typename Lanes<count>::Number result;
-        std::memcpy(&result, &bits, sizeof result);
-        return result;
+        typedef typename Lanes<count>::Whole Whole;
+        return widened<typename Lanes<count>::Number, Whole>(__builtin_convertvector(half, Whole));
     }
 }
 
@@ -72,17 +77,15 @@ template <int count> inline void put(Bf16 *to, typename Lanes<count>::Number val
     if constexpr (count == 1) {
         store(*to, value);
     } else {
-        typename Lanes<count>::Whole bits;
-        std::memcpy(&bits, &value, sizeof bits);
-        const typename Lanes<count>::Whole rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-        const auto chosen = value == value ? rounded : rounded * 0u + 0x7fc0u;
-        const auto half = __builtin_convertvector(chosen, typename Lanes<count>::Half);
+        typedef typename Lanes<count>::Whole Whole;
+        const auto bits = rounded<typename Lanes<count>::Number, Whole>(value);
+        const auto half = __builtin_convertvector(bits, typename Lanes<count>::Half);
         std::memcpy(to, &half, sizeof half);
     }
 }
 
 // exp(x) = 2^n exp(r), |r| <= ln(2) / 2, the latter by its Taylor series: relative error 2e-7.
-// Without branches and library calls; F and U are float and uint32_t, or vectors of as many.
+// Without branches and library calls.
 template <class F, class U> inline F exponential(F x) {
     const float big = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
     const F least = F{} - 87.0f, most = F{} + 87.0f;

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody uses
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mezzotint.kernels import attention, convolution, convolves, fits, group_norm
+from mezzotint.kernels import attention, conv3x3, fits, group_norm
 
 __all__ = ["ACTIVATIONS", "NORMS", "Attention", "Block", "Conv3x3", "ConvBlock", "zeroed"]
 
@@ -81,9 +81,7 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, given, H, W) -> (B, width, H, W)."""
-        if convolves(x, self.weight):
-            return convolution(x, self.weight, self.bias)
-        return super().forward(x)
+        return conv3x3(x, self.weight, self.bias)
 
 
 class RmsNorm(nn.Module):

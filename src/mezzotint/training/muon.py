@@ -12,8 +12,8 @@ arXiv 2502.16982, equation 4). A convolution is the matrix (out, in x height x w
 
 O is found by five steps of X <- 3.4445 X - 4.7750 (X X^T) X + 2.0315 (X X^T)^2 X from U / |U|,
 which bring all singular values to about 0.7 ... 1.2 (Jordan et al.). Matrices of one shape go
-together. Where X has more columns than rows, as a convolution's, the small square S = X X^T is
-enough for the steps, P = 3.4445 - 4.7750 S + 2.0315 S^2:
+together. Where X has twice as many columns as rows, or more, as a convolution's, the small square
+S = X X^T is enough for the steps, P = 3.4445 - 4.7750 S + 2.0315 S^2:
 
     Q <- P Q,   S <- P S P,   and at the end  O = Q X
 
