@@ -34,7 +34,7 @@ from mezzotint.config import (
     parse_config,
     with_deviation,
 )
-from mezzotint.diffusion import Condition
+from mezzotint.diffusion import GUIDANCE, Condition
 from mezzotint.start import recommended
 from mezzotint.training import loop
 from mezzotint.training.batches import Batch, next_batch
@@ -47,7 +47,7 @@ PLAIN = ("training.guidance=1", "sampling.guidance=1")
 
 @dataclass(frozen=True)
 class Variant:
-    """What is changed: settings, or for an experiment the drawing of batches."""
+    """What is changed: settings, and for an experiment the drawing of batches."""
 
     name: str
     settings: tuple[str, ...] = ()
@@ -67,6 +67,16 @@ def paired(batch: Batch) -> Batch:
         _, columns = linear_sum_assignment(torch.cdist(x0[own], eps[own]).square().numpy())
         order[own] = own[torch.from_numpy(columns)]
     return dataclasses.replace(batch, eps=batch.eps[order])
+
+
+def half_plain(batch: Batch) -> Batch:
+    """The batch with each second image left plain where guidance is learned, not each fourth."""
+    factors = batch.condition.factors
+    if GUIDANCE not in factors:
+        return batch
+    plain = torch.arange(len(batch.x0)) % 2 == 1
+    scales = torch.where(plain, torch.nan, factors[GUIDANCE])
+    return dataclasses.replace(batch, condition=Condition({**factors, GUIDANCE: scales}))
 
 
 def variants(preset: Table) -> tuple[Variant, ...]:
@@ -90,6 +100,7 @@ def variants(preset: Table) -> tuple[Variant, ...]:
         Variant("twice the learning rate", (f"training.learning_rate={2 * rate}",)),
         Variant("guidance to 3 learned in, drawn at 1.5", guided(1.5)),
         Variant("guidance to 3 learned in, drawn at 2", guided(2)),
+        Variant("guidance so, half of the images plain", guided(2), half_plain),
         Variant("AdamW, 2e-3", (*adamw, "training.learning_rate=2e-3")),
         Variant("Muon, 4e-3", (*muon, "training.learning_rate=4e-3")),
         Variant("Muon, 1e-2", (*muon, "training.learning_rate=1e-2")),

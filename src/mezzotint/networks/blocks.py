@@ -12,7 +12,6 @@ from typing import Literal
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody uses
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mezzotint.kernels import attention, conv3x3, fits, group_norm
 
@@ -21,8 +20,6 @@ __all__ = ["ACTIVATIONS", "NORMS", "Attention", "Block", "Conv3x3", "ConvBlock",
 NARROW = 16
 """Heads of up to so many channels are faster through our kernel, wider ones as products."""
 
-_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-# On a CPU the flash kernel's backward pass takes five times as long as products at 49 pixels.
 
 
 @dataclass(frozen=True)
@@ -196,6 +193,16 @@ def _told(h: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
     return h if shift is None else h + shift[..., None, None]
 
 
+def _products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of (B, heads, N, D) as two products in float32, all of it kept for the way back.
+
+    On a CPU the flash kernel's backward pass takes longer, five times as long where there is AMX.
+    """
+    with torch.autocast(q.device.type, enabled=False):
+        scores = (q.float() * q.shape[-1] ** -0.5) @ k.float().mT
+        return (scores.softmax(-1) @ v.float()).to(q.dtype)
+
+
 class Attention(nn.Module):
     """Self-attention over the pixels of a feature map (Vaswani et al. 2017, arXiv 1706.03762)."""
 
@@ -216,8 +223,9 @@ class Attention(nn.Module):
         if qkv.shape[4] <= NARROW and fits(qkv):
             mixed = attention(qkv)  # (B, H W, heads, C / heads)
         else:
-            q, k, v = qkv.permute(2, 0, 3, 1, 4)
-            with sdpa_kernel(_KERNELS if x.device.type != "cpu" else [SDPBackend.MATH]):
-                mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+            q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, H W, C / heads)
+            learns = torch.is_grad_enabled() and qkv.requires_grad
+            mix = _products if x.device.type == "cpu" and learns else F.scaled_dot_product_attention
+            mixed = mix(q, k, v).transpose(1, 2)
         mixed = self.out(mixed.flatten(2))  # (B, H W, C)
         return x + mixed.transpose(1, 2).unflatten(2, (height, width))
