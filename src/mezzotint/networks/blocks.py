@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody uses
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from mezzotint.kernels import attention, conv3x3, fits, group_norm
 
@@ -19,7 +20,6 @@ __all__ = ["ACTIVATIONS", "NORMS", "Attention", "Block", "Conv3x3", "ConvBlock",
 
 NARROW = 16
 """Heads of up to so many channels are faster through our kernel, wider ones as products."""
-
 
 
 @dataclass(frozen=True)
@@ -193,14 +193,27 @@ def _told(h: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
     return h if shift is None else h + shift[..., None, None]
 
 
-def _products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of (B, heads, N, D) as two products in float32, all of it kept for the way back.
+def _attention(qkv: Tensor) -> Tensor:
+    """Queries, keys and values (B, N, 3, heads, D) -> (B, N, heads, D), the fastest way there is.
 
-    On a CPU the flash kernel's backward pass takes longer, five times as long where there is AMX.
+    On a CPU torch's flash kernel is that only where no gradient is needed; its way back takes
+    longer than products do, five times as long where there is AMX. Nor does it count FLOPs there.
     """
+    if qkv.shape[4] <= NARROW and fits(qkv):
+        return attention(qkv)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, N, D)
+    learns = torch.is_grad_enabled() and qkv.requires_grad
+    if qkv.device.type == "cpu" and (learns or is_in_torch_dispatch_mode()):
+        return _products(q, k, v).transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+def _products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same as two products, of float32 at least; (B, heads, N, D) -> the same."""
+    kind = torch.promote_types(q.dtype, torch.float32)
     with torch.autocast(q.device.type, enabled=False):
-        scores = (q.float() * q.shape[-1] ** -0.5) @ k.float().mT
-        return (scores.softmax(-1) @ v.float()).to(q.dtype)
+        scores = (q.to(kind) * q.shape[-1] ** -0.5) @ k.to(kind).mT
+        return (scores.softmax(-1) @ v.to(kind)).to(q.dtype)
 
 
 class Attention(nn.Module):
@@ -220,12 +233,5 @@ class Attention(nn.Module):
         height, width = x.shape[2:]
         tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, H W, C)
         qkv = self.qkv(tokens).unflatten(2, (3, self.heads, -1))  # (B, H W, 3, heads, C / heads)
-        if qkv.shape[4] <= NARROW and fits(qkv):
-            mixed = attention(qkv)  # (B, H W, heads, C / heads)
-        else:
-            q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, H W, C / heads)
-            learns = torch.is_grad_enabled() and qkv.requires_grad
-            mix = _products if x.device.type == "cpu" and learns else F.scaled_dot_product_attention
-            mixed = mix(q, k, v).transpose(1, 2)
-        mixed = self.out(mixed.flatten(2))  # (B, H W, C)
+        mixed = self.out(_attention(qkv).flatten(2))  # (B, H W, C)
         return x + mixed.transpose(1, 2).unflatten(2, (height, width))
