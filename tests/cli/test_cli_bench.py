@@ -96,6 +96,12 @@ def test_the_table_says_the_same_for_a_person(cli, made_up):
     ]
 
 
+def test_a_share_above_the_peak_is_explained(cli, made_up):
+    made_up(peak=0.5e12)  # training does 0.512 TFLOP/s
+    assert "102 %" in (text := cli("bench").out)
+    assert "above 100 %: fewer multiplications" in text
+
+
 @pytest.mark.parametrize(
     ("budget", "words"),
     [

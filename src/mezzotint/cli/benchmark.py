@@ -85,6 +85,8 @@ def bench_text(result: Mapping[str, Any]) -> str:
         row(f"drawing, images of {sampling['evaluations']} evaluations",
             f"{sampling['images_per_second']:,.1f}", "", "", ""),
     ]  # fmt: skip
+    if max(training["share_of_peak"], sampling["share_of_peak"]) > 1:
+        lines.append("above 100 %: fewer multiplications do the same as those that are counted")
     if result["profile"]:
         lines += ["", "a training step's time:"]
         lines += [
