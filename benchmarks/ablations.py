@@ -94,6 +94,24 @@ def variants(preset: Table) -> tuple[Variant, ...]:
         Variant("one block a level more", deepened(preset)),
         Variant("noise paired within the class", changed=paired),
         Variant("batch of half the size", (f"training.batch={batch // 2}",)),
+        Variant("batch of a quarter", (f"training.batch={batch // 4}",)),
+        Variant("warm-up of 500 images", ("training.rate.warmup=500",)),
+        Variant(
+            "batch of half the size, warm-up of 500 images",
+            (f"training.batch={batch // 2}", "training.rate.warmup=500"),
+        ),
+        Variant(
+            "batch of a quarter, warm-up of 500 images",
+            (f"training.batch={batch // 4}", "training.rate.warmup=500"),
+        ),
+        Variant(
+            "the same, embedding of half the width",
+            (
+                f"training.batch={batch // 2}",
+                "training.rate.warmup=500",
+                f"network.embedding.width={preset['network']['embedding']['width'] // 2}",
+            ),
+        ),
         Variant("batch of twice the size", (f"training.batch={2 * batch}",)),
         Variant("average of twice the width", ("training.ema=0.2",)),
         Variant("half the learning rate", (f"training.learning_rate={rate / 2}",)),

@@ -21,7 +21,7 @@ from mezzotint.config import (
     preset_names,
     preset_summary,
     sampler_named,
-    suited_from,
+    suited,
     to_table,
     with_deviation,
 )
@@ -90,10 +90,37 @@ def test_what_is_written_of_a_preset_is_at_least_what_it_says(name):
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_a_preset_for_a_long_budget_is_one_too(name):
-    most = suited_from(name, 10**12)
-    assert suited_from(name, max(0, most - 1)) < max(1, most)
-    parse_config(load_preset(name, 10**12), Config)
+@pytest.mark.parametrize("images", [1, 10**12])
+def test_a_preset_for_another_budget_is_one_too(name, images):
+    parse_config(load_preset(name, images), Config)
+    same, words = suited(name, images)
+    assert load_preset(name, same) == load_preset(name, images)
+    assert bool(words) is (load_preset(name, images) != load_preset(name))
+
+
+def test_parts_of_a_preset_apply_on_their_side_of_a_budget(tmp_path):
+    file = tmp_path / "mine.toml"
+    sides = {
+        "shorter": [
+            {"images": 10, "set": ["training.batch = 8", "training.ema = 0.05"]},
+            {"images": 100, "set": ["training.batch = 16"]},
+        ],
+        "longer": [{"images": 1000, "set": ["training.batch = 64"]}],
+    }
+    file.write_text(tomli_w.dumps(load_preset("digits") | sides))
+    for images, batch, words in [
+        (0, 32, ""),
+        (1, 8, "fewer than 10 images"),
+        (9, 8, "fewer than 10 images"),
+        (10, 16, "fewer than 100 images"),
+        (99, 16, "fewer than 100 images"),
+        (100, 32, ""),
+        (999, 32, ""),
+        (1000, 64, "1,000 images and more"),
+    ]:
+        table = load_preset(str(file), images)["training"]
+        assert (table["batch"], table["ema"]) == (batch, 0.05 if 0 < images < 10 else 0.1)
+        assert suited(str(file), images)[1] == words
 
 
 def test_a_longer_part_that_cannot_be_is_refused(tmp_path):

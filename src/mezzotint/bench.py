@@ -7,8 +7,8 @@
 
 FLOPs are those of convolutions and matrix products (a multiplication and an addition are two),
 forward and backward, counted by running two images; everything else counts 0. A share of 30 %
-means that the same FLOPs at the matrix peak would take 30 % of the time. A 3x3 convolution counts as
-the direct one; `kernels` need a quarter of its multiplications, so a share may pass 100 %.
+means that the same FLOPs at the matrix peak would take 30 % of the time. A 3x3 convolution counts
+as a direct one; `kernels` need a quarter of its multiplications, so a share may pass 100 %.
 
 The images are noise: nothing here depends on what they show, and no data set is needed.
 """

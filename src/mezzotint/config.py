@@ -47,7 +47,7 @@ __all__ = [
     "preset_names",
     "preset_summary",
     "sampler_named",
-    "suited_from",
+    "suited",
     "to_table",
 ]
 
@@ -304,32 +304,67 @@ def _preset_text(name: str) -> str:
     return (resources.files("mezzotint") / "presets" / f"{name}.toml").read_text()
 
 
-class Longer(Strict):
-    """What a preset has otherwise from a budget of so many images on."""
+class Part(Strict):
+    """What a preset has otherwise, for budgets on one side of a number of images."""
 
     images: int = Field(ge=1)
     set: tuple[str, ...]
     """As `--set` takes them."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A preset as it is written, and what it has otherwise."""
+
+    table: dict[str, Any]
+    shorter: tuple[Part, ...]
+    """Of budgets below their number of images; those of the smaller numbers last."""
+
+    longer: tuple[Part, ...]
+    """Of budgets from their number of images on; those of the larger numbers last."""
+
+
 def load_preset(name: str, images: int = 0) -> dict[str, Any]:
-    """The table of a preset, by name or path of a TOML file, for a budget of so many images."""
-    table, longer = _preset(name)
-    return override(table, [each for part in longer if part.images <= images for each in part.set])
+    """The table of a preset, by name or path of a TOML file, for a budget of so many images.
+
+    0: as it is written.
+    """
+    preset = _preset(name)
+    return override(preset.table, [each for part in _suited(preset, images) for each in part.set])
 
 
-def suited_from(name: str, images: int) -> int:
-    """The budget from which a preset is as it is for so many images; 0: it is as it always is."""
-    return max((part.images for part in _preset(name)[1] if part.images <= images), default=0)
+def suited(name: str, images: int) -> tuple[int, str]:
+    """What a preset is other than written for, where so many images make it so, else 0 and "".
+
+    As a number of images that makes it the same, and as words.
+    """
+    preset = _preset(name)
+    parts = _suited(preset, images)
+    if not parts:
+        return 0, ""
+    bound = parts[-1].images
+    if parts[-1] in preset.shorter:
+        return bound - 1, f"fewer than {bound:,} images"
+    return bound, f"{bound:,} images and more"
 
 
-def _preset(name: str) -> tuple[dict[str, Any], list[Longer]]:
+def _suited(preset: Preset, images: int) -> list[Part]:
+    """What a budget of so many images changes, in this order."""
+    shorter = [part for part in preset.shorter if 0 < images < part.images]
+    return shorter + [part for part in preset.longer if part.images <= images]
+
+
+def _preset(name: str) -> Preset:
     table = parse_toml(_preset_text(name), name)
-    parts = table.pop("longer", [])
-    if not isinstance(parts, list):
-        raise InputError(f"{name}: longer is a list of tables, each headed [[longer]]")
-    longer = [parse_config(part, Longer) for part in parts]
-    return table, sorted(longer, key=lambda part: part.images)
+    parts = {}
+    for side in ("shorter", "longer"):
+        entries = table.pop(side, [])
+        if not isinstance(entries, list):
+            raise InputError(f"{name}: {side} is a list of tables, each headed [[{side}]]")
+        found = [parse_config(part, Part) for part in entries]
+        found.sort(key=lambda part: part.images, reverse=side == "shorter")
+        parts[side] = tuple(found)
+    return Preset(table, parts["shorter"], parts["longer"])
 
 
 def preset_summary(name: str) -> str:

@@ -21,6 +21,7 @@ from typing import Literal
 
 import tomli_w
 import torch
+from pydantic import AliasChoices, Field
 from torch import Tensor
 
 from mezzotint import seal
@@ -69,8 +70,9 @@ class Origin(Strict):
     begun_from: str | None = None
     """The run whose weights it began with; None: none, at random."""
 
-    suited_from: int = 0
-    """The budget from which the preset is as it was then, in images; 0: as it always is."""
+    suited_to: int = Field(0, validation_alias=AliasChoices("suited_to", "suited_from"))
+    """A budget in images for which the preset is as it was then; 0: as it is written. Runs until
+    2026-11-26 have it under the second name."""
 
 
 class DataFacts(Strict):

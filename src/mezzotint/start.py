@@ -23,7 +23,7 @@ from mezzotint.config import (
     override,
     parse_config,
     preset_names,
-    suited_from,
+    suited,
     to_table,
     with_deviation,
 )
@@ -100,8 +100,8 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     """The run that was asked for, new or found, and its data; nothing is written yet."""
     found = _existing(request.out, say)
     preset = request.preset or recommended(request.source)
-    suited = found.config.origin.suited_from if found is not None else 0
-    table = _table(request, preset, suited)
+    images = found.config.origin.suited_to if found is not None else 0
+    table = _table(request, preset, images)
     # Bad settings are said before the data is read.
     asked, world = parse_config(table, Config), current()
     budget = Budget.parse(asked.training.budget)
@@ -134,7 +134,7 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
         limit=request.limit,
         styles=request.styles,
         begun_from=_begun_from(request, found),
-        suited_from=suited,
+        suited_to=images,
     )
     if found is not None:
         _refuse_other(found, config, origin, facts)
@@ -142,13 +142,13 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     else:
         machine = _new_machine(request.device, say)
     measured = _with_budget(machine, budget, config, data, say, new=found is None, dry=request.dry)
-    suited = suited_from(preset, measured.images)
-    if found is None and suited:
-        table = _table(request, preset, suited)
+    images, words = suited(preset, measured.images)
+    if found is None and images:
+        table = _table(request, preset, images)
         config = parse_config(with_deviation(table, data.deviation), Config)
         _refuse_too_many(world, config)  # it may have another batch
-        origin = origin.model_copy(update={"suited_from": suited})
-        say(f"{preset} as it is for {suited:,} images and more")
+        origin = origin.model_copy(update={"suited_to": images})
+        say(f"{preset} as it is for {words}")
         measured = _with_budget(machine, budget, config, data, say, new=True, dry=request.dry)
     machine = measured
     tables = {**to_table(config), "origin": origin, "data": facts, "machine": machine}
@@ -175,9 +175,9 @@ def warnings(config: Config, facts: DataFacts | None = None) -> list[str]:
     return found
 
 
-def _table(request: Request, preset: str, suited: int) -> dict[str, Any]:
-    """The preset for such a budget, with what the user has otherwise."""
-    table = override(load_preset(preset, suited), request.settings)
+def _table(request: Request, preset: str, images: int) -> dict[str, Any]:
+    """The preset for a budget of so many, with what the user has otherwise."""
+    table = override(load_preset(preset, images), request.settings)
     if request.budget is not None:
         table = override(table, [f'training.budget="{request.budget}"'])
     return table
