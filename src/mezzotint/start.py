@@ -100,7 +100,7 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     """The run that was asked for, new or found, and its data; nothing is written yet."""
     found = _existing(request.out, say)
     preset = request.preset or recommended(request.source)
-    images = found.config.origin.suited_to if found is not None else 0
+    images = found.config.origin.suited_to if found is not None else _suited_as(request, preset)
     table = _table(request, preset, images)
     # Bad settings are said before the data is read.
     asked, world = parse_config(table, Config), current()
@@ -143,13 +143,15 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
         machine = _new_machine(request.device, say)
     measured = _with_budget(machine, budget, config, data, say, new=found is None, dry=request.dry)
     images, words = suited(preset, measured.images)
-    if found is None and images:
+    if found is None and request.begin_from is None and images:
         table = _table(request, preset, images)
         config = parse_config(with_deviation(table, data.deviation), Config)
         _refuse_too_many(world, config)  # it may have another batch
         origin = origin.model_copy(update={"suited_to": images})
         say(f"{preset} as it is for {words}")
         measured = _with_budget(machine, budget, config, data, say, new=True, dry=request.dry)
+    elif origin.suited_to and measured.images and images != origin.suited_to:
+        say(f"{preset} stays as it is for {suited(preset, origin.suited_to)[1]}")
     machine = measured
     tables = {**to_table(config), "origin": origin, "data": facts, "machine": machine}
     run = Run(request.out, RunConfig.model_validate(tables))
@@ -181,6 +183,16 @@ def _table(request: Request, preset: str, images: int) -> dict[str, Any]:
     if request.budget is not None:
         table = override(table, [f'training.budget="{request.budget}"'])
     return table
+
+
+def _suited_as(request: Request, preset: str) -> int:
+    """The budget to which the run to begin from was suited, if with this preset: its weights are
+    of that network.
+    """
+    if request.begin_from is None:
+        return 0
+    origin = Run.at(request.begin_from).config.origin
+    return origin.suited_to if origin.preset == preset else 0
 
 
 def _existing(out: Path, say: Say) -> Run | None:

@@ -3,10 +3,12 @@
 import shutil
 
 import pytest
+import tomli_w
 import torch
 from tiny_runs import TINY
 
 import mezzotint
+from mezzotint.config import load_preset
 from mezzotint.errors import InputError
 from mezzotint.report.reading import read
 from mezzotint.run import Run
@@ -75,6 +77,37 @@ def test_it_goes_on_without_being_told_again_and_not_from_elsewhere(small, tmp_p
     assert Run.at(out).config.origin.begun_from == str(small.path.resolve())
     with pytest.raises(InputError, match=r"began with .*small, not with .*run: leave out --from"):
         prepare(request(out, out), print)
+
+
+def test_it_has_the_network_that_the_other_was_suited_to(tmp_path, capsys):
+    """Whatever its own budget, which as a new run would give it another."""
+    file = tmp_path / "mine.toml"
+    shorter = {"images": 100, "set": ["network.levels=[{width=16}]"]}
+    file.write_text(tomli_w.dumps(load_preset("digits") | {"shorter": [shorter]}))
+
+    def trained(name, images, base=None):
+        return mezzotint.train(
+            "digits",
+            out=tmp_path / name,
+            preset=str(file),
+            budget=f"{images}images",
+            settings=["training.batch=32"],
+            begin_from=base,
+        )
+
+    short = trained("short", 32)
+    widths = [level.width for level in short.config.network.levels]
+    assert widths == [16]
+    stays = f"{file} stays as it is for fewer than 100 images"
+    for name, base, wanted in [
+        ("on", short.path, [16]),
+        ("short", None, [16]),  # goes on
+        ("new", None, [48, 96]),
+    ]:
+        capsys.readouterr()
+        run = trained(name, 128, base)
+        assert [level.width for level in run.config.network.levels] == wanted
+        assert (stays in capsys.readouterr().err) is (wanted == [16])
 
 
 def test_with_its_checkpoints_lost_it_begins_there_again(small, tmp_path):
