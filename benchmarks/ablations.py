@@ -85,11 +85,7 @@ def half_plain(batch: Batch) -> Batch:
 def variants(preset: Table) -> tuple[Variant, ...]:
     """What is tried on a preset; "none" is the preset without guidance."""
     schedule, training = preset["objective"]["schedule"], preset["training"]
-    rate, batch, warmup = (
-        training["learning_rate"],
-        training["batch"],
-        training["rate"]["warmup"],
-    )
+    batch, rate, warmup = training["batch"], training["learning_rate"], training["rate"]["warmup"]
     embedding = preset["network"]["embedding"]["width"]
     muon, adamw = ("training.optimizer=muon",), ("training.optimizer=adamw",)
     return (

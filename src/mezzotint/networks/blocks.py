@@ -19,7 +19,7 @@ from mezzotint.kernels import attention, conv3x3, fits, group_norm
 __all__ = ["ACTIVATIONS", "NORMS", "Attention", "Block", "Conv3x3", "ConvBlock", "zeroed"]
 
 NARROW = 16
-"""Heads of up to so many channels are faster through our kernel, wider ones as products."""
+"""Heads of up to so many channels are faster through our kernel, wider ones through torch."""
 
 
 @dataclass(frozen=True)
