@@ -79,7 +79,8 @@ def half_plain(batch: Batch) -> Batch:
         return batch
     plain = torch.arange(len(batch.x0)) % 2 == 1
     scales = torch.where(plain, torch.nan, factors[GUIDANCE])
-    return dataclasses.replace(batch, condition=Condition({**factors, GUIDANCE: scales}))
+    condition = Condition({**factors, GUIDANCE: scales})
+    return dataclasses.replace(batch, condition=condition, guided=~plain)
 
 
 def variants(preset: Table) -> tuple[Variant, ...]:

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Literal
 
 import torch
+from torch import nn
 
 from mezzotint.errors import InputError
 from mezzotint.kernels import conv3x3
@@ -54,6 +55,9 @@ class Compute:
     precision: Precision = "float32"
     threads: int = 1
     compile: bool = False
+    replay: bool = True
+    """On CUDA, play recorded steps (`replay`); without, a profile sees their operators."""
+
     world: World = field(default_factory=current, compare=False)
     """The processes that compute together."""
 
@@ -62,6 +66,17 @@ class Compute:
         if self.precision == "float32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.split(":")[0], dtype=getattr(torch, self.precision))
+
+    @property
+    def replays(self) -> bool:
+        """Whether work is recorded: sums over several processes are not."""
+        return self.replay and self.device.startswith("cuda") and self.world.size == 1
+
+    def place(self, module: nn.Module) -> None:
+        """Bring a module to the device, laid out as convolutions there are fastest."""
+        module.to(self.device)
+        if self.device.startswith("cuda"):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def scaler(self) -> torch.amp.GradScaler | None:
         """The gradient scaler that float16 needs; None otherwise."""

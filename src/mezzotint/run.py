@@ -340,7 +340,7 @@ class Run:
                 f"{file} fits no network that this version builds from {self.path}/config.toml: "
                 "draw with the version that trained it"
             ) from error
-        denoiser.to(compute.device)
+        compute.place(denoiser)
         seen = int(saved.facts["images_seen"])
         return self.model_of(denoiser, compute, seen), [notice] if notice else []
 
@@ -412,17 +412,19 @@ def _read_config(file: Path) -> RunConfig:
 
 def fresh_state(config: Config, facts: DataFacts, compute: Compute) -> TrainState:
     """A training that has not begun, for a configuration and data of those facts."""
-    denoiser = facts.denoiser(config).to(compute.device)
-    settings = config.training
+    denoiser = facts.denoiser(config)
+    compute.place(denoiser)
+    settings, rate = config.training, config.training.learning_rate
     bf16 = compute.precision == "bfloat16"
     kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
-        "adamw": torch.optim.AdamW,
-        "adam": torch.optim.Adam,
+        "adamw": partial(torch.optim.AdamW, capturable=compute.replays),
+        "adam": partial(torch.optim.Adam, capturable=compute.replays),
         "muon": partial(Muon, precision=torch.bfloat16 if bf16 else torch.float32),
     }
     optimizer = kinds[settings.optimizer](
         denoiser.network.parameters(),
-        lr=settings.learning_rate,
+        # A recording would keep a number as it is.
+        lr=torch.tensor(rate, device=compute.device) if compute.replays else rate,
         weight_decay=settings.weight_decay,
         fused=compute.device in ("cpu", "cuda"),
     )

@@ -31,6 +31,7 @@ from mezzotint.data import SOURCES, ImageSet, load
 from mezzotint.diffusion import terminal_snr
 from mezzotint.errors import InputError
 from mezzotint.machine import COMPILE_PAYS_AFTER, Compute, choose, pick_device
+from mezzotint.replay import Replay
 from mezzotint.run import BEGUN, DataFacts, Machine, Origin, Run, RunConfig, fresh_state, plan_of
 from mezzotint.training import Stepped, fitting_weights, train
 from mezzotint.world import World, current
@@ -406,14 +407,19 @@ def usual_time(times: Iterator[float], seconds: float, least: int = 1) -> tuple[
 
 
 def training_steps(config: Config, data: ImageSet, compute: Compute) -> Iterator[float]:
-    """Real training steps on a throw-away copy, without end: the seconds that each took."""
+    """Real training steps on a throw-away copy, without end: the seconds that each took.
+
+    Those that begin a recording are left out.
+    """
     state = fresh_state(config, DataFacts.of(data), compute)
     plan = dataclasses.replace(
         plan_of(config, 1 << 40, data.styles), validate_every=1 << 40, guidance_after=0.0
     )
+    early = plan.batch * Replay.STEADY if compute.replays else 0
     start = time.perf_counter()
     for record in train(state, data, plan, compute):
-        if isinstance(record, Stepped):
+        if isinstance(record, Stepped) and record.images_seen > early:
             yield compute.world.same(time.perf_counter() - start)  # all measure as long
+        if isinstance(record, Stepped):
             start = time.perf_counter()
     raise InputError("training ended before its speed could be measured: the loss is not finite")

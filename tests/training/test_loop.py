@@ -91,14 +91,14 @@ def test_guidance_is_learned_from_its_share_of_the_budget_on(data, new_state, ne
 
 def test_scales_of_guidance_are_even_and_each_fourth_image_goes_without(data, new_state, new_plan):
     plan = new_plan(batch=8000, drop={"label": 0.2}, guidance=3.0)
-    condition = next_batch(data, plan, new_state(), "cpu").condition
+    condition = next_batch(data, plan, 0, "cpu").condition
     scale = condition.factors["guidance"]
     assert scale.isnan().nonzero()[:, 0].tolist() == list(range(PLAIN - 1, 8000, PLAIN))
     asked = scale[~scale.isnan()]
     assert 1 < float(asked.min()) < 1.01
     assert 2.99 < float(asked.max()) <= 3
     assert float(asked.mean()) == pytest.approx(2, abs=0.03)
-    early = next_batch(data, new_plan(guidance=3.0, guidance_after=0.5), new_state(), "cpu")
+    early = next_batch(data, new_plan(guidance=3.0, guidance_after=0.5), 0, "cpu")
     assert list(early.condition.factors) == ["label"]
 
 
@@ -235,7 +235,7 @@ def test_early_stopping_and_target(data, new_state, new_plan, compute):
 
 def test_the_label_is_dropped_at_its_rate(data, new_state, new_plan):
     plan = new_plan(batch=4000, drop={"label": 0.25})
-    batch = next_batch(data, plan, new_state(), "cpu")
+    batch = next_batch(data, plan, 0, "cpu")
     share = float((batch.condition.factors["label"] < 0).float().mean())
     assert share == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 4000) ** 0.5)
 
@@ -259,7 +259,9 @@ def test_a_learned_schedule_draws_where_the_loss_is_larger(data, new_state, new_
     state = new_state()
     size = torch.tensor([1.0, 2.0, 3.0, 4.0])
     for _ in range(4000):
-        batch = next_batch(data, plan, state, "cpu")
+        batch = next_batch(
+            data, plan, state.images_seen, "cpu", second_moments=state.second_moments
+        )
         loops._follow_losses(state, batch, size[(batch.position * 4).long()], 4)
         state.images_seen += plan.batch
     assert state.second_moments == pytest.approx([1, 4, 9, 16], rel=0.05)

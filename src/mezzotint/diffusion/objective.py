@@ -82,16 +82,20 @@ def loss(
     sigma: Tensor,
     eps: Tensor,
     weight: Weight,
+    guided: Tensor | None = None,
 ) -> Tensor:
     """The loss (B,) of clean images x0 (B, C, H, W) at levels sigma (B,) with unit noise eps.
 
     Images whose condition has a scale of GUIDANCE cost an evaluation more, without gradient.
+    `guided` says which they are (n,); None: looked up, for which a device has to be waited for.
     """
     x = x0 + like(x0, sigma) * eps
     estimate = denoiser(x, sigma, condition)
     target = x0
     if GUIDANCE in condition.factors:
-        target = _guided(denoiser, x, x0, sigma, condition, estimate.detach())
+        if guided is None:
+            guided = (~is_free(condition.factors[GUIDANCE])).nonzero()[:, 0]
+        target = _guided(denoiser, x, x0, sigma, condition, estimate.detach(), guided)
     scale = weight(sigma, denoiser.precondition(sigma).out)
     return scale * (estimate - target).square().flatten(1).mean(1)
 
@@ -104,10 +108,10 @@ def _guided(
     sigma: Tensor,
     condition: Condition,
     estimate: Tensor,
+    rows: Tensor,
 ) -> Tensor:
-    """What the estimate (B, C, H, W) should be where guidance is learned; x0 elsewhere."""
+    """What the estimate (B, C, H, W) should be in the rows where guidance is learned; else x0."""
     scale = condition.factors[GUIDANCE]
-    rows = (~is_free(scale)).nonzero()[:, 0]
     if len(rows) == 0:
         return x0
     free = denoiser(x[rows], sigma[rows], condition[rows].null())

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody uses
 from torch import Tensor, nn
 
 from mezzotint.diffusion.condition import Condition, is_free
@@ -105,10 +104,11 @@ class Mapping(nn.Module):
         if factor.classes is None:
             features = number_features(values.to(dtype), self.spec.features)
             return self.tables[factor.name](features) * ~free[:, None]
-        index = torch.where(free, factor.classes, values)  # the row after the classes is "free"
+        index = values.masked_fill(free, factor.classes)  # the row after the classes is "free"
         if self.spec.factors == "table":
             return self.tables[factor.name](index)
-        one_hot = F.one_hot(index, factor.classes + 1)[:, : factor.classes]  # free: all zeros
+        each = torch.arange(factor.classes, device=index.device)
+        one_hot = index[:, None] == each  # (B, classes); free: all zeros
         return self.tables[factor.name](one_hot.to(dtype))
 
 

@@ -4,6 +4,7 @@ A batch is a function of (seed, images_seen), the data, and for a learned schedu
 far; what is held out gets the same noise every time.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,11 +12,10 @@ import torch
 from torch import Tensor
 
 from mezzotint.data import ImageSet
-from mezzotint.diffusion import GUIDANCE, Condition, Learned, positions
+from mezzotint.diffusion import GUIDANCE, Condition, Learned, is_free, positions
 from mezzotint.imaging import to_float
 from mezzotint.randomness import generator
 from mezzotint.training.plan import Plan
-from mezzotint.training.state import TrainState
 
 __all__ = ["Batch", "asked", "held_out", "next_batch", "rows_after"]
 
@@ -40,28 +40,41 @@ class Batch:
     share: slice
     """Which of the B images the others are; weights and positions are of all."""
 
+    guided: Tensor | None = None
+    """Which of its images guidance is learned on, bool (b,) on the CPU; None: it is not."""
+
     def to(self, device: str) -> "Batch":
         """The same on a device."""
-        return Batch(
-            self.x0.to(device),
-            self.condition.to(device),
-            self.sigma.to(device),
-            self.eps.to(device),
-            self.weight.to(device),
-            self.position,
-            self.share,
+        condition = {name: _sent(each, device) for name, each in self.condition.factors.items()}
+        x0, sigma, eps, weight = (
+            _sent(each, device) for each in (self.x0, self.sigma, self.eps, self.weight)
         )
+        return Batch(
+            x0, Condition(condition), sigma, eps, weight, self.position, self.share, self.guided
+        )
+
+    def parts(self, size: int, device: str) -> list[tuple[slice, Tensor | None]]:
+        """So many images at a time, each with those rows (n,) that guidance is learned on."""
+        parts = [slice(start, start + size) for start in range(0, len(self.x0), size)]
+        if self.guided is None:
+            return [(part, None) for part in parts]
+        return [(part, _sent(self.guided[part].nonzero()[:, 0], device)) for part in parts]
 
 
 def next_batch(
-    data: ImageSet, plan: Plan, state: TrainState, device: str, share: slice = slice(None)
+    data: ImageSet,
+    plan: Plan,
+    images_seen: int,
+    device: str,
+    share: slice = slice(None),
+    second_moments: Sequence[float] = (),
 ) -> Batch:
-    """The batch that follows the state's images_seen, or a share of it.
+    """The batch that follows so many images, or a share of it.
 
     Whoever has a share draws for the whole batch and keeps its part: so the batch is the same
     whatever the number of those who share it. Pixels are read for the share alone.
+    `second_moments` are the state's, where the schedule is learned.
     """
-    images_seen = state.images_seen
     draws = generator("step", plan.seed, images_seen)
     rows = rows_after(data, plan, images_seen)
     changes = data.augment.draw(plan.batch, draws)
@@ -71,26 +84,35 @@ def next_batch(
     position = positions(plan.batch, draws)
     weight = torch.ones(plan.batch)
     if isinstance(plan.schedule, Learned):
-        resampled = plan.schedule.resampled(state.second_moments)
+        resampled = plan.schedule.resampled(second_moments)
         weight = resampled.weight(position).float()
         position = resampled.position(position)
-    sigma = plan.schedule.sigma(position).float()
+    sigma, guided = plan.schedule.sigma(position).float(), None
     if plan.learns_guidance(images_seen):
         scales = _scales(torch.rand(plan.batch, generator=draws), plan.guidance)
         condition = Condition({**condition.factors, GUIDANCE: scales})
+        guided = ~is_free(scales[share])
     if device != "cpu":  # drawing where the noise is used saves the transfer
         draws = generator("noise", plan.seed, images_seen, device=device)
     shape = (plan.batch, *data.images.shape[1:])
     eps = torch.randn(shape, generator=draws, device=device)[share]
-    x0 = to_float(changes[share](data.images[rows[share]]).to(device))
-    return Batch(x0, condition[share], sigma[share], eps, weight, position, share).to(device)
+    x0 = to_float(_sent(changes[share](data.images[rows[share]]), device))
+    condition, sigma = condition[share], sigma[share]
+    return Batch(x0, condition, sigma, eps, weight, position, share, guided).to(device)
+
+
+def _sent(tensor: Tensor, device: str) -> Tensor:
+    """A tensor on a device, without waiting for what that is at."""
+    if device.startswith("cuda") and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _scales(chance: Tensor, most: float) -> Tensor:
     """Scales of guidance (B,) for chances in [0, 1): free for each fourth image, else 1 to `most`.
 
     In turn and not at random: a number of images that changed from step to step would have another
-    memory layout and, compiled, another graph each time.
+    memory layout, and what is recorded or compiled is for the same rows every time.
     """
     plain = torch.arange(len(chance)) % PLAIN == PLAIN - 1
     return torch.where(plain, torch.nan, 1 + (most - 1) * chance)

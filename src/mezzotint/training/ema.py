@@ -6,12 +6,15 @@ average spans a fixed share of the training so far and needs no warm-up. The sha
 relative standard deviation `width`: width = sqrt(gamma + 1) / ((gamma + 2) sqrt(gamma + 3)).
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 
 __all__ = ["follow", "gamma"]
 
 
+@cache
 def gamma(width: float) -> float:
     """The exponent whose profile has relative width in (0, 0.28]; by bisection."""
     if not 0 < width <= 0.28:

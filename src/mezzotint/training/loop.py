@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from mezzotint.data import ImageSet
-from mezzotint.diffusion import Learned, loss, positions
+from mezzotint.diffusion import Condition, Learned, loss, positions
 from mezzotint.errors import InputError, is_out_of_memory
 from mezzotint.machine import Compute
 from mezzotint.randomness import generator
+from mezzotint.replay import Replay
 from mezzotint.training.batches import Batch, held_out, next_batch
 from mezzotint.training.ema import follow
 from mezzotint.training.plan import Plan
@@ -105,17 +106,29 @@ Record = Stepped | Skipped | Validated | Shrunk | Diverged | Stopped
 def train(state: TrainState, data: ImageSet, plan: Plan, compute: Compute) -> Iterator[Record]:
     """Train until the budget is used up, moving `state`; see the module's text."""
     state.denoiser.train()
+    replay, upcoming = Replay(compute.replays), None
+    ahead = compute.replays and not isinstance(plan.schedule, Learned)
+    world = compute.world
+
+    def batch_after(images_seen: int) -> Batch:
+        moments = state.second_moments
+        share = world.share(plan.batch)
+        return next_batch(data, plan, images_seen, compute.device, share, moments)
+
     while state.images_seen < plan.images:
         if reason := _enough(state, plan):
             yield Stopped(state.images_seen, reason)
             return
         start = time.perf_counter()
-        batch = next_batch(data, plan, state, compute.device, compute.world.share(plan.batch))
+        batch = upcoming or batch_after(state.images_seen)
         rate = plan.learning_rate * state.rate_scale
         rate *= plan.rate(state.images_seen, plan.images, state.history)
-        losses, shrunk = _gradients(state, batch, plan, compute)
-        value = float((losses * batch.weight).sum() / plan.batch)
-        norm = _step(state, value, rate, plan)
+        losses, shrunk = _gradients(state, batch, plan, compute, replay)
+        total, length = (losses * batch.weight).sum(), _clip(state, plan)
+        # While the device computes.
+        upcoming = batch_after(state.images_seen + plan.batch) if ahead else None
+        value, norm = float(total) / plan.batch, float(length)
+        _step(state, value, norm, rate, replay)
         if isinstance(plan.schedule, Learned) and not state.bad_run:
             _follow_losses(state, batch, losses, plan.schedule.pieces)
         state.images_seen += plan.batch
@@ -166,16 +179,16 @@ def _losses_of(
 ) -> tuple[Tensor, int]:
     """Losses (B,) without gradient, and how many images went through at once in the end."""
     while True:
-        parts = range(0, len(batch.x0), at_once)
+        parts = batch.parts(at_once, compute.device)
         try:
-            each = [_losses(state, batch, slice(i, i + at_once), plan, compute) for i in parts]
+            each = [_losses(state, batch, *part, plan, compute) for part in parts]
             return torch.cat(each), at_once
         except (RuntimeError, MemoryError) as error:
             at_once = _fewer(at_once, error, compute)
 
 
 def _gradients(
-    state: TrainState, batch: Batch, plan: Plan, compute: Compute
+    state: TrainState, batch: Batch, plan: Plan, compute: Compute, replay: Replay
 ) -> tuple[Tensor, bool]:
     """Losses (B,), their mean's gradient left in the parameters; and whether memory ran out.
 
@@ -185,7 +198,7 @@ def _gradients(
     shrunk = False
     while True:
         try:
-            losses = _accumulate(state, batch, plan, compute)
+            losses = _accumulate(state, batch, plan, compute, replay)
             break
         except (RuntimeError, MemoryError) as error:
             now = min(state.micro_batch, plan.batch)
@@ -216,21 +229,41 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
-def _accumulate(state: TrainState, batch: Batch, plan: Plan, compute: Compute) -> Tensor:
-    state.optimizer.zero_grad(set_to_none=True)
-    losses = torch.zeros(plan.batch, device=compute.device)
-    own, weight = losses[batch.share], batch.weight[batch.share]
-    for start in range(0, len(batch.x0), state.micro_batch):
-        part = slice(start, start + state.micro_batch)
-        each = _losses(state, batch, part, plan, compute)
-        value = (each * weight[part]).sum() / plan.batch
-        (state.scaler.scale(value) if state.scaler else value).backward()
-        own[part] = each.detach()
+def _accumulate(
+    state: TrainState, batch: Batch, plan: Plan, compute: Compute, replay: Replay
+) -> Tensor:
+    """Losses (B,), their mean's gradient left in the parameters."""
+    parts = batch.parts(state.micro_batch, compute.device)
+
+    def work(x0: Tensor, sigma: Tensor, eps: Tensor, weight: Tensor, *factors: Tensor) -> Tensor:
+        condition = Condition(dict(zip(batch.condition.factors, factors, strict=True)))
+        given = Batch(x0, condition, sigma, eps, weight, batch.position, batch.share)
+        # A recording adds to gradients that stay where they are.
+        state.optimizer.zero_grad(set_to_none=not replay.active)
+        losses = torch.zeros(plan.batch, device=compute.device)
+        own, weight = losses[batch.share], weight[batch.share]
+        for part, guided in parts:
+            each = _losses(state, given, part, guided, plan, compute)
+            value = (each * weight[part]).sum() / plan.batch
+            (state.scaler.scale(value) if state.scaler else value).backward()
+            own[part] = each.detach()
+        return losses
+
+    name = ("gradients", state.micro_batch, *batch.condition.factors)
+    given = batch.x0, batch.sigma, batch.eps, batch.weight
+    losses: Tensor = replay(name, work, *given, *batch.condition.factors.values())
     return losses
 
 
-def _losses(state: TrainState, batch: Batch, part: slice, plan: Plan, compute: Compute) -> Tensor:
-    """The loss of each image of a part of a batch."""
+def _losses(
+    state: TrainState,
+    batch: Batch,
+    part: slice,
+    guided: Tensor | None,
+    plan: Plan,
+    compute: Compute,
+) -> Tensor:
+    """The loss of each image of a part of a batch; `guided`: see `loss`."""
     with compute.autocast():
         return loss(
             state.denoiser,
@@ -239,6 +272,7 @@ def _losses(state: TrainState, batch: Batch, part: slice, plan: Plan, compute: C
             batch.sigma[part],
             batch.eps[part],
             plan.weight,
+            guided,
         )
 
 
@@ -256,24 +290,29 @@ def _follow_losses(state: TrainState, batch: Batch, losses: Tensor, pieces: int)
         )
 
 
-def _step(state: TrainState, value: float, rate: float, plan: Plan) -> float:
-    """Move the weights, unless something is not finite; returns the gradient's norm."""
+def _clip(state: TrainState, plan: Plan) -> Tensor:
+    """The gradient's norm (), which is then at most `plan.clip`."""
     if state.scaler:
         state.scaler.unscale_(state.optimizer)
     parameters = state.denoiser.network.parameters()
     limit = plan.clip if plan.clip > 0 else float("inf")
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+    return torch.nn.utils.clip_grad_norm_(parameters, limit)
+
+
+def _step(state: TrainState, value: float, norm: float, rate: float, replay: Replay) -> None:
+    """Move the weights, unless loss or gradient is not finite."""
     for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    finite = torch.tensor([value, norm]).isfinite().all()
-    if state.scaler:  # skips by itself where the gradient is not finite, and adapts its scale
-        state.scaler.step(state.optimizer)
+        if isinstance(group["lr"], Tensor):  # where a recording reads it
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+    finite = math.isfinite(value) and math.isfinite(norm)
+    if finite:
+        replay("optimizer", state.optimizer.step)
+    if state.scaler:  # adapts its scale to whether the gradient was finite
         state.scaler.update()
-    elif finite:
-        state.optimizer.step()
     state.bad_run = 0 if finite else state.bad_run + 1
     state.skipped += int(not finite)
-    return norm
 
 
 def _due(images_seen: int, plan: Plan) -> bool:

@@ -67,24 +67,26 @@ class Muon(torch.optim.Optimizer):
             (self._muon if group["muon"] else self._adamw)(group, chosen)
 
     def _muon(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
-        alike = defaultdict(list)
+        if not parameters:
+            return
         for p in parameters:
-            state = self.state[p]
-            if not state:
-                state["momentum"] = torch.zeros_like(p)
-            state["momentum"].lerp_(p.grad, 1 - MOMENTUM)
-            alike[_rows_columns(p)].append(p)
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        momenta = [self.state[p]["momentum"] for p in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        nesterov = torch._foreach_lerp(gradients, momenta, MOMENTUM)
+        alike = defaultdict(list)
+        for p, update in zip(parameters, nesterov, strict=True):
+            alike[_rows_columns(p)].append((p, update))
         for (rows, columns), same in alike.items():
-            updates = torch.stack([self._nesterov(p).flatten(1) for p in same])
-            step = orthogonal(updates.to(self.precision))
+            updates = torch.stack([_matrix(update, p) for p, update in same])
             size = group["lr"] * 0.2 * max(rows, columns) ** 0.5
-            for p, change in zip(same, step, strict=True):
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.sub_(change.reshape(p.shape).to(p.dtype), alpha=size)
-
-    def _nesterov(self, p: Tensor) -> Tensor:
-        assert p.grad is not None
-        return p.grad.lerp(self.state[p]["momentum"], MOMENTUM)
+            step = orthogonal(updates.to(self.precision)).to(updates.dtype) * size
+            weights = [_matrix(p, p) for p, _ in same]
+            if group["weight_decay"]:
+                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_sub_(weights, list(step.unbind()))
 
     def _adamw(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         for p in parameters:
@@ -140,6 +142,15 @@ def _by_squares(x: Tensor) -> Tensor:
         s = p @ s @ p if step < STEPS - 1 else s
     assert q is not None
     return q @ x
+
+
+def _matrix(tensor: Tensor, p: Tensor) -> Tensor:
+    """As (rows, columns), columns as p's lie in memory: of p itself a view, and the order is all
+    the same to what is made orthogonal.
+    """
+    if p.dim() == 4 and p.is_contiguous(memory_format=torch.channels_last):
+        tensor = tensor.permute(0, 2, 3, 1)  # (out, height, width, in)
+    return tensor.flatten(1)
 
 
 def _rows_columns(p: Tensor) -> tuple[int, int]:
