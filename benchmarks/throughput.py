@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py                       # 28x28x1, about 2 GFLOP an image
     python benchmarks/throughput.py --size 32 --channels 3 --gflop 9
+    python benchmarks/throughput.py --size 32 --channels 3 --gflop 43 --batch 256 --device cuda
 
 Every contestant's network is widened until a training step takes about the asked FLOPs an image,
 forward and backward, counted by torch's FlopCounterMode; what it came to is printed. Then all
@@ -25,7 +26,9 @@ from multiprocessing.connection import Connection
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mezzotint.bench import PRODUCT
 from mezzotint.machine import choose, has_bf16_units
+from mezzotint.replay import Replay
 from peers.networks import NETWORKS, Network
 from peers.same_layers import through_our_kernels
 
@@ -42,7 +45,11 @@ class Contestant:
 
     prepare: Callable[[Network], Network] = lambda network: network
     bf16: bool | None = False
-    """None: where mezzotint chooses it on this machine."""
+    """None: where mezzotint chooses it on this machine; and its steps are recorded on CUDA."""
+
+
+def contestants(device: str) -> tuple[Contestant, ...]:
+    return ON_CUDA if device == "cuda" else ON_CPU
 
 
 def channels_last(network: Network) -> Network:
@@ -54,7 +61,17 @@ def compiled(network: Network) -> Network:
     return network
 
 
-CONTESTANTS = (
+ON_CUDA = (
+    Contestant("diffusers, as it comes", "diffusers"),
+    Contestant("diffusers, bf16 autocast", "diffusers", bf16=True),
+    Contestant("diffusers, bf16, channels_last", "diffusers", channels_last, bf16=True),
+    Contestant("diffusers, bf16, torch.compile", "diffusers", compiled, bf16=True),
+    Contestant("azula, bf16 autocast", "azula", bf16=True),
+    Contestant("mezzotint, the preset's shape", "mezzotint", bf16=None),
+    Contestant("mezzotint, the large preset's shape", "mezzotint-large", bf16=None),
+)
+
+ON_CPU = (
     Contestant("diffusers, as it comes", "diffusers"),
     Contestant("diffusers, bf16 autocast", "diffusers", bf16=True),
     Contestant("diffusers, bf16, channels_last", "diffusers", channels_last, bf16=True),
@@ -97,23 +114,28 @@ def widened(
     return found[-1][1]
 
 
-def step(network: Network, given: tuple[torch.Tensor, ...], bf16: bool) -> Work:
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-4, fused=True)
-    target = torch.randn_like(given[0])
+def step(network: Network, given: tuple[torch.Tensor, ...], bf16: bool, replay: Replay) -> Work:
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-4, fused=True, capturable=replay.active)
+    target, device = torch.randn_like(given[0]), given[0].device.type
 
-    def run() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    def gradients() -> None:
+        optimizer.zero_grad(set_to_none=not replay.active)
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
             loss = (network(*given) - target).square().mean()
         loss.backward()
-        optimizer.step()
+
+    def run() -> None:
+        replay("gradients", gradients)
+        replay("optimizer", optimizer.step)
 
     return run
 
 
 def evaluation(network: Network, given: tuple[torch.Tensor, ...], bf16: bool) -> Work:
+    device = given[0].device.type
+
     def run() -> None:
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=bf16):
             network(*given)
 
     return run
@@ -124,14 +146,17 @@ def seconds(work: Work, least: float = 0.4) -> float:
     start, count = time.perf_counter(), 0
     while (spent := time.perf_counter() - start) < least:
         work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         count += 1
     return spent / count
 
 
-def matrix_peak() -> float:
-    """TFLOP/s of a product of two 2048 x 2048 matrices, in bf16 where there are units for it."""
-    a = torch.randn(2048, 2048).to(torch.bfloat16 if has_bf16_units() else torch.float32)
-    return 2 * 2048**3 / 1e12 / seconds(lambda: a @ a)
+def matrix_peak(device: str) -> float:
+    """TFLOP/s of a product of two square matrices, in bf16 where there are units for it."""
+    side, bf16 = PRODUCT.get(device, 2048), device == "cuda" or has_bf16_units()
+    a = torch.randn(side, side, device=device).to(torch.bfloat16 if bf16 else torch.float32)
+    return 2 * side**3 / 1e12 / seconds(lambda: a @ a)
 
 
 def compete(name: str, given: argparse.Namespace, turns: Connection) -> None:
@@ -139,22 +164,26 @@ def compete(name: str, given: argparse.Namespace, turns: Connection) -> None:
 
     Each has one of its own, since ours tells the C library how to keep memory.
     """
-    contestant = next(c for c in CONTESTANTS if c.name == name)
+    contestant = next(c for c in contestants(given.device) if c.name == name)
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
     at = (given.size, given.channels)
     data = batch(given.batch, *at)
     network = widened(NETWORKS[contestant.network], given.gflop, at)
     size = [flops(network, *at, backward=b) for b in (True, False)]
+    network, data = network.to(given.device), [part.to(given.device) for part in data]
     network = contestant.prepare(network)
-    bf16, active = contestant.bf16, contextlib.nullcontext()
+    bf16, active, replay = contestant.bf16, contextlib.nullcontext(), Replay(active=False)
     if bf16 is None:
-        compute = dataclasses.replace(choose("cpu"), threads=given.threads)
+        compute = dataclasses.replace(choose(given.device), threads=given.threads)
+        compute.place(network)
         bf16, active = compute.precision == "bfloat16", compute.active()
+        replay = Replay(compute.replays)
     with active:
-        works = [f(network, data, bf16) for f in (step, evaluation)]
+        works = step(network, data, bf16, replay), evaluation(network, data, bf16)
         for work in works:
-            work(), work()  # warm-up; compiles what is to be compiled
+            for _ in range(Replay.STEADY):  # warm-up; compiles what is to be compiled
+                work()
         turns.send(size)
         while turns.recv():
             turns.send([given.batch / seconds(work) for work in works])
@@ -171,12 +200,13 @@ def main() -> None:
     parser.add_argument(
         "--only", default="", help="contestants whose name this regular expression finds"
     )
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     apart = multiprocessing.get_context("spawn")
     sizes: dict[str, list[float]] = {}
     turns: dict[str, Connection] = {}
-    for contestant in CONTESTANTS:
+    for contestant in contestants(given.device):
         name = contestant.name
         if not re.search(given.only, name):
             continue
@@ -187,16 +217,18 @@ def main() -> None:
     speeds: dict[str, list[list[float]]] = {name: [] for name in turns}
     peaks = []
     for _ in range(given.rounds):
-        peaks.append(matrix_peak())
+        peaks.append(matrix_peak(given.device))
         for name, turn in turns.items():
             turn.send(True)
             speeds[name].append(turn.recv())
     for turn in turns.values():
         turn.send(False)
     peak = statistics.median(peaks)
-    kind = "bf16" if has_bf16_units() else "float32"
+    on_cuda = given.device == "cuda"
+    kind = "bf16" if on_cuda or has_bf16_units() else "float32"
+    place = torch.cuda.get_device_name() if on_cuda else f"{given.threads} threads"
     print(
-        f"\n{given.size}^2 x {given.channels}, batch {given.batch}, {given.threads} threads, "
+        f"\n{given.size}^2 x {given.channels}, batch {given.batch}, {place}, "
         f"torch {torch.__version__}, {given.rounds} rounds; {kind} product {peak:.2f} TFLOP/s\n"
     )
     heads = ["", "GFLOP", "trained/s", "TFLOP/s", "share", "x", "evaluated/s", "TFLOP/s", "x"]

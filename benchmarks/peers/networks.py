@@ -89,12 +89,14 @@ def smalldiffusion(units: int, size: int, channels: int) -> Network:
     return Called(network, lambda n, x, s, y: n(x, s, cond=y))
 
 
-def ours(units: int, size: int, channels: int, patch: int = 1) -> Network:
+def ours(units: int, size: int, channels: int, patch: int = 1, large: bool = False) -> Network:
     from mezzotint.diffusion import Condition
     from mezzotint.networks import Factor, Level, UNet, UNetSpec
 
     w = 8 * units
-    if patch == 2:
+    if large:
+        levels = (Level(2 * w, 4), Level(4 * w, 4, True), Level(4 * w, 4, True))
+    elif patch == 2:
         levels = (Level(2 * w, 2), Level(4 * w, 2, True))
     else:
         levels = (Level(w, 1), Level(2 * w, 2), Level(4 * w, 2, True))
@@ -109,4 +111,5 @@ NETWORKS: dict[str, Callable[[int, int, int], Network]] = {
     "smalldiffusion": smalldiffusion,
     "mezzotint": ours,
     "mezzotint-patch": lambda units, size, channels: ours(units, size, channels, patch=2),
+    "mezzotint-large": lambda units, size, channels: ours(units, size, channels, large=True),
 }
