@@ -1,4 +1,4 @@
-"""Fused passes for CPUs, in C++, built on the user's machine when they are first needed.
+"""Fused passes, in C++ for CPUs, built on the user's machine when they are first needed.
 
 Much of a U-Net's time on a CPU goes between its convolutions: torch's GroupNorm of channels_last
 bfloat16 takes ten times as long as the memory it reads, and each pointwise step is a pass of its
@@ -8,12 +8,13 @@ for heads of 8 channels, which make poor matrix products, in less than half of t
 is left are convolutions, which oneDNN runs near the machine's peak; the third function does those
 of float32 with a quarter of the multiplications, in half of the time.
 
-Without a compiler, and on other devices, the same formulas run as torch operations.
+The first has a twin for CUDA, in Triton, which comes with torch there. Without a compiler, and on
+other devices, the same formulas run as torch operations.
 """
 
 from mezzotint.kernels.attention import attention
 from mezzotint.kernels.build import compiler, library
-from mezzotint.kernels.calls import fits
+from mezzotint.kernels.calls import fits, normalises
 from mezzotint.kernels.convolution import conv3x3, convolution, convolves
 from mezzotint.kernels.group_norm import group_norm
 
@@ -26,4 +27,5 @@ __all__ = [
     "fits",
     "group_norm",
     "library",
+    "normalises",
 ]

@@ -9,6 +9,7 @@ to load but end the process.
 
 import ctypes
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-__all__ = ["compiler", "library"]
+__all__ = ["compiler", "library", "triton_builds"]
 
 SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
 HEADERS = sorted(Path(__file__).parent.glob("*.h"))
@@ -51,7 +52,7 @@ def library() -> ctypes.CDLL | None:
 
     MEZZOTINT_KERNELS=0 goes without them, to find out whether they are what is wrong.
     """
-    if os.environ.get("MEZZOTINT_KERNELS") == "0":
+    if _unwanted():
         return None
     command = compiler()
     if command is None:
@@ -63,6 +64,26 @@ def library() -> ctypes.CDLL | None:
             except (OSError, subprocess.CalledProcessError):
                 continue
     return None
+
+
+@lru_cache(maxsize=1)
+def triton_builds() -> bool:
+    """Whether Triton is there, and a C compiler with Python's headers, which it calls to launch.
+
+    It fails in as many ways as there are installations of these; torch does without it.
+    """
+    if _unwanted() or importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        runtime = importlib.import_module("triton.runtime")
+        runtime.driver.active.get_current_device()  # builds and loads what talks to the driver
+    except Exception:
+        return False
+    return True
+
+
+def _unwanted() -> bool:
+    return os.environ.get("MEZZOTINT_KERNELS") == "0"
 
 
 def _kept(command: list[str], tuned: list[str]) -> ctypes.CDLL:

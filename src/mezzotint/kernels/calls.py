@@ -6,23 +6,38 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from mezzotint.kernels.build import library
+from mezzotint.kernels.build import library, triton_builds
 
-__all__ = ["KINDS", "call", "fits"]
+__all__ = ["KINDS", "call", "fits", "normalises"]
 
 KINDS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 def fits(x: Tensor) -> bool:
-    """Whether there are kernels for this tensor on this machine.
+    """Whether there are C++ kernels for this tensor on this machine.
 
     Not while torch compiles or counts FLOPs: what it cannot see into would be left out.
     """
-    if x.device.type != "cpu" or x.dtype not in KINDS:
-        return False
-    if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+    if x.device.type != "cpu" or x.dtype not in KINDS or _watched():
         return False
     return library() is not None
+
+
+def normalises(x: Tensor) -> bool:
+    """Whether `group_norm` takes this tensor: where `fits` says so, on CUDA where Triton works.
+
+    There also float16. Triton wants compute capability 7.0, and 8.0 for bfloat16.
+    """
+    if not x.is_cuda:
+        return fits(x)
+    if x.dtype not in (*KINDS, torch.float16) or _watched():
+        return False
+    least = 8 if x.dtype == torch.bfloat16 else 7
+    return torch.cuda.get_device_capability(x.device)[0] >= least and triton_builds()
+
+
+def _watched() -> bool:
+    return torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
 
 
 def call(

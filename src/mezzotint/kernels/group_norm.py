@@ -11,10 +11,11 @@ normalised x, and means over each group:
     dL/dgain = sum (1 + scale) g x',   dL/dbias = sum (1 + scale) g
     dL/dscale = sum g n,               dL/dshift = sum g
 
-Only x and the two statistics are kept for the way back. Every image is one thread's work, so the
-result does not depend on the number of threads.
+Only x and the two statistics are kept for the way back. On a CPU every image is one thread's work,
+so the result does not depend on the number of threads; for CUDA see triton_group_norm.py.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def group_norm(
     epsilon: float,
     silu: bool,
 ) -> Tensor:
-    """x float32 or bfloat16 (B, C, H, W), gain and bias (C,), scale and shift (B, C) or None.
+    """x (B, C, H, W), gain and bias (C,), scale and shift (B, C) or None; ask `normalises` first.
 
     Returns (B, C, H, W) in x's type, channels_last. All is computed in float32.
     """
@@ -60,20 +61,13 @@ class _GroupNorm(torch.autograd.Function):
         epsilon: float,
         silu: bool,
     ) -> Tensor:
-        batch, width, height, across = x.shape
+        batch, width = x.shape[:2]
         x = x.contiguous(memory_format=torch.channels_last)
-        gain, bias = (_plain(t, width) for t in (gain, bias))
-        scale, shift = (None if t is None else _plain(t, batch, width) for t in (scale, shift))
-        y = torch.empty_like(x)
-        mean, inverse = gain.new_empty(2, batch, groups).unbind()
-        ctx.sizes = batch, height * across, width, groups
-        ctx.name = f"{KINDS[x.dtype]}_{'silu' if silu else 'linear'}"
-        call(
-            f"forward_{ctx.name}",
-            (x, gain, bias, scale, shift, y, mean, inverse),
-            ctx.sizes,
-            epsilon,
-        )
+        gain, bias = (_plain(t, x, width) for t in (gain, bias))
+        scale, shift = (None if t is None else _plain(t, x, batch, width) for t in (scale, shift))
+        ctx.groups, ctx.silu = groups, silu
+        forth, _ = _passes(x)
+        y, mean, inverse = forth(x, groups, gain, bias, scale, shift, epsilon, silu)
         ctx.save_for_backward(x, gain, bias, scale, shift, mean, inverse)
         return y
 
@@ -81,21 +75,70 @@ class _GroupNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, gain, bias, scale, shift, mean, inverse = ctx.saved_tensors
-        batch, _, width, _ = ctx.sizes
         dy = dy.to(x.dtype).contiguous(memory_format=torch.channels_last)
-        dx = torch.empty_like(x)
-        g, gx = gain.new_empty(2, batch, width).unbind()  # sums over pixels
-        call(
-            f"backward_{ctx.name}",
-            (dy, x, gain, bias, scale, shift, mean, inverse, dx, g, gx),
-            ctx.sizes,
-        )
-        one = 1.0 if scale is None else 1 + scale
-        dscale = None if scale is None else gain * gx + bias * g
+        _, back = _passes(x)
+        given = x, ctx.groups, gain, bias, scale, shift, mean, inverse, ctx.silu
+        dx, g, gx = back(dy, *given)  # the sums over pixels of g and g x'
+        dscale = None if scale is None else torch.addcmul(bias * g, gain, gx)
         dshift = None if shift is None else g
-        return dx, None, (one * gx).sum(0), (one * g).sum(0), dscale, dshift, None, None
+        dgain = gx if scale is None else torch.addcmul(gx, scale, gx)
+        dbias = g if scale is None else torch.addcmul(g, scale, g)
+        return dx, None, dgain.sum(0), dbias.sum(0), dscale, dshift, None, None
 
 
-def _plain(tensor: Tensor, *shape: int) -> Tensor:
-    """As the kernels read it, which trust that it is so."""
-    return tensor.detach().to("cpu", torch.float32).expand(shape).contiguous()
+def _plain(tensor: Tensor, x: Tensor, *shape: int) -> Tensor:
+    """As the kernels read it: beside x, of this shape; those for CPUs trust that it is float32."""
+    tensor = tensor.detach().to(x.device).expand(shape)
+    return tensor if x.is_cuda else tensor.float().contiguous()
+
+
+def _passes(x: Tensor) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Forward and backward for this tensor's device, as triton_group_norm.py describes them."""
+    if not x.is_cuda:
+        return _forward, _backward
+    from mezzotint.kernels import triton_group_norm  # takes a second
+
+    return triton_group_norm.forward, triton_group_norm.backward
+
+
+def _forward(
+    x: Tensor,
+    groups: int,
+    gain: Tensor,
+    bias: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    epsilon: float,
+    silu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, width, height, across = x.shape
+    y = torch.empty_like(x)
+    mean, inverse = gain.new_empty(2, batch, groups).unbind()
+    tensors = x, gain, bias, scale, shift, y, mean, inverse
+    sizes = batch, height * across, width, groups
+    call(f"forward_{_name(x, silu)}", tensors, sizes, epsilon)
+    return y, mean, inverse
+
+
+def _backward(
+    dy: Tensor,
+    x: Tensor,
+    groups: int,
+    gain: Tensor,
+    bias: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    mean: Tensor,
+    inverse: Tensor,
+    silu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, width, height, across = x.shape
+    dx = torch.empty_like(x)
+    g, gx = gain.new_empty(2, batch, width).unbind()
+    tensors = dy, x, gain, bias, scale, shift, mean, inverse, dx, g, gx
+    call(f"backward_{_name(x, silu)}", tensors, (batch, height * across, width, groups))
+    return dx, g, gx
+
+
+def _name(x: Tensor, silu: bool) -> str:
+    return f"{KINDS[x.dtype]}_{'silu' if silu else 'linear'}"

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody uses
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from mezzotint.kernels import attention, conv3x3, fits, group_norm
+from mezzotint.kernels import attention, conv3x3, fits, group_norm, normalises
 
 __all__ = ["ACTIVATIONS", "NORMS", "Attention", "Block", "Conv3x3", "ConvBlock", "zeroed"]
 
@@ -61,7 +61,7 @@ class GroupNorm(nn.GroupNorm):
         silu: bool = False,
     ) -> Tensor:
         """(B, C, H, W) -> the same; scale and shift (B, C) or None, then SiLU if asked for."""
-        if fits(x):
+        if normalises(x):
             gain, bias = self.weight, self.bias
             return group_norm(
                 x, self.num_groups, gain, bias, scale, shift, epsilon=self.eps, silu=silu
