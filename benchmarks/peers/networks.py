@@ -95,7 +95,7 @@ def ours(units: int, size: int, channels: int, patch: int = 1, large: bool = Fal
 
     w = 8 * units
     if large:
-        levels = (Level(2 * w, 4), Level(4 * w, 4, True), Level(4 * w, 4, True))
+        levels = (Level(4 * w, 2), Level(4 * w, 4, True), Level(4 * w, 4, True))
     elif patch == 2:
         levels = (Level(2 * w, 2), Level(4 * w, 2, True))
     else:

@@ -112,7 +112,7 @@ def test_an_image_in_parts_of_many_tiles_the_last_cut_short(programs, monkeypatc
 
 def test_a_tile_for_each_part():
     inputs, dy = drawn((1, 32, 28, 28))
-    assert passes._plan(inputs[0], 4)[:2] == (64, 13)
+    assert passes._plan(inputs[0], 4)[:2] == (128, 7)
     is_torchs(inputs, 4, True, dy)
 
 
@@ -138,9 +138,9 @@ def test_a_mean_far_from_zero_costs_no_more_than_its_own_rounding(programs, monk
     inputs, dy = drawn((1, 64, 10, 10))
     # Of 100 a float32 is wrong by up to 4e-6.
     is_torchs([100 + inputs[0] / 2, *inputs[1:]], 8, True, dy, 1e-5)
-    # Of 1000 by up to 3e-5, of a deviation of sqrt(1e-4 + epsilon).
+    # Of 1000 by up to 3e-5, of a deviation of sqrt(2e-5 + epsilon); sums add such errors.
     inputs[0] = 1000 + inputs[0] / 200
-    is_torchs([*inputs[:3], None, None], 8, False, draw(*dy.shape, key=5), 3.1e-3)
+    is_torchs([*inputs[:3], None, None], 8, False, draw(*dy.shape, key=5), 6e-3)
 
 
 def test_one_bright_pixel():

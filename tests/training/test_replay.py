@@ -118,7 +118,7 @@ def test_recorded_steps_are_the_steps(graphs, monkeypatch, optimizer):
     data, make_state = small(optimizer)
     plan = make_plan(images=160, guidance=2.0, guidance_after=0.5)
     recorded, losses = trained(make_state, data, plan, micro_batch=4)
-    assert len(graphs) == 3  # plain gradients, guided ones, the optimiser
+    assert len(graphs) == 4  # gradients and the optimiser, plain and guided
     monkeypatch.setattr(Compute, "replays", False)
     plain, expected = trained(make_state, data, plan, micro_batch=4)
     assert losses == pytest.approx(expected, rel=1e-6)

@@ -13,6 +13,7 @@ other devices, the same formulas run as torch operations.
 """
 
 from mezzotint.kernels.attention import attention
+from mezzotint.kernels.bias import biased
 from mezzotint.kernels.build import compiler, library
 from mezzotint.kernels.calls import fits, normalises
 from mezzotint.kernels.convolution import conv3x3, convolution, convolves
@@ -20,6 +21,7 @@ from mezzotint.kernels.group_norm import group_norm
 
 __all__ = [
     "attention",
+    "biased",
     "compiler",
     "conv3x3",
     "convolution",

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from mezzotint.kernels.build import library, triton_builds
 
-__all__ = ["KINDS", "call", "fits", "normalises"]
+__all__ = ["KINDS", "call", "fits", "normalises", "on_triton"]
 
 KINDS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -24,13 +24,16 @@ def fits(x: Tensor) -> bool:
 
 
 def normalises(x: Tensor) -> bool:
-    """Whether `group_norm` takes this tensor: where `fits` says so, on CUDA where Triton works.
+    """Whether `group_norm` takes this tensor."""
+    return on_triton(x) if x.is_cuda else fits(x)
 
-    There also float16. Triton wants compute capability 7.0, and 8.0 for bfloat16.
+
+def on_triton(x: Tensor) -> bool:
+    """Whether there are Triton's kernels for this tensor on this machine.
+
+    On CUDA, also of float16. Triton wants compute capability 7.0, and 8.0 for bfloat16.
     """
-    if not x.is_cuda:
-        return fits(x)
-    if x.dtype not in (*KINDS, torch.float16) or _watched():
+    if not x.is_cuda or x.dtype not in (*KINDS, torch.float16) or _watched():
         return False
     least = 8 if x.dtype == torch.bfloat16 else 7
     return torch.cuda.get_device_capability(x.device)[0] >= least and triton_builds()

@@ -19,6 +19,7 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody uses
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mezzotint.kernels.bias import biased
 from mezzotint.kernels.build import library
 from mezzotint.kernels.calls import call, fits
 
@@ -53,11 +54,20 @@ def convolves(x: Tensor, weight: Tensor) -> bool:
     return not weight.shape[0] % lanes and not weight.shape[1] % lanes
 
 
-def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`convolution` where it is faster, else torch's: the same shapes, any type and device."""
+def conv3x3(
+    x: Tensor, weight: Tensor, bias: Tensor | None, beside: Tensor | None = None
+) -> Tensor:
+    """`convolution` where it is faster, else torch's: the same shapes, any type and device.
+
+    beside  (B, D, H, W), added to the result; None: nothing
+    """
+    if x.is_cuda and bias is not None:
+        return biased(F.conv2d(x, weight, padding=1), bias, beside)
     if convolves(x, weight):
-        return convolution(x, weight, bias)
-    return F.conv2d(x, weight, bias, padding=1)
+        y = convolution(x, weight, bias)
+    else:
+        y = F.conv2d(x, weight, bias, padding=1)
+    return y if beside is None else beside + y
 
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

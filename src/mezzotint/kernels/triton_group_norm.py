@@ -23,8 +23,8 @@ from torch import Tensor
 
 __all__ = ["backward", "forward"]
 
-TILE = 2048
-"""Numbers that a program holds at once: 16 for each thread of four warps."""
+TILE = 4096
+"""Numbers that a program holds at once: 32 for each thread of four warps."""
 
 PROGRAMS = 1024
 """As many as a large GPU has at work at once; more would only leave more sums to add."""

@@ -76,9 +76,9 @@ class Conv3x3(nn.Conv2d):
     def __init__(self, given: int, width: int, bias: bool = True) -> None:
         super().__init__(given, width, 3, padding=1, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, given, H, W) -> (B, width, H, W)."""
-        return conv3x3(x, self.weight, self.bias)
+    def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
+        """(B, given, H, W) -> (B, width, H, W), with what is added beside, like the result."""
+        return conv3x3(x, self.weight, self.bias, beside)
 
 
 class RmsNorm(nn.Module):
@@ -148,7 +148,8 @@ class ConvBlock(nn.Module):
             h = self._normed(self.norm2, _told(h, None, shift))
         else:
             h = self._normed(self.norm2, h, scale, shift)
-        return self.shortcut(x) + self.conv2(h)
+        result: Tensor = self.conv2(h, self.shortcut(x))
+        return result
 
     def _normed(
         self, norm: nn.Module, h: Tensor, scale: Tensor | None = None, shift: Tensor | None = None

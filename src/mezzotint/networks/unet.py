@@ -119,7 +119,7 @@ class UNet(nn.Module):
         h = self.middle[2](self.middle[1](h), e)
         for stage, skip in zip(self.up, reversed(skips), strict=True):
             if h.shape[2:] != skip.shape[2:]:
-                h = F.interpolate(h, scale_factor=2.0, mode="nearest")
+                h = _doubled(h)
             h = _run(stage, torch.cat([h, skip], dim=1) if self.spec.skips else h, e)
         return F.pixel_shuffle(self.last(h), self.spec.patch)[:, :, :height, :width]
 
@@ -132,6 +132,14 @@ def _stage(given: int, level: Level, spec: Block, embedding: int) -> nn.ModuleLi
         if level.attention:
             stage.append(Attention(level.width, spec))
     return stage
+
+
+def _doubled(h: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, 2 H, 2 W), each pixel as four of its type."""
+    if h.dtype == torch.float32:
+        return F.interpolate(h, scale_factor=2.0, mode="nearest")
+    with torch.autocast(h.device.type, enabled=False):  # which would make it float32
+        return F.interpolate(h, scale_factor=2.0, mode="nearest")
 
 
 def _run(stage: nn.Module, h: Tensor, e: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ move the same weights everywhere (`world`).
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -128,7 +128,7 @@ def train(state: TrainState, data: ImageSet, plan: Plan, compute: Compute) -> It
         # While the device computes.
         upcoming = batch_after(state.images_seen + plan.batch) if ahead else None
         value, norm = float(total) / plan.batch, float(length)
-        _step(state, value, norm, rate, replay)
+        _step(state, value, norm, rate, replay, _kind(state, batch))
         if isinstance(plan.schedule, Learned) and not state.bad_run:
             _follow_losses(state, batch, losses, plan.schedule.pieces)
         state.images_seen += plan.batch
@@ -238,8 +238,7 @@ def _accumulate(
     def work(x0: Tensor, sigma: Tensor, eps: Tensor, weight: Tensor, *factors: Tensor) -> Tensor:
         condition = Condition(dict(zip(batch.condition.factors, factors, strict=True)))
         given = Batch(x0, condition, sigma, eps, weight, batch.position, batch.share)
-        # A recording adds to gradients that stay where they are.
-        state.optimizer.zero_grad(set_to_none=not replay.active)
+        state.optimizer.zero_grad(set_to_none=True)
         losses = torch.zeros(plan.batch, device=compute.device)
         own, weight = losses[batch.share], weight[batch.share]
         for part, guided in parts:
@@ -249,10 +248,17 @@ def _accumulate(
             own[part] = each.detach()
         return losses
 
-    name = ("gradients", state.micro_batch, *batch.condition.factors)
     given = batch.x0, batch.sigma, batch.eps, batch.weight
-    losses: Tensor = replay(name, work, *given, *batch.condition.factors.values())
+    factors, name = batch.condition.factors.values(), ("gradients", *_kind(state, batch))
+    losses: Tensor = replay(name, work, *given, *factors)
     return losses
+
+
+def _kind(state: TrainState, batch: Batch) -> tuple[Hashable, ...]:
+    """What a step of its kind has in common with others: a recording of gradients has its own
+    memory for them, from which the optimiser's is to read.
+    """
+    return (state.micro_batch, *batch.condition.factors)
 
 
 def _losses(
@@ -299,8 +305,15 @@ def _clip(state: TrainState, plan: Plan) -> Tensor:
     return torch.nn.utils.clip_grad_norm_(parameters, limit)
 
 
-def _step(state: TrainState, value: float, norm: float, rate: float, replay: Replay) -> None:
-    """Move the weights, unless loss or gradient is not finite."""
+def _step(
+    state: TrainState,
+    value: float,
+    norm: float,
+    rate: float,
+    replay: Replay,
+    kind: tuple[Hashable, ...],
+) -> None:
+    """Move the weights, unless loss or gradient is not finite; `kind`: see `_kind`."""
     for group in state.optimizer.param_groups:
         if isinstance(group["lr"], Tensor):  # where a recording reads it
             group["lr"].fill_(rate)
@@ -308,7 +321,7 @@ def _step(state: TrainState, value: float, norm: float, rate: float, replay: Rep
             group["lr"] = rate
     finite = math.isfinite(value) and math.isfinite(norm)
     if finite:
-        replay("optimizer", state.optimizer.step)
+        replay(("optimizer", *kind), state.optimizer.step)
     if state.scaler:  # adapts its scale to whether the gradient was finite
         state.scaler.update()
     state.bad_run = 0 if finite else state.bad_run + 1
