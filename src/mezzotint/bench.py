@@ -171,8 +171,7 @@ def bench(
     """Measure a preset, by name or TOML file, for about so many seconds.
 
     Each kind of work is done at least twice, the first time to warm up, and three steps are
-    profiled, so that a network too large for the machine takes longer. Nothing is compiled with
-    torch.compile.
+    profiled, so that a network too large for the machine takes longer.
     """
     table = load_preset(preset)
     data = noise_images(usual_source(preset))

@@ -1,4 +1,4 @@
-"""What this machine does best: device, precision, threads, and whether compiling pays.
+"""What this machine does best: device, precision and threads.
 
 Decided once at the start of a run, stored with it and obeyed on resume: another precision or
 another number of threads would round differently.
@@ -20,7 +20,6 @@ from mezzotint.kernels import conv3x3
 from mezzotint.world import World, current
 
 __all__ = [
-    "COMPILE_PAYS_AFTER",
     "DEVICES",
     "Compute",
     "Precision",
@@ -30,11 +29,6 @@ __all__ = [
 ]
 
 Precision = Literal["float32", "bfloat16", "float16"]
-
-COMPILE_PAYS_AFTER = {"cuda": 600.0}
-"""Seconds of training from which torch.compile earns its minute or so of compiling. Not used on
-MPS; on a CPU our own kernels are as fast and there at once."""
-
 
 DEVICES: Mapping[str, Callable[[], bool]] = {
     "cuda": torch.cuda.is_available,
@@ -54,7 +48,6 @@ class Compute:
     device: str = "cpu"
     precision: Precision = "float32"
     threads: int = 1
-    compile: bool = False
     replay: bool = True
     """On CUDA, play recorded steps (`replay`); without, a profile sees their operators."""
 

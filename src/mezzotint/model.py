@@ -40,7 +40,7 @@ from mezzotint.randomness import generator
 
 __all__ = ["Drawing", "Model"]
 
-CHUNK_BYTES = 512 * 2**20
+CHUNK_BYTES = {"cpu": 2**29, "cuda": 2**33, "mps": 2**31}
 """Memory that the feature maps of one chunk of images may take, roughly."""
 
 LARGEST_CHUNK = {"cpu": 128, "cuda": 512, "mps": 256}
@@ -225,11 +225,11 @@ class Model:
 
     def chunk(self) -> int:
         """How many images are drawn at once."""
-        network = self.denoiser.network
+        network, device = self.denoiser.network, self.compute.device
         assert isinstance(network, UNet)
         widest = network.spec.levels[0].width
         per_image = self.shape[1] * self.shape[2] * widest * 4 * 8
-        return max(1, min(LARGEST_CHUNK[self.compute.device], CHUNK_BYTES // per_image))
+        return max(1, min(LARGEST_CHUNK[device], CHUNK_BYTES[device] // per_image))
 
     def draw(self, drawing: Drawing, watch: Callable[[int], None] = lambda done: None) -> Tensor:
         """Images uint8 (N, C, H, W) on the CPU, in chunks, so memory does not grow with N.

@@ -68,6 +68,7 @@ class _Recording:
         self, work: Callable[..., Any], given: tuple[Tensor, ...], stream: torch.cuda.Stream
     ) -> None:
         self.given = [t.clone() for t in given]
+        self.work = work  # tensors that it holds are read whenever it is played
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, stream=stream):
             self.result = work(*self.given)

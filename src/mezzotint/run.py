@@ -21,7 +21,7 @@ from typing import Literal
 
 import tomli_w
 import torch
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, model_validator
 from torch import Tensor
 
 from mezzotint import seal
@@ -118,7 +118,6 @@ class Machine(Strict):
     device: Literal["cpu", "cuda", "mps"]
     precision: Precision
     threads: int
-    compile: bool
     images: int
     """The budget as a number of images."""
 
@@ -127,9 +126,15 @@ class Machine(Strict):
 
     torch: str = torch.__version__
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_before(cls, table: Mapping[str, object]) -> dict[str, object]:
+        """Runs until 2026-11-26 said whether torch.compile was used."""
+        return {name: value for name, value in table.items() if name != "compile"}
+
     def compute(self) -> Compute:
         """As the training loop wants it."""
-        return Compute(self.device, self.precision, self.threads, self.compile)
+        return Compute(self.device, self.precision, self.threads)
 
     def here(self, wish: str = "auto") -> Compute:
         """The same where the device is wished for and there; else this machine's own choice."""
@@ -429,8 +434,6 @@ def fresh_state(config: Config, facts: DataFacts, compute: Compute) -> TrainStat
         fused=compute.device in ("cpu", "cuda"),
     )
     state = TrainState(denoiser, optimizer, settings.batch, scaler=compute.scaler())
-    if compute.compile:
-        denoiser.network.compile()
     return state
 
 

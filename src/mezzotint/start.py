@@ -30,7 +30,7 @@ from mezzotint.config import (
 from mezzotint.data import SOURCES, ImageSet, load
 from mezzotint.diffusion import terminal_snr
 from mezzotint.errors import InputError
-from mezzotint.machine import COMPILE_PAYS_AFTER, Compute, choose, pick_device
+from mezzotint.machine import Compute, choose, pick_device
 from mezzotint.replay import Replay
 from mezzotint.run import BEGUN, DataFacts, Machine, Origin, Run, RunConfig, fresh_state, plan_of
 from mezzotint.training import Stepped, fitting_weights, train
@@ -142,7 +142,7 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
         machine = _here(found.config.machine, request.device, say)
     else:
         machine = _new_machine(request.device, say)
-    measured = _with_budget(machine, budget, config, data, say, new=found is None, dry=request.dry)
+    measured = _with_budget(machine, budget, config, data, say, dry=request.dry)
     images, words = suited(preset, measured.images)
     if found is None and request.begin_from is None and images:
         table = _table(request, preset, images)
@@ -150,7 +150,7 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
         _refuse_too_many(world, config)  # it may have another batch
         origin = origin.model_copy(update={"suited_to": images})
         say(f"{preset} as it is for {words}")
-        measured = _with_budget(machine, budget, config, data, say, new=True, dry=request.dry)
+        measured = _with_budget(machine, budget, config, data, say, dry=request.dry)
     elif origin.suited_to and measured.images and images != origin.suited_to:
         say(f"{preset} stays as it is for {suited(preset, origin.suited_to)[1]}")
     machine = measured
@@ -304,7 +304,6 @@ def _new_machine(wish: str, say: Say) -> Machine:
         device=compute.device,
         precision=compute.precision,
         threads=compute.threads,
-        compile=False,
         images=0,
     )
 
@@ -326,7 +325,6 @@ def _here(machine: Machine, wish: str, say: Say) -> Machine:
             "device": compute.device,
             "precision": compute.precision,
             "threads": compute.threads,
-            "compile": False,
         }
     )
 
@@ -346,7 +344,6 @@ def _with_budget(
     data: ImageSet,
     say: Say,
     *,
-    new: bool,
     dry: bool,
 ) -> Machine:
     """The machine's facts with the budget as a number of images; times are measured once."""
@@ -355,9 +352,6 @@ def _with_budget(
     if budget.unit == "epochs":
         images = max(1, int(budget.amount * len(data.splits["train"])))
         return machine.model_copy(update={"images": images})
-    if new:
-        compiles = COMPILE_PAYS_AFTER.get(machine.device, float("inf")) <= budget.amount
-        machine = machine.model_copy(update={"compile": compiles})
     speed = machine.images_per_second
     if speed == 0 and dry:
         return machine.model_copy(update={"images": 0})  # not known before it is measured

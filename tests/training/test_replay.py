@@ -6,6 +6,8 @@ numbers. Played, they run again on that memory, whatever Python would do by then
 
 import contextlib
 import dataclasses
+import gc
+import weakref
 
 import pytest
 import torch
@@ -141,6 +143,17 @@ def test_a_step_that_is_not_finite_is_left_out(graphs):
     assert any(isinstance(next(steps), Skipped) for _ in range(3))
     for name, value in state.denoiser.network.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_a_recording_holds_what_its_work_reads(graphs):
+    replay, holder = Replay(active=True), torch.ones(3)
+    seen = weakref.ref(holder)
+    for _ in range(WARM + 1):
+        replay("sum", lambda x, held=holder: x + held, torch.zeros(3))
+    graphs[0].launches.clear()  # which a CUDA graph has no tensors in
+    del holder
+    gc.collect()
+    assert seen() is not None
 
 
 @pytest.mark.parametrize("name", [name for name in preset_names() if name != "cifar10-large"])
