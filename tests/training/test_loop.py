@@ -233,6 +233,31 @@ def test_early_stopping_and_target(data, new_state, new_plan, compute):
     assert not isinstance(next(train(state, data, new_plan(patience=3), compute)), Stopped)
 
 
+def test_scaled_gradients_are_the_gradients(data, new_state, new_plan, compute):
+    """Scales are powers of two, so that nothing is rounded otherwise."""
+    states = new_state(), new_state()
+    states[1].scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+    losses = [
+        [r.loss for r in train(state, data, new_plan(), compute) if isinstance(r, Stepped)]
+        for state in states
+    ]
+    assert losses[0] == losses[1]
+    assert_equal(weights(states[0]), weights(states[1]))
+
+
+def test_a_gradient_too_large_for_its_scale_is_left_out_and_the_scale_halved(
+    data, new_state, new_plan, compute
+):
+    state = new_state()
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**126, growth_interval=1000)
+    before = weights(state)
+    first, *_ = train(state, data, new_plan(images=8), compute)
+    assert isinstance(first, Skipped)
+    assert_equal(weights(state), before)
+    assert state.scaler.get_scale() == 2.0**125
+    assert state.skipped == 1
+
+
 def test_the_label_is_dropped_at_its_rate(data, new_state, new_plan):
     plan = new_plan(batch=4000, drop={"label": 0.25})
     batch = next_batch(data, plan, 0, "cpu")
