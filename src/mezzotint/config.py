@@ -80,6 +80,7 @@ SAMPLERS: dict[str, Sampler] = {
     "ddim": diffusion.Ancestral(0.0),
     "heun": diffusion.Heun(),
     "dpm++2m": diffusion.Multistep(2),
+    "dpm++2m-sde": diffusion.Ancestral(1.0, order=2),
     "dpm++3m": diffusion.Multistep(3),
     "ipndm": diffusion.Ipndm(4),
 }

@@ -52,7 +52,7 @@ PRECONDITIONS: dict[type, list] = {
 }
 
 SAMPLERS: dict[type, list] = {
-    Ancestral: [Ancestral(0.0), Ancestral(1.0)],
+    Ancestral: [Ancestral(eta, order) for eta in (0.0, 1.0) for order in (1, 2)],
     Heun: [Heun()],
     Multistep: [Multistep(order) for order in (1, 2, 3)],
     Ipndm: [Ipndm(order) for order in (1, 2, 3, 4)],
@@ -72,7 +72,7 @@ TABLES = {
 }
 
 ORDERS: dict[type, Callable[..., int]] = {
-    Ancestral: lambda sampler: 1,
+    Ancestral: lambda sampler: sampler.order,
     Heun: lambda sampler: 2,
     Multistep: lambda sampler: sampler.order,
     # Its weights are those of equal steps: on any other grid no order is gained beyond the second.

@@ -134,13 +134,25 @@ def test_ancestral_is_the_posterior_of_ddpm(t):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
 
 
-def impulse_responses(levels: Tensor) -> Tensor:
+def test_without_fresh_noise_the_second_order_is_dpm_solver_plus_plus():
+    levels = ladder(Karras(), 9)
+    x = column(levels[:1])
+    walks = zip(
+        Ancestral(0.0, order=2).walk(exact, x, levels, no_noise),
+        Multistep(2).walk(exact, x, levels, no_noise),
+        strict=True,
+    )
+    for got, want in walks:
+        torch.testing.assert_close(got.x, want.x, rtol=1e-12, atol=0)
+
+
+def impulse_responses(levels: Tensor, sampler: Ancestral = Ancestral(1.0)) -> Tensor:  # noqa: B008
     """Final states of rows that are pushed once each: at the start, then at each step."""
     rows = len(levels)
     x = torch.zeros(rows, 1, 1, 1, dtype=torch.float64)
     x[0] = levels[0]
     pushes = iter(torch.eye(rows, dtype=torch.float64)[1:])
-    *_, last = Ancestral(1.0).walk(exact, x, levels, lambda: column(next(pushes)))
+    *_, last = sampler.walk(exact, x, levels, lambda: column(next(pushes)))
     return last.x.flatten()
 
 
@@ -152,3 +164,13 @@ def test_ancestral_sampling_needs_many_steps_for_the_right_deviation(steps, expe
     std = impulse_responses(ladder(Karras(), steps)).square().sum().sqrt()
     assert float(std) == pytest.approx(expected, abs=6e-4)
     assert float(std) < S
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+def test_the_deviation_comes_right_with_the_order(order, eta):
+    wrong = [
+        float(impulse_responses(ladder(Karras(), n), Ancestral(eta, order)).norm()) - S
+        for n in (64, 128)
+    ]
+    assert math.log2(wrong[0] / wrong[1]) == pytest.approx(order, abs=0.2)

@@ -89,6 +89,7 @@ def test_begin_has_the_moments_of_noised_data(mean, deviation):
     [
         lambda: Ancestral(-0.1),
         lambda: Ancestral(1.1),
+        lambda: Ancestral(order=3),
         lambda: Multistep(0),
         lambda: Multistep(4),
         lambda: Ipndm(0),

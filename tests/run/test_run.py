@@ -9,7 +9,7 @@ import torch
 
 import mezzotint
 from mezzotint import imaging, seal
-from mezzotint.config import load_preset, override
+from mezzotint.config import SAMPLERS, load_preset, override
 from mezzotint.errors import InputError
 from mezzotint.evaluation import nearest
 from mezzotint.model import Drawing
@@ -384,7 +384,7 @@ def test_without_a_label_the_classes_come_in_equal_shares(model):
     assert model.labels("5", 3).tolist() == [5, 5, 5]
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "heun", "dpm++2m", "dpm++3m", "ipndm"])
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
 def test_every_sampler_draws_within_its_evaluations(model, sampler):
     calls = []
     model.denoiser.network.register_forward_hook(lambda *a: calls.append(1))

@@ -69,7 +69,7 @@ Evaluations = Annotated[
     int | None, typer.Option(min=1, help="Evaluations of the network per image (NFE).")
 ]
 SamplerName = Annotated[
-    str | None, typer.Option(help="ddpm, ddim, heun, dpm++2m, dpm++3m or ipndm.")
+    str | None, typer.Option(help="ddpm, ddim, heun, dpm++2m, dpm++2m-sde, dpm++3m, ipndm.")
 ]
 Guidance = Annotated[
     float | None, typer.Option(help="Guidance scale: 1 = none, 0 = unconditional.")
