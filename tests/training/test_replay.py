@@ -28,6 +28,10 @@ WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "item", "masked_select"
 """Operators whose result Python needs, or whose result's shape hangs on values."""
 
 
+LARGER = {"mnist", "cifar10", "cifar10-large"}
+"""As fashion-mnist and folder, but larger."""
+
+
 class Graph(TorchDispatchMode):
     """A list of operators with their tensors."""
 
@@ -114,11 +118,11 @@ def trained(make_state, data, plan, micro_batch=8):
     return state, [r.loss for r in records if isinstance(r, Stepped)]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_recorded_steps_are_the_steps(graphs, monkeypatch, optimizer):
     """Rates that fall, guidance that begins half-way, batches in parts."""
     data, make_state = small(optimizer)
-    plan = make_plan(images=160, guidance=2.0, guidance_after=0.5)
+    plan = make_plan(images=112, guidance=2.0, guidance_after=0.5)
     recorded, losses = trained(make_state, data, plan, micro_batch=4)
     assert len(graphs) == 4  # gradients and the optimiser, plain and guided
     monkeypatch.setattr(Compute, "replays", False)
@@ -156,9 +160,10 @@ def test_a_recording_holds_what_its_work_reads(graphs):
     assert seen() is not None
 
 
-@pytest.mark.parametrize("name", [name for name in preset_names() if name != "cifar10-large"])
+@pytest.mark.parametrize("name", sorted(set(preset_names()) - LARGER))
 def test_no_preset_waits_for_the_device_within_a_step(graphs, name):
     data = noise_images(usual_source(name))
+    data = dataclasses.replace(data, images=data.images[:, :, :8, :8])
     table = override(load_preset(name), ["training.batch=2"])
     config = parse_config(table, Config)
     state = fresh_state(config, DataFacts.of(data), Compute())
