@@ -1,7 +1,7 @@
 """Work that is recorded once and then played again, where a GPU waits for Python.
 
 Calling the operators of a small network takes longer than the network does: a training step of
-the preset for Fashion-MNIST launches some 3,000 kernels, and an H100 spends nine tenths of the
+the preset for Fashion-MNIST launches some 2,500 kernels, and an H100 spent nine tenths of the
 time waiting for the next. A CUDA graph is the list of these launches; played, it is one. It reads
 and writes the same memory every time, so what is recorded may
 
