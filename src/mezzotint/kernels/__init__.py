@@ -8,9 +8,9 @@ for heads of 8 channels, which make poor matrix products, in less than half of t
 is left are convolutions, which oneDNN runs near the machine's peak; the third function does those
 of float32 with a quarter of the multiplications, in half of the time.
 
-The first has a twin for CUDA, in Triton, which comes with torch there; a convolution's bias, which
-torch adds and sums slowly where channels lie side by side, has one there alone. Without a compiler,
-and on other devices, the same formulas run as torch operations.
+The first has a twin for CUDA, in Triton, which comes with torch there. A convolution's bias, which
+torch adds and sums slowly where channels lie side by side, has a kernel there alone. Without a
+compiler, and on other devices, the same formulas run as torch operations.
 """
 
 from mezzotint.kernels.attention import attention
