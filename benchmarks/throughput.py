@@ -48,9 +48,12 @@ class Contestant:
     bf16: bool | None = False
     """None: where mezzotint chooses it on this machine; and its steps are recorded on CUDA."""
 
+    on: str | None = None
+    """The only device that it runs on, or pays on; None: any."""
+
 
 def contestants(device: str) -> tuple[Contestant, ...]:
-    return ON_CUDA if device == "cuda" else ON_CPU
+    return tuple(c for c in CONTESTANTS if c.on in (None, device))
 
 
 def channels_last(network: Network) -> Network:
@@ -62,27 +65,18 @@ def compiled(network: Network) -> Network:
     return network
 
 
-ON_CUDA = (
+CONTESTANTS = (
     Contestant("diffusers, as it comes", "diffusers"),
     Contestant("diffusers, bf16 autocast", "diffusers", bf16=True),
     Contestant("diffusers, bf16, channels_last", "diffusers", channels_last, bf16=True),
+    Contestant("diffusers, torch.compile", "diffusers", compiled, on="cpu"),
     Contestant("diffusers, bf16, torch.compile", "diffusers", compiled, bf16=True),
+    Contestant("the same layers, our kernels", "diffusers", through_our_kernels, None, on="cpu"),
     Contestant("azula, bf16 autocast", "azula", bf16=True),
+    Contestant("smalldiffusion, bf16 autocast", "smalldiffusion", bf16=True, on="cpu"),
     Contestant("mezzotint, the preset's shape", "mezzotint", bf16=None),
-    Contestant("mezzotint, the large preset's shape", "mezzotint-large", bf16=None),
-)
-
-ON_CPU = (
-    Contestant("diffusers, as it comes", "diffusers"),
-    Contestant("diffusers, bf16 autocast", "diffusers", bf16=True),
-    Contestant("diffusers, bf16, channels_last", "diffusers", channels_last, bf16=True),
-    Contestant("diffusers, torch.compile", "diffusers", compiled),
-    Contestant("diffusers, bf16, torch.compile", "diffusers", compiled, bf16=True),
-    Contestant("the same layers, our kernels", "diffusers", through_our_kernels, bf16=None),
-    Contestant("azula, bf16 autocast", "azula", bf16=True),
-    Contestant("smalldiffusion, bf16 autocast", "smalldiffusion", bf16=True),
-    Contestant("mezzotint, the preset's shape", "mezzotint", bf16=None),
-    Contestant("mezzotint, 2x2 patches", "mezzotint-patch", bf16=None),
+    Contestant("mezzotint, 2x2 patches", "mezzotint-patch", bf16=None, on="cpu"),
+    Contestant("mezzotint, the large preset's shape", "mezzotint-large", bf16=None, on="cuda"),
 )
 
 

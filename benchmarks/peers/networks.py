@@ -6,6 +6,7 @@
 import sys
 import types
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -89,17 +90,19 @@ def smalldiffusion(units: int, size: int, channels: int) -> Network:
     return Called(network, lambda n, x, s, y: n(x, s, cond=y))
 
 
-def ours(units: int, size: int, channels: int, patch: int = 1, large: bool = False) -> Network:
+Shape = tuple[tuple[int, int, bool], ...]
+"""Of each level the width in units of 8 channels, the blocks, and whether it has attention."""
+
+PRESET: Shape = ((1, 1, False), (2, 2, False), (4, 2, True))
+PATCHES: Shape = ((2, 2, False), (4, 2, True))
+LARGE: Shape = ((4, 2, False), (4, 4, True), (4, 4, True))
+
+
+def ours(units: int, size: int, channels: int, shape: Shape = PRESET, patch: int = 1) -> Network:
     from mezzotint.diffusion import Condition
     from mezzotint.networks import Factor, Level, UNet, UNetSpec
 
-    w = 8 * units
-    if large:
-        levels = (Level(4 * w, 2), Level(4 * w, 4, True), Level(4 * w, 4, True))
-    elif patch == 2:
-        levels = (Level(2 * w, 2), Level(4 * w, 2, True))
-    else:
-        levels = (Level(w, 1), Level(2 * w, 2), Level(4 * w, 2, True))
+    levels = tuple(Level(8 * units * wide, blocks, attends) for wide, blocks, attends in shape)
     network = UNet(channels, [Factor("label", 10)], UNetSpec(levels, patch=patch))
     network = network.to(memory_format=torch.channels_last)
     return Called(network, lambda n, x, s, y: n(x, s.log() / 4, Condition({"label": y})))
@@ -110,6 +113,6 @@ NETWORKS: dict[str, Callable[[int, int, int], Network]] = {
     "azula": azula,
     "smalldiffusion": smalldiffusion,
     "mezzotint": ours,
-    "mezzotint-patch": lambda units, size, channels: ours(units, size, channels, patch=2),
-    "mezzotint-large": lambda units, size, channels: ours(units, size, channels, large=True),
+    "mezzotint-patch": partial(ours, shape=PATCHES, patch=2),
+    "mezzotint-large": partial(ours, shape=LARGE),
 }

@@ -433,8 +433,7 @@ def fresh_state(config: Config, facts: DataFacts, compute: Compute) -> TrainStat
         weight_decay=settings.weight_decay,
         fused=compute.device in ("cpu", "cuda"),
     )
-    state = TrainState(denoiser, optimizer, settings.batch, scaler=compute.scaler())
-    return state
+    return TrainState(denoiser, optimizer, settings.batch, scaler=compute.scaler())
 
 
 @contextlib.contextmanager

@@ -412,8 +412,8 @@ def training_steps(config: Config, data: ImageSet, compute: Compute) -> Iterator
     early = plan.batch * Replay.STEADY if compute.replays else 0
     start = time.perf_counter()
     for record in train(state, data, plan, compute):
-        if isinstance(record, Stepped) and record.images_seen > early:
-            yield compute.world.same(time.perf_counter() - start)  # all measure as long
         if isinstance(record, Stepped):
+            if record.images_seen > early:
+                yield compute.world.same(time.perf_counter() - start)  # all measure as long
             start = time.perf_counter()
     raise InputError("training ended before its speed could be measured: the loss is not finite")

@@ -7,6 +7,7 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from normed import by_torch, fused, with_gradients
 from torch import nn
 
 from mezzotint.kernels import fits, group_norm, library
@@ -37,26 +38,6 @@ def drawn(shape, dtype=torch.float32):
     x = (2 * draw(*shape) + 1).to(dtype)
     told = (draw(batch, width, key=key) for key in (3, 4))
     return [x, 1 + draw(width, key=1), draw(width, key=2), *told]
-
-
-def fused(x, gain, bias, scale, shift, groups, silu):
-    return group_norm(x, groups, gain, bias, scale, shift, epsilon=1e-5, silu=silu)
-
-
-def by_torch(x, gain, bias, scale, shift, groups, silu):
-    y = F.group_norm(x, groups, gain, bias, 1e-5)
-    if scale is not None:
-        y = y * (1 + scale[..., None, None])
-    if shift is not None:
-        y = y + shift[..., None, None]
-    return F.silu(y) if silu else y
-
-
-def with_gradients(function, inputs, groups, silu, dy):
-    """The result and the gradient with respect to each input that is there."""
-    inputs = [None if t is None else t.detach().clone().requires_grad_() for t in inputs]
-    y = function(*inputs, groups, silu)
-    return y, *torch.autograd.grad(y, [t for t in inputs if t is not None], dy.to(y.dtype))
 
 
 def in_float64(inputs, groups, silu, dy):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+from normed import by_torch, fused, with_gradients
 
 from mezzotint.kernels import fits, group_norm, normalises
 from mezzotint.kernels.build import triton_builds
@@ -43,26 +43,6 @@ def drawn(shape, dtype=torch.float32, told="scale and shift"):
     scale = draw(batch, width, key=3) if "scale" in told else None
     shift = draw(batch, width, key=4) if "shift" in told else None
     return [x, 1 + draw(width, key=1), draw(width, key=2), scale, shift], dy
-
-
-def fused(x, gain, bias, scale, shift, groups, silu):
-    return group_norm(x, groups, gain, bias, scale, shift, epsilon=1e-5, silu=silu)
-
-
-def by_torch(x, gain, bias, scale, shift, groups, silu):
-    y = F.group_norm(x, groups, gain, bias, 1e-5)
-    if scale is not None:
-        y = y * (1 + scale[..., None, None])
-    if shift is not None:
-        y = y + shift[..., None, None]
-    return F.silu(y) if silu else y
-
-
-def with_gradients(function, inputs, groups, silu, dy):
-    """The result and the gradient with respect to each input that is there."""
-    inputs = [None if t is None else t.detach().clone().requires_grad_() for t in inputs]
-    y = function(*inputs, groups, silu)
-    return y, *torch.autograd.grad(y, [t for t in inputs if t is not None], dy.to(y.dtype))
 
 
 def is_torchs(inputs, groups, silu, dy, digits=2e-6):

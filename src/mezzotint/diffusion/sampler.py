@@ -93,8 +93,8 @@ class Ancestral:
         for now, then in pairwise(ladder):
             aim = x0 = denoise(x, now)
             if self.order == 2 and past is not None and then > 0:
-                before, x0_before = past
-                aim = x0 + (now / then).log() / (before / now).log() * (x0 - x0_before) / 2
+                _, change = _change(now, then, x0, past)
+                aim = x0 + change / 2
             past = now, x0
             fresh = self.eta * then * (1 - (then / now) ** 2).sqrt()
             kept = (then**2 - fresh**2).clamp(min=0).sqrt()
@@ -167,9 +167,7 @@ def multistep_update(x: Tensor, then: Tensor, history: Sequence[tuple[Tensor, Te
         return then / now * x + (1 - then / now) * x0
     h = (now / then).log()
     p1 = -torch.expm1(-h)
-    # Divided differences of x0 over lambda, in units of h.
-    h1 = (past[0][0] / now).log() / h
-    first = (x0 - past[0][1]) / h1
+    h1, first = _change(now, then, x0, past[0])
     if len(past) == 1:
         # Lu et al. take p1 / 2 for 1 - p1 / h; equal to second order, and what all others run.
         return then / now * x + p1 * (x0 + first / 2)
@@ -177,6 +175,17 @@ def multistep_update(x: Tensor, then: Tensor, history: Sequence[tuple[Tensor, Te
     second = (first - (past[0][1] - past[1][1]) / h2) / (h1 + h2)  # h^2 x0'' / 2
     first = first + h1 * second  # h x0'
     return then / now * x + p1 * x0 + (1 - p1 / h) * first + (1 - 2 / h + 2 * p1 / h**2) * second
+
+
+def _change(
+    now: Tensor, then: Tensor, x0: Tensor, past: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The last step in units of the next one, h; and h x0', by the divided difference of x0 over
+    lambda since the past (sigma, x0).
+    """
+    before, x0_before = past
+    h1 = (before / now).log() / (now / then).log()
+    return h1, (x0 - x0_before) / h1
 
 
 _ADAMS_BASHFORTH = (

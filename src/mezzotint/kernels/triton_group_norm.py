@@ -136,6 +136,15 @@ def _new(x: Tensor, *shape: int) -> Tensor:
 
 
 @triton.jit
+def _part(
+    program: tl.tensor, pixels: tl.tensor, chunk: tl.tensor, splits: tl.tensor
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """A program's image, and its first pixel there and the one after its last."""
+    first = (program % splits).to(tl.int32) * chunk
+    return program // splits, first, tl.minimum(first + chunk, pixels)
+
+
+@triton.jit
 def _lanes(
     groups: tl.constexpr, each: tl.constexpr, wide: tl.constexpr, deep: tl.constexpr
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
@@ -200,13 +209,24 @@ def _line(
 
 
 @triton.jit
-def _slope(dy: tl.tensor, z: tl.tensor, silu: tl.constexpr) -> tl.tensor:
-    """g = dL/dy f'(z)."""
-    g = dy
+def _gradient(
+    dy: tl.tensor,
+    x: tl.tensor,
+    inside: tl.tensor,
+    m: tl.tensor,
+    r: tl.tensor,
+    w: tl.tensor,
+    b: tl.tensor,
+    silu: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:
+    """x' and g = dL/dy f'(z) of a tile."""
+    normal = (tl.load(x, mask=inside, other=0.0).to(tl.float32) - m) * r
+    g = tl.load(dy, mask=inside, other=0.0).to(tl.float32)
     if silu:
+        z = normal * w + b
         s = 1.0 / (1.0 + tl.exp(-z))
-        g = dy * s * (1.0 + z * (1.0 - s))
-    return g
+        g = g * s * (1.0 + z * (1.0 - s))
+    return normal, g
 
 
 @triton.jit
@@ -225,9 +245,7 @@ def _measure(
 ) -> None:
     """Mean and sum of squares around it, (B, splits, groups), of each group in each part."""
     program = tl.program_id(0).to(tl.int64)
-    image = program // splits
-    first = (program % splits).to(tl.int32) * chunk
-    last = tl.minimum(first + chunk, pixels)
+    image, first, last = _part(program, pixels, chunk, splits)
     channel, _, real = _lanes(groups, each, wide, deep)
     row = tl.arange(0, rows)
     x += image * pixels * (groups * each)
@@ -282,9 +300,7 @@ def _normalise(
 ) -> None:
     """y, and each group's mean and inverse deviation (B, groups)."""
     program = tl.num_programs(0) - 1 - tl.program_id(0).to(tl.int64)
-    image = program // splits
-    first = (program % splits).to(tl.int32) * chunk
-    last = tl.minimum(first + chunk, pixels)
+    image, first, last = _part(program, pixels, chunk, splits)
     channel, _, real = _lanes(groups, each, wide, deep)
 
     part = tl.arange(0, parts)[:, None]
@@ -346,9 +362,7 @@ def _sum(
 ) -> None:
     """Sums over each part's pixels: of g and g x' (B, splits, C), of w g and w g x' by group."""
     program = tl.program_id(0).to(tl.int64)
-    image = program // splits
-    first = (program % splits).to(tl.int32) * chunk
-    last = tl.minimum(first + chunk, pixels)
+    image, first, last = _part(program, pixels, chunk, splits)
     channel, group, real = _lanes(groups, each, wide, deep)
     w, b = _line(gain, bias, scale, shift, image, scale_stride, shift_stride, channel, real)
     m = tl.load(mean + image * groups + group, mask=real, other=0.0)[None, :]
@@ -363,9 +377,7 @@ def _sum(
         pixel = (start + row)[:, None]
         inside = (pixel < last) & real[None, :]
         at = pixel * (groups * each) + channel[None, :]
-        normal = (tl.load(x + at, mask=inside, other=0.0).to(tl.float32) - m) * r
-        slope = tl.load(dy + at, mask=inside, other=0.0).to(tl.float32)
-        g = _slope(slope, normal * w + b, silu)
+        normal, g = _gradient(dy + at, x + at, inside, m, r, w, b, silu)
         all_g += tl.where(inside, g, 0.0)
         all_gx += tl.where(inside, g * normal, 0.0)
 
@@ -406,9 +418,7 @@ def _differentiate(
 ) -> None:
     """dx = (w g - mean(w g) - x' mean(w g x')) inverse."""
     program = tl.num_programs(0) - 1 - tl.program_id(0).to(tl.int64)
-    image = program // splits
-    first = (program % splits).to(tl.int32) * chunk
-    last = tl.minimum(first + chunk, pixels)
+    image, first, last = _part(program, pixels, chunk, splits)
     channel, group, real = _lanes(groups, each, wide, deep)
     w, b = _line(gain, bias, scale, shift, image, scale_stride, shift_stride, channel, real)
     m = tl.load(mean + image * groups + group, mask=real, other=0.0)[None, :]
@@ -432,8 +442,6 @@ def _differentiate(
         pixel = (start + row)[:, None]
         inside = (pixel < last) & real[None, :]
         at = pixel * (groups * each) + channel[None, :]
-        normal = (tl.load(x + at, mask=inside, other=0.0).to(tl.float32) - m) * r
-        slope = tl.load(dy + at, mask=inside, other=0.0).to(tl.float32)
-        g = _slope(slope, normal * w + b, silu)
+        normal, g = _gradient(dy + at, x + at, inside, m, r, w, b, silu)
         value = (g * w - of_g - normal * of_gx) * r
         tl.store(dx + at, value.to(dx.dtype.element_ty), mask=inside)
