@@ -1,6 +1,6 @@
 """How good after so many minutes, ours beside the recipe that a diffusers user follows.
 
-    python benchmarks/time_to_quality.py judge DIR/32000/samples-ema.npz     # a peer, once
+    python benchmarks/time_to_quality.py judge DIR/32000/ddim-ema.npz     # a peer, once
     python benchmarks/time_to_quality.py compare fashion-mnist --minutes 2 5 10 --peer-speed 41 52
 
 `judge` measures samples of peers/diffusers_recipe.py and keeps the result in peers/results.json.
@@ -42,6 +42,7 @@ def judge(file: Path) -> dict[str, Any]:
         "peer": meta["peer"],
         "source": source,
         "weights": meta["weights"],
+        "sampler": meta["sampler"],
         "images_seen": meta["training"]["images_seen"],
         "n": n,
         "above": round(found.above, 4),
@@ -50,7 +51,7 @@ def judge(file: Path) -> dict[str, Any]:
         "through_our_kernels": meta["through_our_kernels"],
         "version": meta["version"],
     }
-    same = ("peer", "source", "weights", "images_seen", "n", "seed")
+    same = ("peer", "source", "weights", "sampler", "images_seen", "n", "seed")
     others = [r for r in kept() if any(r[key] != row[key] for key in same)]
     RESULTS.write_text(json.dumps([*others, row], indent=1) + "\n")
     return row
@@ -58,9 +59,8 @@ def judge(file: Path) -> dict[str, Any]:
 
 def peer(source: str, weights: str, images: float, n: int) -> float:
     """The peer's distance after at least so many images; NaN where none is kept."""
-    wanted = ("diffusers", source, weights, n)
-    rows = [r for r in kept() if (r["peer"], r["source"], r["weights"], r["n"]) == wanted]
-    rows = [r for r in rows if r["images_seen"] >= images]
+    wanted = {"peer": "diffusers", "sampler": "ddim", "source": source, "weights": weights, "n": n}
+    rows = [r for r in kept() if wanted.items() <= r.items() and r["images_seen"] >= images]
     return min(rows, key=lambda r: r["images_seen"])["above"] if rows else float("nan")
 
 

@@ -7,7 +7,8 @@ Training     x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps, t uniform i
              eq. 17); the loss is |eps - network(x_t, t, class)|^2 (Ho et al. 2020, arXiv
              2006.11239, eq. 14). Adam, constant rate 1e-3, batch 128, no augmentation.
 Sampling     DDIM without noise (Song et al. 2020, arXiv 2010.02502, eq. 12 with sigma_t = 0), 50
-             evaluations, batch 250; the scheduler's defaults, which clip x0 to [-1, 1].
+             evaluations, batch 250; the scheduler's defaults, which clip x0 to [-1, 1]. Or DDPM
+             (Ho et al. 2020, algorithm 2) with all 1000, likewise.
 Variants     As it comes: float32, the plain weights. At its best: bf16 autocast, torch.compile and
              diffusers' EMA with its warm-up for short runs, decay
              min(0.9999, 1 - (1 + step)^-0.75).
@@ -16,15 +17,15 @@ Protocol     `speed` measures how many images a second each variant trains, noth
              such numbers of images, on split("train") of the data that mezzotint loads, so with
              the same held-out images as mezzotint's own runs. What a run learns does not depend
              on how fast it goes: --through-our-kernels has the answer two to three times sooner,
-             from the same layers, equal but for rounding (same_layers.py), and says so in
-             facts.json.
+             from the same layers, equal but for rounding (same_layers.py), --device cuda in
+             minutes, in bf16 autocast; facts.json says so.
 
     python benchmarks/peers/diffusers_recipe.py speed fashion-mnist
     python benchmarks/peers/diffusers_recipe.py train fashion-mnist --images 25000 32000 --out DIR
     python benchmarks/peers/diffusers_recipe.py draw DIR/32000 --weights ema
 
 A snapshot is a folder DIR/32000: plain.safetensors, ema.safetensors, facts.json (written last, so
-a folder that has it is whole) and, once drawn, samples-ema.npz.
+a folder that has it is whole) and, once drawn, ddim-ema.npz.
 """
 
 import argparse
@@ -54,7 +55,10 @@ from mezzotint.evaluation_file import hardware
 from mezzotint.imaging import save_npz, to_float, to_uint8
 
 STEPS, BETAS = 1000, "squaredcos_cap_v2"
-BATCH, DRAW_BATCH, EVALUATIONS = 128, 250, 50
+BATCH, DRAW_BATCH = 128, 250
+SAMPLERS = {"ddim": (DDIMScheduler, 50), "ddpm": (DDPMScheduler, STEPS)}
+"""With its number of evaluations."""
+
 RECENT = 100  # steps whose mean loss is told
 ROUNDS, STEPS_A_ROUND = 3, 4  # of `speed`
 
@@ -88,15 +92,16 @@ def batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def steps(
-    data: ImageSet, model: nn.Module, bf16: bool, ema: EMAModel | None = None
+    data: ImageSet, model: nn.Module, bf16: bool, ema: EMAModel | None = None, device: str = "cpu"
 ) -> Iterator[tuple[int, float]]:
     """Training steps without end: the number of images, and the loss."""
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
     scheduler = DDPMScheduler(num_train_timesteps=STEPS, beta_schedule=BETAS)
     for images, labels in batches(*data.split("train")):
+        images, labels = images.to(device), labels.to(device)
         noise = torch.randn_like(images)
-        t = torch.randint(STEPS, labels.shape)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        t = torch.randint(STEPS, labels.shape, device=device)
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
             predicted = model(scheduler.add_noise(images, noise, t), t, labels).sample
         loss = F.mse_loss(predicted.float(), noise)
         optimiser.zero_grad()
@@ -135,16 +140,16 @@ def averages(model: nn.Module) -> EMAModel:
     return EMAModel(model.parameters(), decay=0.9999, use_ema_warmup=True, power=0.75)
 
 
-def train(source: str, stops: list[int], out: Path, seed: int, ours: bool) -> None:
+def train(source: str, stops: list[int], out: Path, seed: int, ours: bool, device: str) -> None:
     """Train to each of these numbers of images and keep a snapshot there."""
     data = load(source)
     torch.manual_seed(seed)
     network = settings(data.channels, data.height, len(data.classes))
-    model = UNet2DModel(**network)
+    model = UNet2DModel(**network).to(device)
     if ours:
         replace_forwards(model)
     ema = averages(model)
-    walk = steps(data, model, bf16=ours, ema=ema)
+    walk = steps(data, model, ours or device != "cpu", ema, device)
     seen, losses = 0, [0.0]
     start = time.perf_counter()
     for stop in sorted(stops):
@@ -159,6 +164,7 @@ def train(source: str, stops: list[int], out: Path, seed: int, ours: bool) -> No
             "train_images": len(data.splits["train"]),
             "seed": seed,
             "through_our_kernels": ours,
+            "device": device,
             "seconds": round(time.perf_counter() - start, 2),
             "images_seen": seen,
             "loss": sum(losses) / len(losses),  # of the last RECENT steps
@@ -182,33 +188,37 @@ def save(folder: Path, weights: dict[str, dict[str, Tensor]], facts: Json) -> Pa
 
 
 @torch.inference_mode()
-def draw(snapshot: Path, weights: str, samples: int, seed: int, out: Path, ours: bool) -> None:
+def draw(asked: argparse.Namespace) -> None:
     """Draw samples, the classes in equal shares, into an .npz."""
-    facts: Json = json.loads((snapshot / "facts.json").read_text())
+    facts: Json = json.loads((asked.snapshot / "facts.json").read_text())
     network = facts["network"]
     channels, size = network["in_channels"], network["sample_size"]
-    model = UNet2DModel(**network).eval()
-    model.load_state_dict(load_file(snapshot / f"{weights}.safetensors"))
-    if ours:
+    model = UNet2DModel(**network).eval().to(asked.device)
+    model.load_state_dict(load_file(asked.snapshot / f"{asked.weights}.safetensors"))
+    if asked.ours:
         replace_forwards(model)
-    scheduler = DDIMScheduler(num_train_timesteps=STEPS, beta_schedule=BETAS)
-    scheduler.set_timesteps(EVALUATIONS)
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(samples) % network["num_class_embeds"]
+    kind, evaluations = SAMPLERS[asked.sampler]
+    scheduler = kind(num_train_timesteps=STEPS, beta_schedule=BETAS)
+    scheduler.set_timesteps(evaluations)
+    generator = torch.Generator().manual_seed(asked.seed)
+    labels = torch.arange(asked.samples) % network["num_class_embeds"]
+    bf16 = asked.ours or asked.device != "cpu"
     parts: list[Tensor] = []
     start = time.perf_counter()
-    for part in labels.split(DRAW_BATCH):
-        x = torch.randn(len(part), channels, size, size, generator=generator)
-        with torch.autocast("cpu", torch.bfloat16, enabled=ours):
+    for part in labels.to(asked.device).split(DRAW_BATCH):
+        x = torch.randn(len(part), channels, size, size, generator=generator).to(asked.device)
+        with torch.autocast(asked.device, torch.bfloat16, enabled=bf16):
             for t in scheduler.timesteps:
-                x = scheduler.step(model(x, t, part).sample.float(), t, x).prev_sample
-        parts.append(to_uint8(x))
+                eps = model(x, t, part).sample.float()
+                x = scheduler.step(eps, t, x, generator=generator).prev_sample
+        parts.append(to_uint8(x).cpu())
     seconds = round(time.perf_counter() - start, 2)
-    how = {"weights": weights, "sampler": "ddim", "evaluations": EVALUATIONS, "seed": seed}
-    how |= {"through_our_kernels": ours, "seconds": seconds}
+    how = {"weights": asked.weights, "sampler": asked.sampler, "evaluations": evaluations}
+    how |= {"seed": asked.seed, "device": asked.device, "seconds": seconds}
+    how |= {"through_our_kernels": asked.ours}
     meta = {"command": command(), **how, **machine(), "training": facts}
-    save_npz(out, torch.cat(parts), labels, meta)
-    print(f"{out}: {samples / seconds:.2f} images/s", flush=True)
+    save_npz(asked.out, torch.cat(parts), labels, meta)
+    print(f"{asked.out}: {asked.samples / seconds:.2f} images/s", flush=True)
 
 
 def command() -> str:
@@ -226,6 +236,7 @@ def arguments() -> argparse.ArgumentParser:
     both = argparse.ArgumentParser(add_help=False)
     both.add_argument("--seed", type=int, default=0)
     both.add_argument("--through-our-kernels", action="store_true", dest="ours")
+    both.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser = argparse.ArgumentParser(description="The recipe that a diffusers user follows.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("speed", help="images trained a second, as it comes and at its best")
@@ -237,6 +248,7 @@ def arguments() -> argparse.ArgumentParser:
     verb = verbs.add_parser("draw", parents=[both], help="draw labelled samples from a snapshot")
     verb.add_argument("snapshot", type=Path, help="a folder that train made")
     verb.add_argument("--weights", choices=["plain", "ema"], default="ema")
+    verb.add_argument("--sampler", choices=list(SAMPLERS), default="ddim")
     verb.add_argument("--samples", type=int, default=10_000)
     verb.add_argument("--out", type=Path, help="FILE.npz; else in the snapshot")
     return parser
@@ -247,7 +259,7 @@ def main() -> None:
     parser = arguments()
     asked = parser.parse_args()
     if asked.verb == "draw":
-        asked.out = asked.out or asked.snapshot / f"samples-{asked.weights}.npz"
+        asked.out = asked.out or asked.snapshot / f"{asked.sampler}-{asked.weights}.npz"
         if not (asked.snapshot / "facts.json").exists():
             parser.error(f"{asked.snapshot} is no snapshot: give a folder that train made")
         if asked.samples < 1:
@@ -256,14 +268,15 @@ def main() -> None:
         parser.error(f"--out {asked.out} is already there: choose another name")
     if asked.verb == "train" and min(asked.images) < 1:
         parser.error(f"--images {min(asked.images)}: give 1 or more")
+    if asked.verb != "speed" and asked.ours and asked.device != "cpu":
+        parser.error("--through-our-kernels are kernels for CPUs: leave --device out")
     try:
         if asked.verb == "speed":
             speed(asked.source)
         elif asked.verb == "train":
-            train(asked.source, asked.images, asked.out, asked.seed, asked.ours)
+            train(asked.source, asked.images, asked.out, asked.seed, asked.ours, asked.device)
         else:
-            how = (asked.weights, asked.samples, asked.seed, asked.out, asked.ours)
-            draw(asked.snapshot, *how)
+            draw(asked)
     except InputError as error:
         parser.error(str(error))
 

@@ -110,6 +110,7 @@ def main() -> None:
         "peer": "smalldiffusion",
         "version": version("smalldiffusion"),
         "weights": "ema",
+        "sampler": "gradient estimation",
         "evaluations": EVALUATIONS,
         "seconds": drawing,
         "through_our_kernels": False,

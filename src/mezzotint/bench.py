@@ -291,9 +291,9 @@ def _products(side: int, compute: Compute) -> Iterator[float]:
 
 def _sampling_steps(model: Model) -> Iterator[float]:
     """The seconds that each step of the sampler takes, chunk after chunk, without end."""
-    drawing = Drawing.of(model.labels(None, model.chunk()))
+    drawing, recorded = Drawing.of(model.labels(None, model.chunk())), model.recorded()
     while True:
-        walk = model.walk(drawing)
+        walk = recorded.walk(drawing)
         next(walk)  # the noise
         for _ in range(len(model.ladder()) - 1):
             start = time.perf_counter()

@@ -118,8 +118,7 @@ def choose(wish: str = "auto") -> Compute:
     device = pick_device(wish)
     threads = torch.get_num_threads()
     if device == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return Compute(device, "bfloat16" if native else "float16", threads)
+        return Compute(device, "bfloat16" if has_bf16_units(device) else "float16", threads)
     if device == "cpu":
         # All ask, also a rank whose processor has no such units: nobody may wait for it in vain.
         faster = _bf16_race() if has_bf16_units() else 0.0
@@ -128,8 +127,12 @@ def choose(wish: str = "auto") -> Compute:
     return Compute(device, "float32", threads)
 
 
-def has_bf16_units() -> bool:
-    """AMX or avx512_bf16; without them bf16 is emulated and far slower (pytorch#118499)."""
+def has_bf16_units(device: str = "cpu") -> bool:
+    """On a CPU AMX or avx512_bf16; without units bf16 is emulated and slower (pytorch#118499)."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device != "cpu":
+        return False
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mezzotint.config import Sampling, parse_config, sampler_named
 from mezzotint.data import Style, find_class
@@ -37,6 +37,7 @@ from mezzotint.imaging import to_float, to_uint8
 from mezzotint.machine import Compute
 from mezzotint.networks import UNet
 from mezzotint.randomness import generator
+from mezzotint.replay import Replay
 
 __all__ = ["Drawing", "Model"]
 
@@ -237,13 +238,14 @@ class Model:
         Several processes take the chunks in turn, and each returns all images.
         """
         world, chunk, trouble = self.compute.world, self.chunk(), None
+        recorded = self.recorded()
         images = torch.zeros((len(drawing), *self.shape), dtype=torch.uint8)
         together = world.size * chunk
         for start in range(0, len(drawing), together):
             rows = slice(start + world.rank * chunk, start + (world.rank + 1) * chunk)
             try:
                 if drawing[rows]:
-                    images[rows] = self._drawn(drawing[rows])
+                    images[rows] = recorded._drawn(drawing[rows])
             except InputError as error:  # the others wait for these images
                 trouble = error
                 break
@@ -252,6 +254,15 @@ class Model:
             raise trouble or InputError("another process drew what is no picture; it says why")
         world.add([images])
         return images
+
+    def recorded(self) -> "Model":
+        """The same; on CUDA, one that plays a recording of its network's evaluations, which ends
+        with it. What needs a gradient is called as it is.
+        """
+        if not self.compute.replays:
+            return self
+        played = _Played(self.denoiser.network)
+        return dataclasses.replace(self, denoiser=Denoiser(played, self.denoiser.precondition))
 
     def _drawn(self, drawing: Drawing) -> Tensor:
         """One chunk; where memory runs out, in halves: the same, to within one grey level."""
@@ -291,7 +302,7 @@ class Model:
         def noise_here() -> Tensor:
             return noise().to(*here)
 
-        levels = self.ladder().to(*here)
+        levels = self.ladder().to(here[1])  # on the CPU: to look at one is not to wait
         x = begin(noise_here(), levels[0], *self._start())
         yield Step(levels[0], x, torch.full_like(x, self.mean))
         walk = sampler_named(self.sampling.sampler).walk(denoise, x, levels, noise_here)
@@ -370,6 +381,28 @@ class Model:
     def _single(self) -> bool:
         """Whether the device knows no float64."""
         return self.compute.device == "mps"
+
+
+class _Played(nn.Module):
+    """A network whose evaluations without a gradient are recorded and played again."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.replay = Replay(active=True)
+
+    def forward(self, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+        """What the network says."""
+        if torch.is_grad_enabled():
+            raw: Tensor = self.network(x, noise, condition)
+            return raw
+        names = tuple(condition.factors)
+
+        def work(x: Tensor, noise: Tensor, *factors: Tensor) -> object:
+            return self.network(x, noise, Condition(dict(zip(names, factors, strict=True))))
+
+        raw = self.replay(names, work, x, noise, *condition.factors.values())
+        return raw  # until the next evaluation: the denoiser makes x0 of it at once
 
 
 def _traced(steps: Iterator[Step], plain: int) -> Iterator[Step]:

@@ -358,6 +358,7 @@ def test_the_module_is_the_command():
     assert wrong.stderr.startswith("mezzotint: ")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="wants Linux's full device")
 def test_a_training_whose_log_is_on_a_full_disk_goes_on(tmp_path, tiny):
     words = ["train", "digits", "--budget", "64images", "--out", str(tmp_path / "run"), *tiny]

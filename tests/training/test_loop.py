@@ -265,6 +265,7 @@ def test_the_label_is_dropped_at_its_rate(data, new_state, new_plan):
     assert share == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 4000) ** 0.5)
 
 
+@pytest.mark.slow
 def test_training_learns_what_pixels_have_in_common(data, new_state, new_plan, compute):
     """All pixels of an image are equal here; independent ones would leave the loss at 1.
 

@@ -16,8 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from mezzotint.bench import noise_images
-from mezzotint.config import Config, load_preset, override, parse_config, preset_names
+from mezzotint.config import Config, Sampling, load_preset, override, parse_config, preset_names
+from mezzotint.data import Augment
+from mezzotint.diffusion import Karras
+from mezzotint.evaluation.classifier import Recipe, fit
 from mezzotint.machine import Compute
+from mezzotint.model import Drawing, Model
 from mezzotint.replay import WARM, Replay
 from mezzotint.run import DataFacts, fresh_state, plan_of
 from mezzotint.start import usual_source
@@ -174,3 +178,40 @@ def test_no_preset_waits_for_the_device_within_a_step(graphs, name):
         loops._accumulate(state, batch, plan, Compute(), replay)
         replay("optimizer", state.optimizer.step)
     assert len(graphs) == 2
+
+
+def test_a_recorded_drawing_is_the_drawing(graphs, monkeypatch):
+    """Chunks of two lengths, guidance in one evaluation and in two, a sampler with fresh noise."""
+    data, make_state = small("adamw")
+    denoiser = make_state().denoiser
+    torch.nn.init.normal_(denoiser.network.last[2].weight)  # a fresh network says 0
+    sampling = Sampling(sampler="dpm++2m-sde", evaluations=6, guidance=1.5)
+    model = Model(
+        denoiser, sampling, Karras(0.1, 10.0), (1, 8, 8), data.classes, 0.0, 0.5, learned=2.0
+    )
+    monkeypatch.setattr(Model, "chunk", lambda self: 4)
+    drawing = Drawing.of(torch.arange(10) % 2)
+    recorded = model.draw(drawing), model.changed(guidance=3.0).draw(drawing)
+    assert len(graphs) == 4
+    monkeypatch.setattr(Compute, "replays", False)
+    expected = model.draw(drawing), model.changed(guidance=3.0).draw(drawing)
+    for ours, theirs in zip(recorded, expected, strict=True):
+        assert ours.unique().numel() > 20
+        assert (ours.int() - theirs.int()).abs().max() <= 1
+
+
+def test_a_classifier_of_recorded_steps_is_the_classifier(graphs, monkeypatch):
+    data = make_data()
+
+    def read():
+        found = fit(
+            *data.split("train"), data.classes, source="tiny", augment=Augment(flip=True),
+            recipe=Recipe(images=192, batch=16),
+        )  # fmt: skip
+        return found.read(data.images).features
+
+    expected = read()
+    monkeypatch.setattr("mezzotint.evaluation.classifier.Replay", lambda active: Replay(True))
+    ours = read()
+    assert len(graphs) == 1
+    assert (ours - expected).norm() < 1e-3 * expected.norm()

@@ -72,7 +72,9 @@ def difference(ours, theirs):
     return max(float((a.tensors[k] - b.tensors[k]).abs().max()) for k in a.tensors)
 
 
-@pytest.mark.parametrize("which", PLANS)
+@pytest.mark.parametrize(
+    "which", [pytest.param(w, marks=[] if w == "plain" else pytest.mark.slow) for w in PLANS]
+)
 def test_two_processes_train_what_one_does(tmp_path, which):
     trained(tmp_path / "one", 160, which)
     several(2, tmp_path / "two", functools.partial(trained, tmp_path / "two/w", 160, which))

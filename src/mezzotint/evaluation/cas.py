@@ -69,11 +69,13 @@ def cas(
     *,
     recipe: Recipe | None = None,
     seeds: tuple[int, ...] = SEEDS,
+    device: str = "cpu",
     watch: Callable[[int, int], None] = lambda seed, seen: None,
 ) -> Cas:
     """Train on uint8 images (N, C, H, W) and labels (N,), read the real test split of `data`.
 
     recipe  None: `recipe_for(data)`, which all published numbers share
+    device  that the classifiers are trained on, and read
     watch   called with the seed and the images seen
 
     InputError: see `check`.
@@ -90,6 +92,7 @@ def cas(
             augment=data.augment,
             recipe=recipe or recipe_for(data),
             seed=seed,
+            device=device,
             watch=lambda seen, seed=seed: watch(seed, seen),  # type: ignore[misc]
         )
         read = classifier.read(test).probabilities.argmax(1)
@@ -100,6 +103,7 @@ def cas(
 def real_cas(
     data: ImageSet,
     say: Callable[[str], None],
+    device: str = "cpu",
     watch: Callable[[int, int], None] = lambda seed, seen: None,
 ) -> Cas:
     """The same of the real train split: known for the named sources, else trained and kept."""
@@ -112,7 +116,7 @@ def real_cas(
         return Cas(tuple(json.loads(kept.read_text())))
     except (OSError, ValueError, TypeError):  # not there, or damaged: made anew
         say(f"cas: training on the real images of {data.name}, once")
-    found = cas(*data.split("train"), data, watch=watch)
+    found = cas(*data.split("train"), data, device=device, watch=watch)
     try:
         with replacing(kept) as file:
             file.write(json.dumps(found.accuracies).encode())

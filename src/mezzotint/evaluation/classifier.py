@@ -29,6 +29,7 @@ from mezzotint.imaging import check_batch
 from mezzotint.machine import has_bf16_units
 from mezzotint.networks.blocks import Conv3x3
 from mezzotint.randomness import generator
+from mezzotint.replay import Replay
 
 __all__ = ["VERSION", "Classifier", "Reading", "Recipe", "fit"]
 
@@ -108,7 +109,10 @@ class Classifier:
         return self.read(images).features
 
     def read(self, images: Tensor) -> Reading:
-        """Features and probabilities of uint8 images (N, C, H, W), in float32 on the CPU."""
+        """Features and probabilities of uint8 images (N, C, H, W), all on the CPU.
+
+        Computed in float32, where the weights are.
+        """
         check_batch(images)
         if tuple(images.shape[1:]) != self.shape:
             raise InputError(
@@ -116,15 +120,16 @@ class Classifier:
                 f"reads {_shape(self.shape)}: judge them --against their own data"
             )
         features, probabilities = [], []
+        device = next(self.network.parameters()).device
         with torch.inference_mode():
             for part in images.split(CHUNK):
-                x = _normal(part)
+                x = _normal(part.to(device))
                 f, p = self._read(x)
                 if self.mirrored:
                     g, q = self._read(x.flip(-1))
                     f, p = (f + g) / 2, (p + q) / 2
-                features.append(f)
-                probabilities.append(p)
+                features.append(f.cpu())
+                probabilities.append(p.cpu())
         return Reading(torch.cat(features), torch.cat(probabilities))
 
     def _read(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,24 +215,34 @@ def fit(
     augment: Augment,
     recipe: Recipe = Recipe(),  # noqa: B008 - frozen
     seed: int = 0,
+    device: str = "cpu",
     watch: Callable[[int], None] = lambda seen: None,
 ) -> Classifier:
-    """Train on uint8 images (N, C, H, W) with int64 labels (N,); the same bits for the same call.
+    """Train on uint8 images (N, C, H, W) with int64 labels (N,), and stay on the device.
 
-    (On one machine, with one number of threads.) SGD with Nesterov momentum and a triangular
+    The same bits for the same call on one machine's CPU with one number of threads; on a GPU, from
+    the same draws, the same but for rounding. SGD with Nesterov momentum and a triangular
     learning rate; images are shifted by up to an eighth (mirrored sets) or a fourteenth of
-    their size and mirrored where `augment` says so. bf16 where the processor has units for it.
+    their size and mirrored where `augment` says so. bf16 where the device has units for it.
     `watch` is called with the number of images seen, now and then.
     """
     check_batch(images)
     changed = Augment(augment.flip, images.shape[-1] // (8 if augment.flip else 14))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # layers draw their first weights from the global generator
-        network = _channels_last(build(images.shape[1], len(classes))).train()
+        network = build(images.shape[1], len(classes))
+    network = _channels_last(network.to(device)).train()
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.0, momentum=0.9, nesterov=True, weight_decay=recipe.decay
     )
-    bf16 = has_bf16_units()
+    bf16, replay = has_bf16_units(device), Replay(device.startswith("cuda"))
+
+    def gradients(x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=bf16):
+            logits = network(_normal(x))
+        F.cross_entropy(logits.float(), y).backward()
+
     steps = max(1, recipe.images // recipe.batch)
     order, position = torch.empty(0, dtype=torch.int64), 0
     for step in range(steps):
@@ -239,14 +254,10 @@ def fit(
             order, position = torch.cat([left, fresh.repeat(repeats)]), 0
         rows = order[position : position + recipe.batch]
         position += recipe.batch
-        x = _normal(changed(images[rows], draws))
+        x, y = changed(images[rows], draws), labels[rows]
+        replay("gradients", gradients, x.to(device), y.to(device))
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * triangle(step / steps, peak=0.2)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            logits = network(x)
-        loss = F.cross_entropy(logits.float(), labels[rows])
-        optimizer.zero_grad()
-        loss.backward()
         optimizer.step()
         if step % 100 == 0 or step == steps - 1:
             watch((step + 1) * recipe.batch)

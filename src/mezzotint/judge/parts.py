@@ -34,6 +34,7 @@ from mezzotint.evaluation.recognition import (
 )
 from mezzotint.evaluation.waits import counted
 from mezzotint.judge.case import Case
+from mezzotint.machine import pick_device
 from mezzotint.model import Drawing
 from mezzotint.randomness import generator
 from mezzotint.subjects import RunSubject, limited
@@ -181,9 +182,10 @@ def judge_cas(case: Case) -> Json:
         lines = {seed: counted(f"cas: {what}, seed {seed}", total, case.say) for seed in SEEDS}
         return lambda seed, seen: lines[seed](seen)
 
-    ours = cas(made.images, made.labels, case.data, watch=watch("synthetic"))
+    device = pick_device(case.question.pick.device)
+    ours = cas(made.images, made.labels, case.data, device=device, watch=watch("synthetic"))
     with current().in_turn():
-        real = real_cas(case.data, case.say, watch("real"))
+        real = real_cas(case.data, case.say, device, watch("real"))
     return {
         "title": "classification accuracy score",
         "value": ours.mean,
