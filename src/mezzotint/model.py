@@ -393,13 +393,13 @@ class _Played(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         """What the network says."""
+        network, names = self.network, tuple(condition.factors)
         if torch.is_grad_enabled():
-            raw: Tensor = self.network(x, noise, condition)
+            raw: Tensor = network(x, noise, condition)
             return raw
-        names = tuple(condition.factors)
 
         def work(x: Tensor, noise: Tensor, *factors: Tensor) -> object:
-            return self.network(x, noise, Condition(dict(zip(names, factors, strict=True))))
+            return network(x, noise, Condition(dict(zip(names, factors, strict=True))))
 
         raw = self.replay(names, work, x, noise, *condition.factors.values())
         return raw  # until the next evaluation: the denoiser makes x0 of it at once

@@ -215,3 +215,18 @@ def test_a_classifier_of_recorded_steps_is_the_classifier(graphs, monkeypatch):
     ours = read()
     assert len(graphs) == 1
     assert (ours - expected).norm() < 1e-3 * expected.norm()
+
+
+def test_a_recording_ends_with_its_model(graphs):
+    """Its memory is the device's: it may not wait for Python's garbage collector."""
+    model = Model(
+        small("adamw")[1]().denoiser, Sampling(evaluations=4), Karras(0.1, 10.0), (1, 8, 8),
+        ("even", "odd"), 0.0, 0.5,
+    )  # fmt: skip
+    gc.disable()
+    try:
+        model.draw(Drawing.of(torch.arange(2)))
+        seen = weakref.ref(graphs.pop())
+        assert seen() is None
+    finally:
+        gc.enable()
