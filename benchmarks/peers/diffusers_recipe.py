@@ -18,7 +18,7 @@ Protocol     `speed` measures how many images a second each variant trains, noth
              the same held-out images as mezzotint's own runs. What a run learns does not depend
              on how fast it goes: --through-our-kernels has the answer two to three times sooner,
              from the same layers, equal but for rounding (same_layers.py), --device cuda in
-             minutes, in bf16 autocast; facts.json says so.
+             minutes, both in bf16 where there are units for it; facts.json says so.
 
     python benchmarks/peers/diffusers_recipe.py speed fashion-mnist
     python benchmarks/peers/diffusers_recipe.py train fashion-mnist --images 25000 32000 --out DIR
@@ -53,6 +53,7 @@ from mezzotint.data import ImageSet, load
 from mezzotint.errors import InputError
 from mezzotint.evaluation_file import hardware
 from mezzotint.imaging import save_npz, to_float, to_uint8
+from mezzotint.machine import has_bf16_units
 
 STEPS, BETAS = 1000, "squaredcos_cap_v2"
 BATCH, DRAW_BATCH = 128, 250
@@ -149,7 +150,7 @@ def train(source: str, stops: list[int], out: Path, seed: int, ours: bool, devic
     if ours:
         replace_forwards(model)
     ema = averages(model)
-    walk = steps(data, model, ours or device != "cpu", ema, device)
+    walk = steps(data, model, in_bf16(ours, device), ema, device)
     seen, losses = 0, [0.0]
     start = time.perf_counter()
     for stop in sorted(stops):
@@ -177,6 +178,11 @@ def train(source: str, stops: list[int], out: Path, seed: int, ours: bool, devic
         print(f"{folder}: {facts['seconds']:.0f} s, loss {facts['loss']:.4f}", flush=True)
 
 
+def in_bf16(ours: bool, device: str) -> bool:
+    """Whether a variant that only has to be right is computed in bf16: where that is faster."""
+    return (ours or device != "cpu") and has_bf16_units(device)
+
+
 def save(folder: Path, weights: dict[str, dict[str, Tensor]], facts: Json) -> Path:
     """Write a snapshot; returns its folder."""
     folder.mkdir(parents=True)
@@ -202,7 +208,7 @@ def draw(asked: argparse.Namespace) -> None:
     scheduler.set_timesteps(evaluations)
     generator = torch.Generator().manual_seed(asked.seed)
     labels = torch.arange(asked.samples) % network["num_class_embeds"]
-    bf16 = asked.ours or asked.device != "cpu"
+    bf16 = in_bf16(asked.ours, asked.device)
     parts: list[Tensor] = []
     start = time.perf_counter()
     for part in labels.to(asked.device).split(DRAW_BATCH):

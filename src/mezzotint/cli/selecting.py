@@ -15,6 +15,7 @@ from mezzotint.errors import InputError
 from mezzotint.evaluation.features import classifier_for
 from mezzotint.evaluation.measures import Reference
 from mezzotint.evaluation.scorers import Score, scorer
+from mezzotint.evaluation.waits import counted
 from mezzotint.evaluation_file import add_part
 from mezzotint.model import Drawing, Model
 from mezzotint.randomness import generator
@@ -80,9 +81,7 @@ def select(wish: Selection, say: Say) -> dict[str, Any]:
     if wish.refill is not None:
         return _refill(wish, stream, score, labels, say)
     asked = torch.tensor(labels).repeat_interleave(wish.pool * wish.pools)
-    images = model.draw(
-        Drawing.of(asked, wish.seed), lambda done: say(f"drawn {done:,} of {len(asked):,}")
-    )
+    images = model.draw(Drawing.of(asked, wish.seed), counted("drawing", len(asked), say))
     scores = score(images, asked)
     rows = best_of(scores, asked, wish.pool, wish.top)
     kept = Kept(images[rows], asked[rows], scores[rows], rows, len(asked), len(rows))
@@ -117,7 +116,7 @@ def _refill(
 
     def draw(asked: Tensor, start: int) -> Tensor:
         keys = [(wish.seed, start + i) for i in range(len(asked))]
-        return stream.model.draw(Drawing(asked, keys))
+        return stream.model.draw(Drawing(asked, keys), counted("drawing", len(asked), say))
 
     wanted = wish.refill * len(labels)
     for kept in refilled(draw, score, labels, wish.refill, wish.threshold):
