@@ -2,12 +2,14 @@
 
     python benchmarks/time_to_quality.py judge DIR/32000/ddim-ema.npz     # a peer, once
     python benchmarks/time_to_quality.py compare fashion-mnist --minutes 2 5 10 --peer-speed 41 52
+    python benchmarks/time_to_quality.py compare cifar10 --preset cifar10-large --minutes 20 --cas
 
 `judge` measures samples of peers/diffusers_recipe.py and keeps the result in peers/results.json.
 `compare` trains our preset for each of the minutes, draws as many samples and measures them with
 the same ruler. The peer's speed, as it comes and at its best, in images a second, is what
 `peers/diffusers_recipe.py speed` prints on this machine; times the minutes it says how many images
-the peer sees, and its row is the kept result with at least so many.
+the peer sees, and its row is the kept result with at least so many. CAS is of one classifier,
+trained on plain samples, as many as there are training images.
 
 Distances are Frechet distances of classifier features against the test split, less the floor.
 """
@@ -20,6 +22,7 @@ from typing import Any
 import torch
 
 import mezzotint.api
+from mezzotint.evaluation.cas import cas
 from mezzotint.imaging import load_npz
 from mezzotint.model import Drawing
 from quality import Ruler
@@ -64,19 +67,33 @@ def peer(source: str, weights: str, images: float, n: int) -> float:
     return min(rows, key=lambda r: r["images_seen"])["above"] if rows else float("nan")
 
 
-def compare(source: str, minutes: list[float], speeds: list[float], n: int, out: Path) -> None:
-    ruler = Ruler.of(source, n)
-    labels = torch.arange(n) % len(ruler.data.classes)
-    print(f"{source}, n = {n}, floor {ruler.floor:.3f}\n")
-    print("| minutes | images | ours | accuracy | " + " | x | ".join(VARIANTS) + " | x |")
-    print("|---" * (4 + 2 * len(VARIANTS)) + "|")
-    for minute in minutes:
-        run = mezzotint.api.train(source, out=out / f"{minute:g}m", budget=f"{minute:g}m")
-        found = ruler.measure(mezzotint.api.load(run).draw(Drawing.of(labels)), labels)
-        cells = [f"{minute:g}", f"{run.images_seen():,}", f"{found.above:.3f}"]
+def compare(given: argparse.Namespace) -> None:
+    """Train for each of the minutes, draw, measure."""
+    ruler = Ruler.of(given.source, given.n)
+    labels = torch.arange(given.n) % len(ruler.data.classes)
+    print(f"{given.source}, n = {given.n}, floor {ruler.floor:.3f}\n")
+    columns = ["minutes", "images", "ours", "accuracy"] + ["CAS"] * given.cas
+    for variant in VARIANTS if given.peer_speed else ():
+        columns += [variant, "x"]
+    print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
+    for minutes in given.minutes:
+        run = mezzotint.api.train(
+            given.source,
+            out=given.out / f"{minutes:g}m",
+            preset=given.preset,
+            budget=f"{minutes:g}m",
+        )
+        model = mezzotint.api.load(run)
+        found = ruler.measure(model.draw(Drawing.of(labels)), labels)
+        cells = [f"{minutes:g}", f"{run.images_seen():,}", f"{found.above:.3f}"]
         cells.append(f"{found.accuracy:.1%}")
-        for weights, speed in zip(VARIANTS.values(), speeds, strict=True):
-            theirs = peer(source, weights, 60 * minute * speed, n)
+        if given.cas:
+            asked = torch.arange(len(ruler.data.splits["train"])) % len(ruler.data.classes)
+            plain = model.changed(guidance=1.0).draw(Drawing.of(asked))
+            scored = cas(plain, asked, ruler.data, seeds=(0,), device=model.compute.device)
+            cells.append(f"{scored.mean:.2%}")
+        for weights, speed in zip(VARIANTS.values(), given.peer_speed or (), strict=False):
+            theirs = peer(given.source, weights, 60 * minutes * speed, given.n)
             cells += [f"{theirs:.3f}", f"{theirs / found.above:.1f}"]
         print("| " + " | ".join(cells) + " |", flush=True)
 
@@ -89,7 +106,9 @@ def main() -> None:
     verb = verbs.add_parser("compare")
     verb.add_argument("source")
     verb.add_argument("--minutes", type=float, nargs="+", default=[2, 5, 10])
-    verb.add_argument("--peer-speed", type=float, nargs=2, required=True)
+    verb.add_argument("--preset", help="else the source's own")
+    verb.add_argument("--peer-speed", type=float, nargs=2, help="as it comes, at its best")
+    verb.add_argument("--cas", action="store_true", help="too; it takes as many samples as images")
     verb.add_argument("--n", type=int, default=2000)
     verb.add_argument("--out", type=Path, default=Path("runs/time-to-quality"))
     given = parser.parse_args()
@@ -97,7 +116,7 @@ def main() -> None:
         for file in given.files:
             print(judge(file))
     else:
-        compare(given.source, given.minutes, given.peer_speed, given.n, given.out)
+        compare(given)
 
 
 if __name__ == "__main__":
