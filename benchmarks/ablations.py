@@ -171,6 +171,8 @@ def measured(
             budget=f"{images}images",
             settings=settings,
         )
+    if run.images_seen() < images:
+        raise SystemExit(f"{place} was stopped early: the same command goes on with it")
     return ruler.measured(run, seed)
 
 
