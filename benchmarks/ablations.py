@@ -111,6 +111,7 @@ def variants(preset: Table) -> tuple[Variant, ...]:
         Variant("guidance to 3 learned in, drawn at 1.5", guided(1.5)),
         Variant("guidance to 3 learned in, drawn at 2", guided(2)),
         Variant("guidance so, half of the images plain", guided(2), half_plain),
+        Variant("guidance so, noise paired within the class", guided(2), paired),
         Variant("AdamW, 2e-3", (*adamw, "training.learning_rate=2e-3")),
         Variant("Muon, 4e-3", (*muon, "training.learning_rate=4e-3")),
         Variant("Muon, 1e-2", (*muon, "training.learning_rate=1e-2")),
