@@ -21,10 +21,10 @@ def paired(x0: Tensor, eps: Tensor, labels: Tensor) -> Tensor:
     """
     from scipy.optimize import linear_sum_assignment
 
-    order = torch.arange(len(x0))
+    order, x, noise = torch.arange(len(x0)), x0.flatten(1), eps.flatten(1).to(x0)
     for label in labels.unique():
         own = (labels == label).nonzero()[:, 0]
-        distances = torch.cdist(x0[own].flatten(1), eps[own].flatten(1)).square()
+        distances = torch.cdist(x[own], noise[own]).square()
         _, columns = linear_sum_assignment(distances.numpy())
         order[own] = own[torch.from_numpy(columns)]
     return eps[order]
