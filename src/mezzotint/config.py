@@ -165,10 +165,6 @@ class Training(Strict):
     """Share of the budget after which it is: until then steps are cheaper, and there is little to
     learn from."""
 
-    pair_noise: bool = False
-    """Deal the noise of a batch out near its images within each label (`training.pairing`). Never
-    where styles are learned: their noise would not be what sampling starts from."""
-
     snapshot: float = Field(0.0, ge=0, lt=1)
     """Share of the budget after which the weights are kept as they are then, as the weaker model
     of autoguidance; 0: never."""

@@ -171,7 +171,7 @@ class RunConfig(Config):
 
 def plan_of(config: Config, images: int, styles: Iterable[Style] = ()) -> Plan:
     """What a configuration asks of the training loop, for a budget of so many images."""
-    t, objective, styles = config.training, config.objective, tuple(styles)
+    t, objective = config.training, config.objective
     return Plan(
         images=images,
         batch=t.batch,
@@ -184,7 +184,6 @@ def plan_of(config: Config, images: int, styles: Iterable[Style] = ()) -> Plan:
         alone=t.drop_style,
         guidance=t.guidance,
         guidance_after=t.guidance_after,
-        pair_noise=t.pair_noise and not styles,
         clip=t.clip,
         ema=t.ema,
         validate_every=t.validate_every,

@@ -23,7 +23,6 @@ PLANS = {
     "plain": {},
     "guided": {"guidance": 1.5, "guidance_after": 0.4},
     "learned": {"schedule": Learned(LogNormal(), pieces=4)},
-    "paired": {"pair_noise": True},
 }
 
 

@@ -15,7 +15,6 @@ from mezzotint.data import ImageSet
 from mezzotint.diffusion import GUIDANCE, Condition, Learned, is_free, positions
 from mezzotint.imaging import to_float
 from mezzotint.randomness import generator
-from mezzotint.training.pairing import paired
 from mezzotint.training.plan import Plan
 
 __all__ = ["Batch", "asked", "held_out", "next_batch", "rows_after"]
@@ -93,16 +92,11 @@ def next_batch(
         scales = _scales(torch.rand(plan.batch, generator=draws), plan.guidance)
         condition = Condition({**condition.factors, GUIDANCE: scales})
         guided = ~is_free(scales[share])
+    if device != "cpu":  # drawing where the noise is used saves the transfer
+        draws = generator("noise", plan.seed, images_seen, device=device)
     shape = (plan.batch, *data.images.shape[1:])
-    if plan.pair_noise:  # within the whole batch, also of who has a share of it
-        x0 = to_float(changes(data.images[rows]))
-        eps = paired(x0, torch.randn(shape, generator=draws), data.labels[rows])[share]
-        x0 = x0[share]
-    else:
-        if device != "cpu":  # drawing where the noise is used saves the transfer
-            draws = generator("noise", plan.seed, images_seen, device=device)
-        eps = torch.randn(shape, generator=draws, device=device)[share]
-        x0 = to_float(_sent(changes[share](data.images[rows[share]]), device))
+    eps = torch.randn(shape, generator=draws, device=device)[share]
+    x0 = to_float(_sent(changes[share](data.images[rows[share]]), device))
     condition, sigma = condition[share], sigma[share]
     return Batch(x0, condition, sigma, eps, weight, position, share, guided).to(device)
 

@@ -34,9 +34,6 @@ class Plan:
     guidance_after: float = 0.0
     """Share of the budget after which it is learned."""
 
-    pair_noise: bool = False
-    """Whether a batch's noise is dealt out near its images within each label."""
-
     clip: float = 1.0
     """Largest norm of the gradient; 0: no clipping."""
 
