@@ -53,7 +53,7 @@ from mezzotint.data import ImageSet, load
 from mezzotint.errors import InputError
 from mezzotint.evaluation_file import hardware
 from mezzotint.imaging import save_npz, to_float, to_uint8
-from mezzotint.machine import has_bf16_units
+from mezzotint.machine import native_bf16
 
 STEPS, BETAS = 1000, "squaredcos_cap_v2"
 BATCH, DRAW_BATCH = 128, 250
@@ -180,7 +180,7 @@ def train(source: str, stops: list[int], out: Path, seed: int, ours: bool, devic
 
 def in_bf16(ours: bool, device: str) -> bool:
     """Whether a variant that only has to be right is computed in bf16: where that is faster."""
-    return (ours or device != "cpu") and has_bf16_units(device)
+    return (ours or device != "cpu") and native_bf16(device)
 
 
 def save(folder: Path, weights: dict[str, dict[str, Tensor]], facts: Json) -> Path:

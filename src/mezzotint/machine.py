@@ -25,6 +25,7 @@ __all__ = [
     "Precision",
     "choose",
     "has_bf16_units",
+    "native_bf16",
     "pick_device",
 ]
 
@@ -118,7 +119,7 @@ def choose(wish: str = "auto") -> Compute:
     device = pick_device(wish)
     threads = torch.get_num_threads()
     if device == "cuda":
-        return Compute(device, "bfloat16" if has_bf16_units(device) else "float16", threads)
+        return Compute(device, "bfloat16" if native_bf16(device) else "float16", threads)
     if device == "cpu":
         # All ask, also a rank whose processor has no such units: nobody may wait for it in vain.
         faster = _bf16_race() if has_bf16_units() else 0.0
@@ -127,12 +128,15 @@ def choose(wish: str = "auto") -> Compute:
     return Compute(device, "float32", threads)
 
 
-def has_bf16_units(device: str = "cpu") -> bool:
-    """On a CPU AMX or avx512_bf16; without units bf16 is emulated and slower (pytorch#118499)."""
+def native_bf16(device: str) -> bool:
+    """Whether a device has units for bf16; elsewhere it is emulated, or not there."""
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device != "cpu":
-        return False
+    return device == "cpu" and has_bf16_units()
+
+
+def has_bf16_units() -> bool:
+    """AMX or avx512_bf16; without them bf16 is emulated and far slower (pytorch#118499)."""
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 

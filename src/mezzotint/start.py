@@ -61,6 +61,9 @@ FEW_IMAGES = 1000
 LEAST_FIT = 0.5
 """Share of a network's weights that a run to begin from must have."""
 
+MEASURED_SECONDS = 4.0
+"""A machine's speed is measured for about so long."""
+
 MEASURED_STEPS = 4
 """At least so many steps are timed, however slow they are."""
 
@@ -362,9 +365,7 @@ def _with_budget(
     return machine.model_copy(update={"images_per_second": speed, "images": images})
 
 
-def _images_per_second(
-    config: Config, data: ImageSet, compute: Compute, seconds: float = 4.0
-) -> float:
+def _images_per_second(config: Config, data: ImageSet, compute: Compute) -> float:
     """Speed of real training steps, the first left out as warm-up.
 
     The median step, so that another program's short burst does not shrink the budget.
@@ -373,7 +374,7 @@ def _images_per_second(
         step = 0.0
         for share, stage in stages(config):
             steps = training_steps(stage, data, compute)
-            step += share * usual_time(steps, share * seconds, MEASURED_STEPS)[0]
+            step += share * usual_time(steps, share * MEASURED_SECONDS, MEASURED_STEPS)[0]
     return config.training.batch / step
 
 

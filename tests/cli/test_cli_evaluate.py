@@ -15,6 +15,7 @@ from mezzotint.evaluation import scorers, small_clip
 from mezzotint.evaluation.cas import Cas
 from mezzotint.evaluation.features import shipped
 from mezzotint.evaluation_file import add_part
+from mezzotint.machine import pick_device
 from mezzotint.model import Model
 
 QUICK = "--metrics fd,kd,coverage,accuracy,score,distinct"
@@ -115,8 +116,8 @@ def test_cas_reads_all_images_of_a_file_and_refuses_at_once_what_it_cannot_score
     images, labels = digits.split("train")
     given = []
 
-    def scored(images, labels, data, *, watch):
-        given.append((len(images), data.name))
+    def scored(images, labels, data, *, device, watch):
+        given.append((len(images), data.name, device))
         for seen in (128, 12_928, 25_728):  # every hundred steps of 128 images
             watch(1, seen)
         return Cas((0.5,))
@@ -124,14 +125,14 @@ def test_cas_reads_all_images_of_a_file_and_refuses_at_once_what_it_cannot_score
     monkeypatch.setattr("mezzotint.judge.parts.cas", scored)
     monkeypatch.setattr("mezzotint.evaluation.waits.EVERY", 0)
     imaging.save_npz(tmp_path / "all.npz", images, labels, {})
-    answer = cli("evaluate all.npz --against digits --metrics cas --json")
+    answer = cli("evaluate all.npz --against digits --metrics cas --device cpu --json")
     found = result(answer)
     told = [line for line in answer.err.splitlines() if "synthetic, seed 1" in line]
     assert [line.split(": ")[2].split(" of")[0] for line in told] == ["12,928", "25,728"]
-    assert given == [(len(images), "digits")]  # and not only as many as there are test images
+    assert given == [(len(images), "digits", "cpu")]  # not only as many as there are test images
     assert found["metrics"]["cas"]["protocol"]["n"] == len(images)
     result(cli("evaluate all.npz --against digits --metrics cas --n 200 --json"))
-    assert given[1] == (200, "digits")
+    assert given[1] == (200, "digits", pick_device())
     some = labels != 3
     imaging.save_npz(tmp_path / "some.npz", images[some], labels[some], {})
     answer = cli("evaluate some.npz --against digits --metrics cas,fd")

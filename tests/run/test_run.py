@@ -94,7 +94,8 @@ def test_a_larger_budget_ends_where_one_run_of_it_would_with_a_constant_rate(tmp
     assert all(torch.equal(once.tensors[k], twice.tensors[k]) for k in once.tensors)
 
 
-def test_a_time_is_turned_into_images_once(tmp_path):
+def test_a_time_is_turned_into_images_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("mezzotint.start.MEASURED_SECONDS", 0.2)
     request = Request("digits", tmp_path / "run", budget="2s", settings=TINY)
     run, _ = prepare(request, lambda line: None)
     assert run.config.machine.images_per_second > 0

@@ -84,6 +84,7 @@ def test_two_processes_train_what_one_does(tmp_path, which):
     assert two["held"] == pytest.approx(one["held"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_wrong_share_shows(tmp_path):
     trained(tmp_path / "one", 80, "plain")
     work = functools.partial(trained, tmp_path / "two/w", 80, "plain", True)

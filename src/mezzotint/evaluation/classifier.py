@@ -26,7 +26,7 @@ from mezzotint.data import Augment
 from mezzotint.errors import InputError
 from mezzotint.evaluation.stored import read, weights_digest, write
 from mezzotint.imaging import check_batch
-from mezzotint.machine import has_bf16_units
+from mezzotint.machine import native_bf16
 from mezzotint.networks.blocks import Conv3x3
 from mezzotint.randomness import generator
 from mezzotint.replay import Replay
@@ -235,7 +235,7 @@ def fit(
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.0, momentum=0.9, nesterov=True, weight_decay=recipe.decay
     )
-    bf16, replay = has_bf16_units(device), Replay(device.startswith("cuda"))
+    bf16, replay = native_bf16(device), Replay(device.startswith("cuda"))
 
     def gradients(x: Tensor, y: Tensor) -> None:
         optimizer.zero_grad()
