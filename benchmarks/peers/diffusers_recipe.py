@@ -141,31 +141,31 @@ def averages(model: nn.Module) -> EMAModel:
     return EMAModel(model.parameters(), decay=0.9999, use_ema_warmup=True, power=0.75)
 
 
-def train(source: str, stops: list[int], out: Path, seed: int, ours: bool, device: str) -> None:
-    """Train to each of these numbers of images and keep a snapshot there."""
-    data = load(source)
-    torch.manual_seed(seed)
+def train(asked: argparse.Namespace) -> None:
+    """Train to each of the numbers of images and keep a snapshot there."""
+    data = load(asked.source)
+    torch.manual_seed(asked.seed)
     network = settings(data.channels, data.height, len(data.classes))
-    model = UNet2DModel(**network).to(device)
-    if ours:
+    model = UNet2DModel(**network).to(asked.device)
+    if asked.ours:
         replace_forwards(model)
     ema = averages(model)
-    walk = steps(data, model, in_bf16(ours, device), ema, device)
+    walk = steps(data, model, in_bf16(asked), ema, asked.device)
     seen, losses = 0, [0.0]
     start = time.perf_counter()
-    for stop in sorted(stops):
+    for stop in sorted(asked.images):
         while seen < stop:
             images, loss = next(walk)
             seen += images
             losses = [*losses[1 - RECENT :], loss]
         facts: Json = {
-            "source": source,
+            "source": asked.source,
             "fingerprint": data.fingerprint,
             "network": network,
             "train_images": len(data.splits["train"]),
-            "seed": seed,
-            "through_our_kernels": ours,
-            "device": device,
+            "seed": asked.seed,
+            "through_our_kernels": asked.ours,
+            "device": asked.device,
             "seconds": round(time.perf_counter() - start, 2),
             "images_seen": seen,
             "loss": sum(losses) / len(losses),  # of the last RECENT steps
@@ -174,13 +174,13 @@ def train(source: str, stops: list[int], out: Path, seed: int, ours: bool, devic
         }
         names = [name for name, _ in model.named_parameters()]
         averaged = dict(zip(names, ema.shadow_params, strict=True))
-        folder = save(out / str(stop), {"plain": model.state_dict(), "ema": averaged}, facts)
+        folder = save(asked.out / str(stop), {"plain": model.state_dict(), "ema": averaged}, facts)
         print(f"{folder}: {facts['seconds']:.0f} s, loss {facts['loss']:.4f}", flush=True)
 
 
-def in_bf16(ours: bool, device: str) -> bool:
+def in_bf16(asked: argparse.Namespace) -> bool:
     """Whether a variant that only has to be right is computed in bf16: where that is faster."""
-    return (ours or device != "cpu") and native_bf16(device)
+    return (asked.ours or asked.device != "cpu") and native_bf16(asked.device)
 
 
 def save(folder: Path, weights: dict[str, dict[str, Tensor]], facts: Json) -> Path:
@@ -208,7 +208,7 @@ def draw(asked: argparse.Namespace) -> None:
     scheduler.set_timesteps(evaluations)
     generator = torch.Generator().manual_seed(asked.seed)
     labels = torch.arange(asked.samples) % network["num_class_embeds"]
-    bf16 = in_bf16(asked.ours, asked.device)
+    bf16 = in_bf16(asked)
     parts: list[Tensor] = []
     start = time.perf_counter()
     for part in labels.to(asked.device).split(DRAW_BATCH):
@@ -280,7 +280,7 @@ def main() -> None:
         if asked.verb == "speed":
             speed(asked.source)
         elif asked.verb == "train":
-            train(asked.source, asked.images, asked.out, asked.seed, asked.ours, asked.device)
+            train(asked)
         else:
             draw(asked)
     except InputError as error:

@@ -180,15 +180,17 @@ def test_no_preset_waits_for_the_device_within_a_step(graphs, name):
     assert len(graphs) == 2
 
 
-def test_a_recorded_drawing_is_the_drawing(graphs, monkeypatch):
-    """Chunks of two lengths, guidance in one evaluation and in two, a sampler with fresh noise."""
+def small_model(**sampling):
     data, make_state = small("adamw")
     denoiser = make_state().denoiser
     torch.nn.init.normal_(denoiser.network.last[2].weight)  # a fresh network says 0
-    sampling = Sampling(sampler="dpm++2m-sde", evaluations=6, guidance=1.5)
-    model = Model(
-        denoiser, sampling, Karras(0.1, 10.0), (1, 8, 8), data.classes, 0.0, 0.5, learned=2.0
-    )
+    settings, levels = Sampling(**sampling), Karras(0.1, 10.0)
+    return Model(denoiser, settings, levels, (1, 8, 8), data.classes, 0.0, 0.5, learned=2.0)
+
+
+def test_a_recorded_drawing_is_the_drawing(graphs, monkeypatch):
+    """Chunks of two lengths, guidance in one evaluation and in two, a sampler with fresh noise."""
+    model = small_model(sampler="dpm++2m-sde", evaluations=6, guidance=1.5)
     monkeypatch.setattr(Model, "chunk", lambda self: 4)
     drawing = Drawing.of(torch.arange(10) % 2)
     recorded = model.draw(drawing), model.changed(guidance=3.0).draw(drawing)
@@ -219,10 +221,7 @@ def test_a_classifier_of_recorded_steps_is_the_classifier(graphs, monkeypatch):
 
 def test_a_recording_ends_with_its_model(graphs):
     """Its memory is the device's: it may not wait for Python's garbage collector."""
-    model = Model(
-        small("adamw")[1]().denoiser, Sampling(evaluations=4), Karras(0.1, 10.0), (1, 8, 8),
-        ("even", "odd"), 0.0, 0.5,
-    )  # fmt: skip
+    model = small_model(evaluations=4)
     gc.disable()
     try:
         model.draw(Drawing.of(torch.arange(2)))
