@@ -27,7 +27,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mezzotint.bench import PRODUCT
-from mezzotint.machine import choose, has_bf16_units
+from mezzotint.machine import choose, native_bf16
 from mezzotint.replay import Replay
 from peers.networks import NETWORKS, Network
 from peers.same_layers import through_our_kernels
@@ -154,7 +154,7 @@ def seconds(work: Work, least: float = 0.4) -> float:
 
 def matrix_peak(device: str) -> float:
     """TFLOP/s of a product of two square matrices, in bf16 where there are units for it."""
-    side, bf16 = PRODUCT.get(device, 2048), device == "cuda" or has_bf16_units()
+    side, bf16 = PRODUCT.get(device, 2048), native_bf16(device)
     a = torch.randn(side, side, device=device).to(torch.bfloat16 if bf16 else torch.float32)
     return 2 * side**3 / 1e12 / seconds(lambda: a @ a)
 
@@ -223,7 +223,7 @@ def main() -> None:
         turn.send(False)
     peak = statistics.median(peaks)
     on_cuda = given.device == "cuda"
-    kind = "bf16" if on_cuda or has_bf16_units() else "float32"
+    kind = "bf16" if native_bf16(given.device) else "float32"
     place = torch.cuda.get_device_name() if on_cuda else f"{given.threads} threads"
     print(
         f"\n{given.size}^2 x {given.channels}, batch {given.batch}, {place}, "
