@@ -18,7 +18,7 @@ import argparse
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody uses
+import torch.nn.functional as F
 
 from mezzotint import composing, imaging
 from mezzotint.composing import Composed, random_text, read_back

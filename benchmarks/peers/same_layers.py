@@ -10,7 +10,7 @@ import copy
 import types
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mezzotint.kernels import attention, conv3x3, fits, group_norm

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody uses
+import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 
 from mezzotint.errors import InputError

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody uses
+import torch.nn.functional as F
 
 from mezzotint.diffusion import nudged, steered
 from mezzotint.errors import InputError

@@ -1,7 +1,7 @@
 """The fused pass, and the same by torch's own operations, with gradients; for both tests of it."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from mezzotint.kernels import group_norm
 

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from mezzotint.kernels import build, compiler, fits, group_norm, library
 from mezzotint.networks.blocks import Block, ConvBlock

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from mezzotint.kernels import build, compiler, convolution, convolves, library
 from mezzotint.networks.blocks import Block, Conv3x3, ConvBlock

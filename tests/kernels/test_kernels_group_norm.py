@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from normed import by_torch, fused, with_gradients
 from torch import nn
 

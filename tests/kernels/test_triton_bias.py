@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from mezzotint.kernels import bias as biases
 from mezzotint.kernels import biased

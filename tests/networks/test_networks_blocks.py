@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import nn
 
 from mezzotint.networks.blocks import NORMS, Attention, Block, ConvBlock, RmsNorm, zeroed

@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody uses
+import torch.nn.functional as F
 from torch import Tensor
 
 from mezzotint.data.measures import grey, ink, moments, shows_figures

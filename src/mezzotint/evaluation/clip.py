@@ -28,7 +28,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody uses
+import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 

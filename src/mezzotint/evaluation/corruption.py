@@ -7,7 +7,7 @@ size: pixels of 28, shares of the range, shares of the area.
 import math
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody uses
+import torch.nn.functional as F
 from torch import Tensor
 
 from mezzotint.errors import InputError

@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody uses
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor
 

@@ -15,7 +15,7 @@ of a feature map's root mean square instead of 3e-7.
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody uses
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
