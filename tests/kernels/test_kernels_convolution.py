@@ -185,3 +185,39 @@ def test_a_block_computes_the_same_with_and_without(monkeypatch):
     monkeypatch.setattr(CALLS, "library", lambda: None)
     for a, b in zip(fused, both(), strict=True):
         close(a, b, 1e-4)
+
+
+STARVED = """
+import resource, torch
+from mezzotint.kernels import conv3x3
+
+torch.set_num_threads(1)
+x = torch.randn(2, 512, 28, 28).to(memory_format=torch.channels_last)
+w, ends = torch.randn(512, 512, 3, 3), set()
+conv3x3(x[:, :16], w[:16, :16], None)
+for spare in range(0, 96, 4):  # transformed, the weights take 36 MiB
+    size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + spare * 2**20, resource.RLIM_INFINITY))
+    try:
+        y = conv3x3(x, w, None)
+        ends.add("enough")
+    except MemoryError as error:
+        ends.add(str(error))
+    except RuntimeError:
+        ends.add("torch finds none")
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    if "enough" in ends:
+        break
+expected = torch.nn.functional.conv2d(x, w, padding=1)
+assert (y - expected).norm() < 1e-5 * expected.norm()
+print(sorted(ends))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of memory are Linux's")
+def test_where_memory_runs_out_python_hears_of_it():
+    said = subprocess.run([sys.executable, "-c", STARVED], capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert "convolve finds no memory to work in" in said.stdout
+    assert "enough" in said.stdout

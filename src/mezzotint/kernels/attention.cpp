@@ -92,9 +92,8 @@ void mixtures(const Rows &a, const Vector *weights, int64_t start, Vector factor
 // qkv (batch, tokens, 3, heads, width), y (batch, tokens, heads, width), and the logarithm of each
 // row's sum of exponentials, sums (batch, heads, tokens).
 template <class T>
-void forward(const T *qkv, T *y, float *sums, Sizes n, float scale, int threads) {
-#pragma omp parallel for num_threads(threads)
-    for (int64_t item = 0; item < n.batch * n.heads; item++) {
+int forward(const T *qkv, T *y, float *sums, Sizes n, float scale, int threads) {
+    return in_threads(n.batch * n.heads, threads, [&](int64_t item) {
         const int64_t image = item / n.heads, head = item % n.heads, row = n.row();
         const T *from = qkv + image * n.tokens * 3 * row + head * n.width;
         Rows q(n), k(n), v(n);
@@ -115,14 +114,13 @@ void forward(const T *qkv, T *y, float *sums, Sizes n, float scale, int threads)
             for (int64_t lane = 0; lane < std::min<int64_t>(LANES, n.tokens - start); lane++)
                 sums[item * n.tokens + start + lane] = most[lane] + std::log(sum[lane]);
         }
-    }
+    });
 }
 
 template <class T>
-void backward(const T *dy, const T *qkv, const T *y, const float *sums, T *dqkv, Sizes n,
-              float scale, int threads) {
-#pragma omp parallel for num_threads(threads)
-    for (int64_t item = 0; item < n.batch * n.heads; item++) {
+int backward(const T *dy, const T *qkv, const T *y, const float *sums, T *dqkv, Sizes n,
+             float scale, int threads) {
+    return in_threads(n.batch * n.heads, threads, [&](int64_t item) {
         const int64_t image = item / n.heads, head = item % n.heads, row = n.row();
         const int64_t whole = image * n.tokens * row + head * n.width;
         const T *from = qkv + image * n.tokens * 3 * row + head * n.width;
@@ -166,22 +164,23 @@ void backward(const T *dy, const T *qkv, const T *y, const float *sums, T *dqkv,
             mixtures(q, changes.data(), start, same, to + row, 3 * row);
             mixtures(g, weights.data(), start, same, to + 2 * row, 3 * row);
         }
-    }
+    });
 }
 
 }  // namespace
 
 #define EXPORT(NAME, TYPE)                                                                       \
-    extern "C" void attend_##NAME(const TYPE *qkv, TYPE *y, float *sums, int64_t batch,          \
-                                  int64_t tokens, int64_t heads, int64_t width, float scale,     \
-                                  int threads) {                                                 \
-        forward<TYPE>(qkv, y, sums, {batch, tokens, heads, width}, scale, threads);              \
+    extern "C" int attend_##NAME(const TYPE *qkv, TYPE *y, float *sums, int64_t batch,           \
+                                 int64_t tokens, int64_t heads, int64_t width, float scale,      \
+                                 int threads) {                                                  \
+        return forward<TYPE>(qkv, y, sums, {batch, tokens, heads, width}, scale, threads);       \
     }                                                                                            \
-    extern "C" void attend_back_##NAME(const TYPE *dy, const TYPE *qkv, const TYPE *y,           \
-                                       const float *sums, TYPE *dqkv, int64_t batch,             \
-                                       int64_t tokens, int64_t heads, int64_t width,             \
-                                       float scale, int threads) {                               \
-        backward<TYPE>(dy, qkv, y, sums, dqkv, {batch, tokens, heads, width}, scale, threads);   \
+    extern "C" int attend_back_##NAME(const TYPE *dy, const TYPE *qkv, const TYPE *y,            \
+                                      const float *sums, TYPE *dqkv, int64_t batch,              \
+                                      int64_t tokens, int64_t heads, int64_t width, float scale, \
+                                      int threads) {                                             \
+        return backward<TYPE>(dy, qkv, y, sums, dqkv, {batch, tokens, heads, width}, scale,      \
+                              threads);                                                          \
     }
 
 EXPORT(float32, float)

@@ -46,10 +46,15 @@ def _watched() -> bool:
 def call(
     name: str, tensors: tuple[Tensor | None, ...], sizes: tuple[int, ...], *numbers: float
 ) -> None:
-    """Call the function of this name with the tensors' addresses and the number of threads."""
+    """Call the function of this name with the tensors' addresses and the number of threads.
+
+    MemoryError where it finds none for itself.
+    """
     pointers = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in tensors]
     integers = [ctypes.c_int64(size) for size in sizes]
     floats = [ctypes.c_float(number) for number in numbers]
     kernels = library()
     assert kernels is not None, "ask fits() first"
-    getattr(kernels, name)(*pointers, *integers, *floats, ctypes.c_int(torch.get_num_threads()))
+    threads = ctypes.c_int(torch.get_num_threads())
+    if getattr(kernels, name)(*pointers, *integers, *floats, threads):
+        raise MemoryError(f"{name} finds no memory to work in")

@@ -42,6 +42,7 @@ template <int which> float *room(int64_t count) {
     thread_local int64_t size = 0;
     if (size < count) {
         kept.reset();
+        size = 0;
         kept.reset(new float[count]);
         size = count;
     }
@@ -277,33 +278,30 @@ void mix(const float *v, int64_t v_plane, int64_t across, const float *u, int64_
 }  // namespace
 
 // x (batch, height, width, given), w (9, given, made), bias (made,) -> y (batch, height, width, made).
-extern "C" void convolve(const float *x, const float *w, const float *bias, float *y, int64_t batch,
-                         int64_t height, int64_t width, int64_t given, int64_t made, int threads) {
+extern "C" int convolve(const float *x, const float *w, const float *bias, float *y, int64_t batch,
+                        int64_t height, int64_t width, int64_t given, int64_t made, int threads) {
     const Sizes n = {batch, height, width, given, made};
     const int64_t wide = whole(made, COLUMNS), images = n.images(threads);
     const int64_t rows = images * n.tiles(), v_plane = apart(rows, given), m_plane = apart(rows, wide);
-    float *u = room<0>(POSITIONS * apart(given, wide));
+    float *u = nullptr;
+    if (fails([&] { u = room<0>(POSITIONS * apart(given, wide)); })) return 1;
     prepare(w, given, made, u, threads);
-#pragma omp parallel num_threads(threads)
-    {
+    return in_threads((batch + images - 1) / images, threads, [&](int64_t block) {
         float *v = room<1>(POSITIONS * (v_plane + m_plane)), *m = v + POSITIONS * v_plane;
-#pragma omp for
-        for (int64_t first = 0; first < batch; first += images) {
-            const int64_t count = std::min(images, batch - first);
-            transform<SIDE, b_transposed>(n, x + first * n.pixels() * given, count, given, given,
-                                          v, v_plane, given);
-            mix(v, v_plane, given, u, count * n.tiles(), given, wide, m, m_plane);
-            collect<STEP, a_transposed>(n, m, m_plane, wide, y + first * n.pixels() * made,
-                                        count, made, bias);
-        }
-    }
+        const int64_t first = block * images, count = std::min(images, batch - first);
+        transform<SIDE, b_transposed>(n, x + first * n.pixels() * given, count, given, given, v,
+                                      v_plane, given);
+        mix(v, v_plane, given, u, count * n.tiles(), given, wide, m, m_plane);
+        collect<STEP, a_transposed>(n, m, m_plane, wide, y + first * n.pixels() * made, count, made,
+                                    bias);
+    });
 }
 
 // dy (batch, height, width, made), turned (9, made, given) or none -> dx like x;
 // x or none -> dw (9, given, made), dbias (made,).
-extern "C" void convolve_back(const float *dy, const float *turned, const float *x, float *dx,
-                              float *dw, float *dbias, int64_t batch, int64_t height, int64_t width,
-                              int64_t given, int64_t made, int threads) {
+extern "C" int convolve_back(const float *dy, const float *turned, const float *x, float *dx,
+                             float *dw, float *dbias, int64_t batch, int64_t height, int64_t width,
+                             int64_t given, int64_t made, int threads) {
     const Sizes n = {batch, height, width, given, made};
     const int64_t wide = whole(made, COLUMNS), back = whole(given, COLUMNS), tiles = n.tiles();
     const int64_t images = n.images(threads), deep = images * (given * made > SMALL ? DEEP : 1);
@@ -315,11 +313,11 @@ extern "C" void convolve_back(const float *dy, const float *turned, const float 
     const int64_t slices = (given + SLICE - 1) / SLICE;
     const int64_t same = std::min((threads + shares - 1) / shares, slices);
     const int64_t size = POSITIONS * du_plane + made;  // of a share's sums
-    float *u = room<0>(POSITIONS * apart(made, back) + shares * size);
+    float *u = nullptr;
+    if (fails([&] { u = room<0>(POSITIONS * apart(made, back) + shares * size); })) return 1;
     float *du = u + POSITIONS * apart(made, back);
     if (turned) prepare(turned, made, given, u, threads);
-#pragma omp parallel for num_threads(threads)
-    for (int64_t work = 0; work < shares * same; work++) {
+    const int failed = in_threads(shares * same, threads, [&](int64_t work) {
         const int64_t share = work / same, mine = work % same;
         float *m = room<1>(POSITIONS * (m_plane + v_plane + back_plane));
         float *v = m + POSITIONS * m_plane, *dv = v + POSITIONS * v_plane;
@@ -357,13 +355,14 @@ extern "C" void convolve_back(const float *dy, const float *turned, const float 
                 for (int64_t o = 0; o < made; o++)
                     own_bias[o] += m[(SIDE + 1) * m_plane + t * wide + o];
         }
-    }
-    if (!x) return;
+    });
+    if (failed || !x) return failed;
 #pragma omp parallel for num_threads(threads)
     for (int64_t i = 0; i < size; i++)
         for (int64_t share = 1; share < shares; share++) du[i] += du[share * size + i];
     finish(du, given, made, dw, threads);
     std::copy(du + size - made, du + size, dbias);
+    return 0;
 }
 
 // Numbers of a vector, of which both sides' channels are to be a multiple; 0 where the compiler was

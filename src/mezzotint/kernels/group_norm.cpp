@@ -47,12 +47,11 @@ inline void line(const Sizes &n, int64_t b, const float *gain, const float *bias
 }
 
 template <class T, bool silu>
-void forward(const T *x, const float *gain, const float *bias, const float *scale,
-             const float *shift, T *y, float *mean, float *inverse, Sizes n, float epsilon,
-             int threads) {
+int forward(const T *x, const float *gain, const float *bias, const float *scale,
+            const float *shift, T *y, float *mean, float *inverse, Sizes n, float epsilon,
+            int threads) {
     const int64_t width = n.width;
-#pragma omp parallel for num_threads(threads)
-    for (int64_t b = 0; b < n.batch; b++) {
+    return in_threads(n.batch, threads, [&](int64_t b) {
         std::vector<float> buffer(3 * width, 0.0f);
         float *__restrict m = buffer.data();
         float *__restrict first = m + width, *__restrict second = first + width;
@@ -91,17 +90,16 @@ void forward(const T *x, const float *gain, const float *bias, const float *scal
                 const auto z = d * get<count>(first + c) + get<count>(second + c);
                 put<count>(to + p * width + c, silu ? z * sigmoid<count>(z) : z);
             });
-    }
+    });
 }
 
 // sum_g, sum_gx (batch, width): sums over pixels of g and of g times the normalised x.
 template <class T, bool silu>
-void backward(const T *dy, const T *x, const float *gain, const float *bias, const float *scale,
-              const float *shift, const float *mean, const float *inverse, T *dx, float *sum_g,
-              float *sum_gx, Sizes n, int threads) {
+int backward(const T *dy, const T *x, const float *gain, const float *bias, const float *scale,
+             const float *shift, const float *mean, const float *inverse, T *dx, float *sum_g,
+             float *sum_gx, Sizes n, int threads) {
     const int64_t width = n.width;
-#pragma omp parallel for num_threads(threads)
-    for (int64_t b = 0; b < n.batch; b++) {
+    return in_threads(n.batch, threads, [&](int64_t b) {
         std::vector<float> buffer((6 + n.pixels) * width);
         float *__restrict slope = buffer.data(), *__restrict offset = slope + width;
         float *__restrict m = offset + width, *__restrict r = m + width;
@@ -148,26 +146,26 @@ void backward(const T *dy, const T *x, const float *gain, const float *bias, con
                 store(to[p * width + c],
                       g_all[p * width + c] * slope[c] + d * of_x[c] + constant[c]);
             }
-    }
+    });
 }
 
 }  // namespace
 
 #define EXPORT(NAME, TYPE, SILU)                                                                 \
-    extern "C" void forward_##NAME(                                                              \
+    extern "C" int forward_##NAME(                                                               \
         const TYPE *x, const float *gain, const float *bias, const float *scale,                 \
         const float *shift, TYPE *y, float *mean, float *inverse, int64_t batch, int64_t pixels, \
         int64_t width, int64_t groups, float epsilon, int threads) {                             \
-        forward<TYPE, SILU>(x, gain, bias, scale, shift, y, mean, inverse,                       \
-                            {batch, pixels, width, groups}, epsilon, threads);                   \
+        return forward<TYPE, SILU>(x, gain, bias, scale, shift, y, mean, inverse,                \
+                                   {batch, pixels, width, groups}, epsilon, threads);            \
     }                                                                                            \
-    extern "C" void backward_##NAME(                                                             \
+    extern "C" int backward_##NAME(                                                              \
         const TYPE *dy, const TYPE *x, const float *gain, const float *bias, const float *scale, \
         const float *shift, const float *mean, const float *inverse, TYPE *dx, float *sum_g,     \
         float *sum_gx, int64_t batch, int64_t pixels, int64_t width, int64_t groups,             \
         int threads) {                                                                           \
-        backward<TYPE, SILU>(dy, x, gain, bias, scale, shift, mean, inverse, dx, sum_g, sum_gx,  \
-                             {batch, pixels, width, groups}, threads);                           \
+        return backward<TYPE, SILU>(dy, x, gain, bias, scale, shift, mean, inverse, dx, sum_g,   \
+                                    sum_gx, {batch, pixels, width, groups}, threads);            \
     }
 
 EXPORT(float32_linear, float, false)

@@ -1,11 +1,32 @@
-// What every kernel needs: numbers as they are stored, and exp.
+// What every kernel needs: threads and memory, numbers as they are stored, and exp.
 
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <new>
 
 namespace {
+
+// Whether work finds no memory. Python must not see what C++ throws.
+template <class Work> bool fails(Work work) {
+    try {
+        work();
+        return false;
+    } catch (const std::bad_alloc &) {
+        return true;
+    }
+}
+
+// Items of work, shared out among threads; 1 where there was no memory for one, else 0.
+template <class Work> int in_threads(int64_t items, int threads, Work work) {
+    std::atomic<bool> failed{false};
+#pragma omp parallel for num_threads(threads)
+    for (int64_t item = 0; item < items; item++)
+        if (!failed && fails([&] { work(item); })) failed = true;
+    return failed;
+}
 
 struct Bf16 {
     uint16_t bits;  // the upper half of a float32
