@@ -60,6 +60,12 @@ class Replay:
         torch.cuda.current_stream().wait_stream(self._stream)
         return result
 
+    def forget(self) -> None:
+        """Let all recordings go, and the memory with them that each keeps for its work."""
+        if self._recordings:
+            torch.cuda.synchronize()
+        self._calls, self._recordings = {}, {}
+
 
 class _Recording:
     """The launches of one call."""

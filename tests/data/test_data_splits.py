@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mezzotint.data.splits import complete, limited
+from mezzotint.data.splits import complete, limited, spread
 from mezzotint.errors import InputError
 
 
@@ -63,6 +63,16 @@ def test_a_limit_is_balanced_nested_and_leaves_the_test_split():
     assert [len(small["validation"]), len(large["validation"])] == [3, 6]
     assert small["test"] is splits["test"]
     assert torch.equal(limited(splits, labels, 3, 10**6)["train"], splits["train"])
+
+
+def test_some_rows_of_a_set_that_lies_class_by_class_are_of_all_classes():
+    labels, rows = torch.arange(3000) // 300, torch.arange(1, 3000, 2)
+    some = spread(rows, 100)
+    assert counts(some, labels) == dict.fromkeys(range(10), 10)
+    assert (int(some[0]), int(some[-1])) == (1, 2999)
+    assert (some.diff() > 0).all()
+    assert spread(rows, len(rows)) is rows
+    assert len(spread(rows[:0], 5)) == 0
 
 
 def test_less_than_one_image_per_class_is_refused():

@@ -11,7 +11,7 @@ from mezzotint.imaging import to_float
 from mezzotint.randomness import generator
 from mezzotint.training import Diverged, Shrunk, Skipped, Stepped, Stopped, Validated, train
 from mezzotint.training import loop as loops
-from mezzotint.training.batches import PLAIN, next_batch, rows_after
+from mezzotint.training.batches import PLAIN, held_out, next_batch, rows_after
 from mezzotint.training.checkpoint import read, write
 
 
@@ -87,6 +87,22 @@ def test_guidance_is_learned_from_its_share_of_the_budget_on(data, new_state, ne
         sigma = plan.schedule.sigma(u).float()
         each = loss(guided.denoiser, x0, condition, sigma, eps, plan.weight)
     assert guided.history[-1] == pytest.approx(float(each.mean()), rel=1e-5)
+
+
+def test_what_is_validated_is_of_all_classes_also_where_they_lie_one_after_the_other(
+    data, new_state, new_plan, compute, monkeypatch
+):
+    data = dataclasses.replace(data, labels=torch.arange(len(data.labels)) // 20)
+    data.splits["validation"] = torch.arange(len(data.labels))
+    seen = []
+
+    def watched(data, plan, rows, *rest):
+        seen.append(rows)
+        return held_out(data, plan, rows, *rest)
+
+    monkeypatch.setattr(loops, "held_out", watched)
+    loops.validation_loss(new_state(), data, new_plan(validation_images=8), compute)
+    assert data.labels[torch.cat(seen)].unique().tolist() == data.labels.unique().tolist()
 
 
 def test_scales_of_guidance_are_even_and_each_fourth_image_goes_without(data, new_state, new_plan):

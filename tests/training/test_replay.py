@@ -98,6 +98,7 @@ def graphs(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", graph)
     return made
@@ -126,9 +127,11 @@ def trained(make_state, data, plan, micro_batch=8):
 def test_recorded_steps_are_the_steps(graphs, monkeypatch, optimizer):
     """Rates that fall, guidance that begins half-way, batches in parts."""
     data, make_state = small(optimizer)
-    plan = make_plan(images=112, guidance=2.0, guidance_after=0.5)
+    plan, kept = make_plan(images=112, guidance=2.0, guidance_after=0.5), []
+    monkeypatch.setattr(loops, "Replay", lambda active: kept.append(Replay(active)) or kept[0])
     recorded, losses = trained(make_state, data, plan, micro_batch=4)
     assert len(graphs) == 4  # gradients and the optimiser, plain and guided
+    assert len(kept[0]._recordings) == 2  # the plain ones keep no memory from the others
     monkeypatch.setattr(Compute, "replays", False)
     plain, expected = trained(make_state, data, plan, micro_batch=4)
     assert losses == pytest.approx(expected, rel=1e-6)
@@ -162,13 +165,16 @@ def test_a_recording_holds_what_its_work_reads(graphs):
     del holder
     gc.collect()
     assert seen() is not None
+    replay.forget()
+    gc.collect()
+    assert seen() is None
 
 
 @pytest.mark.parametrize("name", sorted(set(preset_names()) - LARGER))
 def test_no_preset_waits_for_the_device_within_a_step(graphs, name):
     data = noise_images(usual_source(name))
     data = dataclasses.replace(data, images=data.images[:, :, :8, :8])
-    table = override(load_preset(name), ["training.batch=2"])
+    table = override(load_preset(name), ["training.batch=4"])
     config = parse_config(table, Config)
     state = fresh_state(config, DataFacts.of(data), Compute())
     plan = dataclasses.replace(plan_of(config, 1 << 40), guidance_after=0.0)

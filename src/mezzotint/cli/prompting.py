@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mezzotint.data import spread
 from mezzotint.errors import InputError
 from mezzotint.evaluation.prompts import GRADIENTS, LOOKS, check, class_in, steering, wish
 from mezzotint.evaluation.scorers import clip_for
@@ -93,7 +94,7 @@ def prompted(run: Path, model: Model, words: Prompt, data_dir: Path | None, say:
         say(strange)
     with current().in_turn():  # the first trains the CLIP
         clip = clip_for(data, words.score, say)
-    rows = data.splits["validation"][:LOOKS]
+    rows = spread(data.splits["validation"], LOOKS)
     steer = steering(
         wish(clip, words.prompt, model.classes),
         words.prompt_scale,

@@ -16,7 +16,7 @@ from mezzotint.config import (
     preset_summary,
     to_table,
 )
-from mezzotint.data import SOURCES, ImageSet, Style, load
+from mezzotint.data import SOURCES, ImageSet, Style, load, spread
 from mezzotint.diffusion import terminal_snr
 from mezzotint.errors import InputError
 from mezzotint.networks.summary import summarise
@@ -98,10 +98,9 @@ def style_facts(data: ImageSet, sheet: Path | None) -> dict[str, Any]:
         counts = [int((levels == i).sum()) for i in range(len(style.levels))]
         order = own.argsort()
         for i, name in enumerate(style.levels):
-            ordered = data.splits["train"][order[levels[order] == i]]
-            picks = torch.linspace(0, len(ordered) - 1, min(SHEET_ROW, len(ordered))).long()
+            picks = spread(data.splits["train"][order[levels[order] == i]], SHEET_ROW)
             if len(picks):
-                rows.append((f"{style.name}: {name}", data.images[ordered[picks]]))
+                rows.append((f"{style.name}: {name}", data.images[picks]))
         known = own[~own.isnan()].sort().values
         styles[style.name] = {
             "kind": "choice" if style.choice else "number",

@@ -10,6 +10,17 @@ A source is a name (`SOURCES`), a folder of class subfolders, a folder of parque
 from mezzotint.data.augment import Augment
 from mezzotint.data.image_set import ImageSet, find_class
 from mezzotint.data.sources import SOURCES, Source, load
-from mezzotint.data.styles import Style
+from mezzotint.data.splits import spread
+from mezzotint.data.styles import Style, standards
 
-__all__ = ["SOURCES", "Augment", "ImageSet", "Source", "Style", "find_class", "load"]
+__all__ = [
+    "SOURCES",
+    "Augment",
+    "ImageSet",
+    "Source",
+    "Style",
+    "find_class",
+    "load",
+    "spread",
+    "standards",
+]

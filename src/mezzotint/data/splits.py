@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mezzotint.errors import InputError
 
-__all__ = ["SPLIT_NAMES", "complete", "limited"]
+__all__ = ["SPLIT_NAMES", "complete", "limited", "spread"]
 
 SPLIT_NAMES: Mapping[str, str] = {
     "train": "train",
@@ -56,6 +56,16 @@ def limited(
         "validation": _balanced(splits["validation"], labels, max(classes, limit // 5)),
         "test": splits["test"],
     }
+
+
+def spread(rows: Tensor, n: int) -> Tensor:
+    """n of the rows (N,), evenly over them, first and last included; all where N is no more.
+
+    The first n would not do: sets often lie class by class.
+    """
+    if len(rows) <= n:
+        return rows
+    return rows[torch.linspace(0, len(rows) - 1, n, dtype=torch.float64).round().long()]
 
 
 def _cut(indices: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Tensor]:

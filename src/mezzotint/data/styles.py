@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mezzotint.errors import InputError, suggest
 
-__all__ = ["Style", "choice_style", "number_style"]
+__all__ = ["Style", "choice_style", "number_style", "standards"]
 
 NUMBER = re.compile(r"([+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([^0-9\s]*)")
 
@@ -107,6 +107,11 @@ class Style:
             low, high = self.range
             allowed += f"; or a number, {low:.3g} to {high:.3g}{self.unit} in the data"
         raise InputError(f"style {self.name} has no level '{text}': {allowed}")
+
+
+def standards(styles: Sequence[Style], values: Tensor) -> dict[str, Tensor]:
+    """Values (N, K) of K styles as a network hears them, each (N,), by name."""
+    return {style.name: style.standard(own) for style, own in zip(styles, values.T, strict=True)}
 
 
 def number_style(name: str, values: Tensor, levels: Sequence[str], unit: str = "") -> Style:

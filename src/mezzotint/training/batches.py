@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from mezzotint.data import ImageSet
+from mezzotint.data import ImageSet, standards
 from mezzotint.diffusion import GUIDANCE, Condition, Learned, is_free, positions
 from mezzotint.imaging import to_float
 from mezzotint.randomness import generator
@@ -129,9 +129,7 @@ def held_out(data: ImageSet, plan: Plan, rows: Tensor, position: Tensor, start: 
 
 def asked(data: ImageSet, rows: Tensor) -> Condition:
     """What would ask for these images of a set: their labels and styles."""
-    table = data.styles_of(rows)
-    styles = {s.name: s.standard(table[:, k]) for k, s in enumerate(data.styles)}
-    return Condition({"label": data.labels[rows], **styles})
+    return Condition({"label": data.labels[rows], **standards(data.styles, data.styles_of(rows))})
 
 
 def rows_after(data: ImageSet, plan: Plan, images_seen: int) -> Tensor:

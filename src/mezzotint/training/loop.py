@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mezzotint.data import ImageSet
+from mezzotint.data import ImageSet, spread
 from mezzotint.diffusion import Condition, Learned, loss, positions
 from mezzotint.errors import InputError, is_out_of_memory
 from mezzotint.machine import Compute
@@ -107,6 +107,7 @@ def train(state: TrainState, data: ImageSet, plan: Plan, compute: Compute) -> It
     """Train until the budget is used up, moving `state`; see the module's text."""
     state.denoiser.train()
     replay, upcoming = Replay(compute.replays), None
+    kind: tuple[Hashable, ...] = ()
     ahead = compute.replays and not isinstance(plan.schedule, Learned)
     world = compute.world
 
@@ -123,12 +124,15 @@ def train(state: TrainState, data: ImageSet, plan: Plan, compute: Compute) -> It
         batch = upcoming or batch_after(state.images_seen)
         rate = plan.learning_rate * state.rate_scale
         rate *= plan.rate(state.images_seen, plan.images, state.history)
+        if _kind(state, batch) != kind:  # what is recorded does not come again
+            replay.forget()
         losses, shrunk = _gradients(state, batch, plan, compute, replay)
+        kind = _kind(state, batch)
         total, length = (losses * batch.weight).sum(), _clip(state, plan)
         # While the device computes.
         upcoming = batch_after(state.images_seen + plan.batch) if ahead else None
         value, norm = float(total) / plan.batch, float(length)
-        _step(state, value, norm, rate, replay, _kind(state, batch))
+        _step(state, value, norm, rate, replay, kind)
         if isinstance(plan.schedule, Learned) and not state.bad_run:
             _follow_losses(state, batch, losses, plan.schedule.pieces)
         state.images_seen += plan.batch
@@ -158,7 +162,7 @@ def validation_loss(state: TrainState, data: ImageSet, plan: Plan, compute: Comp
     Of the averaged weights, or of the network itself where nothing is averaged (they are equal).
     Of the plain denoiser, also where guidance is learned.
     """
-    chosen = data.splits["validation"][: plan.validation_images]
+    chosen = spread(data.splits["validation"], plan.validation_images)
     position = positions(len(chosen), generator("validation levels"))
     network, state.denoiser.network = state.denoiser.network, state.ema
     world, total, at_once = compute.world, torch.zeros((), dtype=torch.float64), VALIDATION_CHUNK
@@ -184,7 +188,8 @@ def _losses_of(
             each = [_losses(state, batch, *part, plan, compute) for part in parts]
             return torch.cat(each), at_once
         except (RuntimeError, MemoryError) as error:
-            at_once = _fewer(at_once, error, compute)
+            at_once = _fewer(at_once, error)
+        _give_back(compute)
 
 
 def _gradients(
@@ -202,7 +207,9 @@ def _gradients(
             break
         except (RuntimeError, MemoryError) as error:
             now = min(state.micro_batch, plan.batch)
-            state.micro_batch = _fewer(now, error, compute)
+            state.micro_batch = _fewer(now, error)
+        replay.forget()
+        _give_back(compute)
         shrunk = True
     # Only now that memory has sufficed: while a rank tries again, the others just wait.
     parameters = state.denoiser.network.parameters()
@@ -211,7 +218,7 @@ def _gradients(
     return losses, shrunk
 
 
-def _fewer(images: int, error: Exception, compute: Compute) -> int:
+def _fewer(images: int, error: Exception) -> int:
     """Half as many images at once, where that helps against an error; else raises it."""
     if not is_out_of_memory(error):
         raise error
@@ -220,9 +227,13 @@ def _fewer(images: int, error: Exception, compute: Compute) -> int:
             f"memory runs out even with one image at a time ({_first_line(error)}): use a smaller "
             "network"
         ) from error
+    return images // 2
+
+
+def _give_back(compute: Compute) -> None:
+    """Memory that nobody uses: not while an error is handled, which holds what failed."""
     if compute.device.startswith("cuda"):
         torch.cuda.empty_cache()
-    return images // 2
 
 
 def _first_line(error: Exception) -> str:
