@@ -347,6 +347,8 @@ def test_select_by_clip_measures_what_it_did(cli, digits_run, quick_clip):
         cli("select run --pool 10 --top 2 --pools 5 --out best --json --label 3"),
     )
     assert found["effect"] == []
+    found = result(cli("select run --pool 50 --top 1 --pools 1 --out few --json"))
+    assert (found["kept"], found["effect"]) == (10, [])  # one of a class has no spread
     found = result(cli("select run --pool 10 --top 2 --pools 5 --out more --json"))
     assert [row["pool"] for row in found["effect"]] == [2, 4, 6, 10]
     assert len({row["n"] for row in found["effect"]}) == 1

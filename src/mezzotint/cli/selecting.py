@@ -11,6 +11,7 @@ from torch import Tensor
 from mezzotint import imaging
 from mezzotint.cli.outputs import check_output
 from mezzotint.curation import Kept, best_of, effect, refilled
+from mezzotint.data import spread
 from mezzotint.errors import InputError
 from mezzotint.evaluation.features import classifier_for
 from mezzotint.evaluation.measures import Reference
@@ -29,11 +30,15 @@ Say = Callable[[str], None]
 GROWTH = (1, 2, 3, 5, 10)
 """Pools, in multiples of the images kept, whose effect is measured."""
 
-FEWEST = 500
-"""Samples from which the effect on quality and variety is worth a number."""
+FEWEST, FEWEST_KEPT = 500, 20
+"""Samples, and of the largest pools those kept, from which the effect on quality and variety is
+worth a number; two of each class are kept at least."""
 
 DRAWN = ("sampler", "evaluations", "guidance")
 """Of the sampling settings those that can be asked for, and are written down."""
+
+SHOWN = 15
+"""Of each class in the ranked sheet."""
 
 HIGH = 0.5
 """The threshold of high quality where none is given."""
@@ -164,9 +169,7 @@ def _ranked(images: Tensor, labels: Tensor, scores: Tensor, classes: tuple[str, 
     for label in labels.unique().tolist():
         own = (labels == label).nonzero()[:, 0]
         order = own[scores[own].argsort(descending=True)]
-        if len(order) > 15:  # evenly over the ranks, both ends included
-            order = order[torch.linspace(0, len(order) - 1, 15).round().long()]
-        rows.append((classes[label], images[order]))
+        rows.append((classes[label], images[spread(order, SHOWN)]))
     return imaging.labelled_grid(rows)
 
 
@@ -187,10 +190,13 @@ def _effects(
     wish: Selection, stream: RunSubject, images: Tensor, labels: Tensor, scores: Tensor, say: Say
 ) -> list[dict[str, Any]]:
     """Accuracy, distance and variety as the pool grows; [] for too few samples."""
-    if len(images) < FEWEST or len(labels.unique()) < len(stream.data.classes):
+    classes = len(stream.data.classes)
+    kept = int(torch.bincount(labels, minlength=classes).min()) // wish.pool * wish.top
+    if len(images) < FEWEST or kept < max(2, FEWEST_KEPT / classes):
         say(
-            f"{len(images)} samples of {len(labels.unique())} classes are too few to measure what "
-            f"selection does: from {FEWEST} of all classes on it is (more --pools)"
+            f"{len(images)} samples of {len(labels.unique())} classes, {kept} of a class kept, "
+            f"are too few to measure what selection does: from {FEWEST} of all classes and "
+            f"{max(FEWEST_KEPT, 2 * classes)} kept on it is (more --pools)"
         )
         return []
     classifier = classifier_for(stream.data, say)
