@@ -65,7 +65,8 @@ def main() -> None:
     asked = parser.parse_args()
 
     subject = run_subject(asked.run, say=print)
-    data, model = subject.data, subject.model.changed(guidance=asked.base)
+    base = {} if asked.base is None else {"guidance": asked.base}
+    data, model = subject.data, subject.model.changed(**base)
     clip = clip_for(data, "clip", print)
     wished = wish(clip, asked.prompt, data.classes)
     classifier = classifier_for(data, print)
@@ -129,7 +130,7 @@ def main() -> None:
             drawn(f"CLIP {scale:g} through {gradient}", wrapped, doubled * weight)
     for path in asked.runs:
         other = run_subject(path, data, say=print).model
-        drawn(path.name, other.changed(guidance=asked.base), doubled)
+        drawn(path.name, other.changed(**base), doubled)
     if asked.pools:
         most = max(asked.pools)
         labels = model.labels(None, asked.n).repeat_interleave(most)

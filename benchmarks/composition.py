@@ -101,7 +101,9 @@ def main():
     given = parser.parse_args()
 
     run = Run.at(given.run)
-    model = run.model(Pick(device="cpu"))[0].changed(guidance=given.guidance)
+    model = run.model(Pick(device="cpu"))[0]
+    if given.guidance is not None:
+        model = model.changed(guidance=given.guidance)
     classifier = classifier_for(load(run.config.origin.source), print)
     texts = [random_text(model.classes, given.places, given.seed, i) for i in range(given.strings)]
     rows = [read_text(text, model.classes) for text in texts]

@@ -3,8 +3,8 @@
     python benchmarks/sampling.py runs/fashion-mnist --n 2000
 
 Each cell is the Frechet distance of n samples (classifier features, test split) less the floor of
-n real images; all cells start from the same noise. Guidance, interval and ladder are the run's
-own unless given. The last column is the speed of the row's last cell.
+n real images; all cells start from the same noise. The ladder is the run's own, guidance and
+interval too unless given. The last column is the speed of the row's last cell.
 """
 
 import argparse
@@ -35,16 +35,15 @@ def main() -> None:
     model, _ = run.model()
     ruler = Ruler.of(run.config.origin.source, given.n)
     labels = torch.arange(given.n) % len(model.classes)
-    interval = tuple(given.interval) if given.interval else None
+    guided = {"guidance": given.guidance, "interval": given.interval}
+    model = model.changed(**{k: value for k, value in guided.items() if value is not None})
     print(f"{run.path}, n = {given.n}, floor {ruler.floor:.3f}, {model.compute.threads} threads\n")
     print("| sampler |" + "".join(f" {count} |" for count in given.evaluations) + " images/s |")
     print("|---" * (len(given.evaluations) + 2) + "|")
     for sampler in given.samplers:
         print(f"| {sampler} |", end="", flush=True)
         for count in given.evaluations:
-            changed = model.changed(
-                sampler=sampler, evaluations=count, guidance=given.guidance, interval=interval
-            )
+            changed = model.changed(sampler=sampler, evaluations=count)
             found, seconds = [], 0.0
             for seed in range(given.seeds):
                 start = time.perf_counter()

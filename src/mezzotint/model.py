@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.config import Sampling, parse_config, sampler_named
-from mezzotint.data import Style, find_class
+from mezzotint.data import Style, find_class, standards
 from mezzotint.diffusion import (
     Condition,
     Denoise,
@@ -140,8 +140,7 @@ class Model:
         for name in changes:
             if name not in known:
                 raise InputError(f"sampling has no setting '{name}': {suggest(name, known)}")
-        given = {name: value for name, value in changes.items() if value is not None}
-        sampling = parse_config({**dict(self.sampling), **given}, Sampling)
+        sampling = parse_config({**dict(self.sampling), **changes}, Sampling)
         return dataclasses.replace(self, sampling=sampling)
 
     def labels(self, label: str | int | None, n: int) -> Tensor:
@@ -196,8 +195,7 @@ class Model:
 
     def condition(self, drawing: Drawing) -> Condition:
         """What a drawing asks of the network."""
-        table = self.styles_of(drawing)
-        styles = {s.name: s.standard(table[:, k]) for k, s in enumerate(self.styles)}
+        styles = standards(self.styles, self.styles_of(drawing))
         return Condition({"label": drawing.labels, **styles}).to(self.compute.device)
 
     def ladder(self) -> Tensor:
@@ -227,9 +225,9 @@ class Model:
     def chunk(self) -> int:
         """How many images are drawn at once."""
         network, device = self.denoiser.network, self.compute.device
-        assert isinstance(network, UNet)
-        widest = network.spec.levels[0].width
-        per_image = self.shape[1] * self.shape[2] * widest * 4 * 8
+        assert isinstance(network, UNet | _Played)
+        first = network.spec.levels[0].width  # at full size, where most memory goes
+        per_image = self.shape[1] * self.shape[2] * first * 4 * 8
         return max(1, min(LARGEST_CHUNK[device], CHUNK_BYTES[device] // per_image))
 
     def draw(self, drawing: Drawing, watch: Callable[[int], None] = lambda done: None) -> Tensor:
@@ -259,10 +257,12 @@ class Model:
         """The same; on CUDA, one that plays a recording of its network's evaluations, which ends
         with it. What needs a gradient is called as it is.
         """
-        if not self.compute.replays:
+        network = self.denoiser.network
+        if not self.compute.replays or not isinstance(network, UNet):
             return self
-        played = _Played(self.denoiser.network)
-        return dataclasses.replace(self, denoiser=Denoiser(played, self.denoiser.precondition))
+        denoiser = Denoiser(_Played(network), self.denoiser.precondition)
+        weak = self.weak.recorded() if self.weak is not None else None
+        return dataclasses.replace(self, denoiser=denoiser, weak=weak)
 
     def _drawn(self, drawing: Drawing) -> Tensor:
         """One chunk; where memory runs out, in halves: the same, to within one grey level."""
@@ -311,11 +311,7 @@ class Model:
     def denoise(self, condition: Condition) -> Denoise:
         """The denoiser as our samplers see it: of these images, guided, in our precision."""
         self.denoiser.eval()
-        return self._denoise(condition.to(self.compute.device))
-
-    def _denoise(self, condition: Condition) -> Denoise:
-        """The denoiser as the sampler shall see it: conditioned, guided, in our precision."""
-        settings = self.sampling
+        condition, settings = condition.to(self.compute.device), self.sampling
         denoise = self._guided(condition, settings)
         if settings.autoguidance != 1:
             if self.weak is None:
@@ -386,9 +382,9 @@ class Model:
 class _Played(nn.Module):
     """A network whose evaluations without a gradient are recorded and played again."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: UNet) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.spec = network, network.spec
         self.replay = Replay(active=True)
 
     def forward(self, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:

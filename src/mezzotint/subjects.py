@@ -117,15 +117,7 @@ class RunSubject:
 
     def changed(self, **changes: object) -> "RunSubject":
         """The same stream, drawn with other sampling settings."""
-        return self._by(self.model.changed(**changes))
-
-    def everywhere(self) -> "RunSubject":
-        """The same stream, guided at all levels, whatever interval the run has of its own."""
-        sampling = self.model.sampling.model_copy(update={"interval": None})
-        return self._by(dataclasses.replace(self.model, sampling=sampling))
-
-    def _by(self, model: Model) -> "RunSubject":
-        former = _drawn_with(self.model)
+        model, former = self.model.changed(**changes), _drawn_with(self.model)
         kept = {name: fact for name, fact in self.facts.items() if name not in former}
         return dataclasses.replace(self, model=model, facts={**kept, **_drawn_with(model)})
 

@@ -110,11 +110,11 @@ class Setting:
     def changes(self) -> dict[str, object]:
         """As `Model.changed` takes them: everything that guides is said."""
         auto = self.family == "autoguidance"
-        plain: dict[str, object] = {
+        return {
             "guidance": 1.0 if auto else self.scale,
             "autoguidance": self.scale if auto else 1.0,
+            "interval": self.interval,
         }
-        return plain if self.interval is None else {**plain, "interval": self.interval}
 
     @property
     def title(self) -> str:
@@ -216,7 +216,7 @@ def sweep(ask: Ask, say: Say) -> Json:
         seed=ask.seed,
         data_dir=ask.data_dir,
         say=say,
-    ).everywhere()
+    )
     wanted = settings(ask, guidable="label" in stream.model.freed, weak=weak)
     streams = [stream.changed(**setting.changes()) for setting in wanted]  # refused now, or never
     world = current()

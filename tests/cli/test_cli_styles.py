@@ -98,9 +98,9 @@ def test_guidance_by_a_style_is_nested_behind_the_label(model):
 
     def estimate(scale):
         guided = model.changed(style_guidance={"slant": scale})
-        return guided._denoise(guided.condition(drawing))(x, sigma)
+        return guided.denoise(guided.condition(drawing))(x, sigma)
 
-    alone = model._denoise(model.condition(Drawing.of(torch.tensor([4]))))(x, sigma)
+    alone = model.denoise(model.condition(Drawing.of(torch.tensor([4]))))(x, sigma)
     zero, one, two = (estimate(scale) for scale in (0.0, 1.0, 2.0))
     torch.testing.assert_close(zero, alone, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(two - one, one - zero, rtol=1e-4, atol=1e-5)

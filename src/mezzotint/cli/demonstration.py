@@ -21,9 +21,9 @@ __all__ = ["demo", "demo_text"]
 IMAGES = 100
 
 
-def demo(out: Path, say: Callable[[str], None]) -> tuple[dict[str, Any], bool]:
+def demo(out: Path, device: str, say: Callable[[str], None]) -> tuple[dict[str, Any], bool]:
     """Train about a minute, draw every class, write pictures, compare with the training set."""
-    run, data = prepare(Request("digits", out), say)
+    run, data = prepare(Request("digits", out, device=device), say)
     say(f"training on {len(data.splits['train']):,} real 8x8 digits …")
     stopped = follow(run, advance(run, data))
     if stopped is not None:

@@ -315,14 +315,14 @@ def sample(
     from mezzotint.run import Pick
 
     wanted = outputs.Outputs(out, strip, animate, overwrite)
-    changes = {
-        "sampler": sampler,
-        "evaluations": evaluations,
-        "guidance": guidance,
-        "style_guidance": verbs.scales(style_guidance or ()) or None,
-        "autoguidance": autoguidance,
-        "interval": interval,
-    }
+    changes = _given(
+        sampler=sampler,
+        evaluations=evaluations,
+        guidance=guidance,
+        style_guidance=verbs.scales(style_guidance or ()) or None,
+        autoguidance=autoguidance,
+        interval=interval,
+    )
     pick = Pick(weights, checkpoint, device, _asked(autoguidance))
     asked = verbs.pairs("--style", style or ())
     words = Prompt.given(prompt, prompt_scale, prompt_interval, prompt_gradient, score)
@@ -395,13 +395,13 @@ def evaluate(
         extractor=extractor,
         seed=seed,
         pick=Pick(weights, checkpoint, device, _asked(autoguidance)),
-        changes={
-            "evaluations": evaluations,
-            "sampler": sampler,
-            "guidance": guidance,
-            "autoguidance": autoguidance,
-            "interval": interval,
-        },
+        changes=_given(
+            evaluations=evaluations,
+            sampler=sampler,
+            guidance=guidance,
+            autoguidance=autoguidance,
+            interval=interval,
+        ),
         out=out,
         data_dir=data_dir,
         command=shlex.join(["mezzotint", *sys.argv[1:]]),
@@ -449,7 +449,7 @@ def sweep(
         scales=sweeping.scales(scales),
         n=n,
         interval=interval,
-        changes={"evaluations": evaluations, "sampler": sampler},
+        changes=_given(evaluations=evaluations, sampler=sampler),
         seed=seed,
         pick=Pick(weights, checkpoint, device),
         out=out,
@@ -527,7 +527,7 @@ def select(
 
     wish = selecting.Selection(
         run, out, label, pool, top, pools, score, refill, threshold, seed,
-        dict(zip(selecting.DRAWN, (sampler, evaluations, guidance), strict=True)),
+        _given(sampler=sampler, evaluations=evaluations, guidance=guidance),
         Pick(weights, checkpoint, device), data_dir,
     )  # fmt: skip
     _print(selecting.select(wish, _say), selecting.select_text, as_json)
@@ -583,7 +583,7 @@ def compose(
     ] = False,
     evaluations: Annotated[
         int | None,
-        typer.Option(min=1, help="Steps' evaluations; overlapping windows take two each."),
+        typer.Option(min=1, help="Of each window; windows that overlap take twice as many."),
     ] = None,
     sampler: SamplerName = None,
     guidance: Guidance = None,
@@ -599,7 +599,7 @@ def compose(
     from mezzotint.cli import editing, verbs
     from mezzotint.run import Pick
 
-    changes = {"sampler": sampler, "evaluations": evaluations, "guidance": guidance}
+    changes = _given(sampler=sampler, evaluations=evaluations, guidance=guidance)
     wish = editing.Composition(
         run, out, text, random, strings, n, seed, spacing,
         verbs.pairs("--style", style or ()), read, changes,
@@ -664,7 +664,7 @@ def tune(
         run, out, prompt, score, last, judged,
         Tuning(tuning.budget_images(budget), batch, rate, judge_every=judge_every, bound=bound,
                rank=rank),
-        seed, {"evaluations": evaluations, "sampler": sampler, "guidance": guidance},
+        seed, _given(evaluations=evaluations, sampler=sampler, guidance=guidance),
         Pick(weights, "last", device), data_dir,
     )  # fmt: skip
     _print(tuning.tune(asked, _say), tuning.tune_text, as_json)
@@ -692,13 +692,14 @@ def bench(
 @app.command(epilog="Example:  mezzotint demo --out runs/demo")
 def demo(
     out: Annotated[Path, typer.Option(help="The run's directory.")] = Path("runs/demo"),
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """The main job on the embedded digits, end to end, for a first look: about a minute."""
     _alone("demo")
     from mezzotint.cli import demonstration
 
-    result, interrupted = demonstration.demo(out, _say)
+    result, interrupted = demonstration.demo(out, device, _say)
     _print(result, demonstration.demo_text, as_json)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -736,6 +737,11 @@ def run(arguments: list[str] | None = None) -> int:
 def _asked(autoguidance: float | None) -> bool | None:
     """Whether a weaker model is needed; None: as the run's own settings say."""
     return None if autoguidance is None else autoguidance != 1
+
+
+def _given(**settings: object) -> dict[str, object]:
+    """The sampling settings that were given; the run's own hold for the others."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _several() -> bool:
