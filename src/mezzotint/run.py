@@ -29,7 +29,7 @@ from mezzotint.config import Config, Strict, build_denoiser, parse_config, parse
 from mezzotint.data import ImageSet, Style, load
 from mezzotint.diffusion import Denoiser
 from mezzotint.errors import InputError
-from mezzotint.machine import DEVICES, Compute, Precision, choose
+from mezzotint.machine import DEVICES, Compute, Precision, choose, native_bf16
 from mezzotint.model import Model
 from mezzotint.training import Muon, Plan, TrainState
 from mezzotint.training import checkpoint as checkpoints
@@ -137,10 +137,15 @@ class Machine(Strict):
         return Compute(self.device, self.precision, self.threads)
 
     def here(self, wish: str = "auto") -> Compute:
-        """The same where the device is wished for and there; else this machine's own choice."""
-        if wish in ("auto", self.device) and DEVICES[self.device]():
-            return self.compute()
-        return choose(wish)
+        """The same where the device is wished for and there, as far as it can be obeyed: bfloat16
+        where there are units for it, threads as there are processors. Else this machine's choice.
+        """
+        if wish not in ("auto", self.device) or not DEVICES[self.device]():
+            return choose(wish)
+        if self.precision == "bfloat16" and not native_bf16(self.device):
+            return choose(self.device)
+        threads = min(self.threads, os.cpu_count() or self.threads)
+        return dataclasses.replace(self.compute(), threads=threads)
 
 
 @dataclass(frozen=True)
@@ -388,7 +393,7 @@ class Run:
             images_seen=images_seen,
             compute=compute,
             freed=[name for name, rate in plan.drop.items() if rate > 0],
-            learned=plan.guidance if plan.learns_guidance(images_seen) else 1.0,
+            learned=plan.guidance if plan.draws_by_learned_guidance(images_seen) else 1.0,
         )
 
 

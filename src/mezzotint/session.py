@@ -124,7 +124,9 @@ class _Session:
                     again = isinstance(record, Diverged)
                     yield from self._handle(record)
                     yield record
-                    if isinstance(record, Stepped) and self.world.any(self.interrupt.asked):
+                    # Never on a step that was left out: such a state is not saved.
+                    stepped = isinstance(record, Stepped) and not self.state.bad_run
+                    if stepped and self.world.any(self.interrupt.asked):
                         self._save_for_all()
                         yield Stopped(self.state.images_seen, "interrupted")
                         return

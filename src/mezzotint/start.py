@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from mezzotint import kernels
@@ -314,14 +315,17 @@ def _new_machine(wish: str, say: Say) -> Machine:
 def _here(machine: Machine, wish: str, say: Say) -> Machine:
     """The choices of a run as this machine can obey them; says so where it cannot."""
     compute = machine.here(wish)
+    if machine.torch != torch.__version__:
+        say(f"torch is {torch.__version__}, and was {machine.torch}: no longer equal bit for bit")
+        machine = machine.model_copy(update={"torch": torch.__version__})
     if compute == machine.compute():
         best = pick_device()
         if wish == "auto" and machine.device != best:
             say(f"this run goes on on {machine.device}, as it was left; --device {best} uses that")
         return machine
     say(
-        f"this run was made on {machine.device} in {machine.precision} and goes on on "
-        f"{compute.device} in {compute.precision}: no longer equal bit for bit"
+        f"this run was made on {_words(machine.compute())} and goes on on {_words(compute)}: "
+        "no longer equal bit for bit"
     )
     return machine.model_copy(
         update={
@@ -330,6 +334,11 @@ def _here(machine: Machine, wish: str, say: Say) -> Machine:
             "threads": compute.threads,
         }
     )
+
+
+def _words(compute: Compute) -> str:
+    threads = f", threads {compute.threads}" if compute.device == "cpu" else ""
+    return f"{compute.device} in {compute.precision}{threads}"
 
 
 def _flat(table: Any, prefix: str = "") -> dict[str, Any]:

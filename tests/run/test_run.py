@@ -1,6 +1,8 @@
+import contextlib
 import dataclasses
 import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -9,14 +11,16 @@ import torch
 
 import mezzotint
 from mezzotint import imaging, seal
+from mezzotint import run as runs
 from mezzotint.config import SAMPLERS, load_preset, override
 from mezzotint.errors import InputError
 from mezzotint.evaluation import nearest
+from mezzotint.machine import Compute
 from mezzotint.model import Drawing
 from mezzotint.run import Pick, Run
 from mezzotint.session import ROLL_BACKS, Every, Notice, Previewed, advance
 from mezzotint.start import Request, prepare
-from mezzotint.training import Stepped, checkpoint
+from mezzotint.training import Stepped, Stopped, checkpoint
 from mezzotint.world import World
 
 TINY = (
@@ -166,6 +170,24 @@ def test_divergence_rolls_back_with_half_the_rate_and_gives_up_in_the_end(tmp_pa
     assert all(v.isfinite().all() for v in checkpoint.read(run.last).part("network").values())
 
 
+def test_an_interruption_waits_for_a_step_that_can_be_saved(tmp_path, monkeypatch):
+    class Asked(contextlib.nullcontext):
+        asked = True
+
+    def train(state, *rest):
+        for state.bad_run in (1, 0):  # the first is left out
+            state.images_seen += 16
+            yield Stepped(state.images_seen, 1.0, 1.0, 1.0)
+        pytest.fail("went on")
+
+    request = Request("digits", tmp_path / "run", budget="160images", settings=TINY)
+    run, data = prepare(request, lambda line: None)
+    monkeypatch.setattr("mezzotint.session.Interrupt", lambda: Asked(Asked()))
+    monkeypatch.setattr("mezzotint.session.train", train)
+    assert list(advance(run, data))[-1] == Stopped(32, "interrupted")
+    assert run.images_seen() == 32
+
+
 def test_a_full_disk_in_the_middle_keeps_the_training_going(tmp_path, monkeypatch):
     request = Request("digits", tmp_path / "run", budget="96images", settings=TINY)
     run, data = prepare(request, lambda line: None)
@@ -223,6 +245,11 @@ def test_guidance_costs_no_second_evaluation_once_it_is_learned(tmp_path):
         return sum(rows) / 4
 
     assert [cost(g) for g in (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)] == [1, 2, 1, 1, 1, 2]
+    # Half of the time in which it is learned has to be over.
+    plan = run.plan()
+    early = [plan.draws_by_learned_guidance(n) for n in (31, 32, 47, 48, 64)]
+    assert early == [False, False, False, True, True]
+    assert [plan.learns_guidance(n) for n in (31, 32)] == [False, True]
     # With a larger budget it is not learned yet: the same scales, at two evaluations.
     longer = Request("digits", run.path, budget="320images", settings=settings)
     assert prepare(longer, lambda line: None)[0].model()[0].learned == 1
@@ -369,6 +396,23 @@ def test_a_run_of_a_device_that_is_not_here_goes_on_on_another(trained, tmp_path
     machine = trained.config.machine.model_copy(update={"device": "cuda", "precision": "float16"})
     assert machine.here().device != "cuda"
     assert trained.config.machine.here() == trained.config.machine.compute()
+
+
+def test_bf16_is_left_where_there_are_no_units_for_it_and_threads_where_there_are_too_many(
+    trained, monkeypatch
+):
+    machine = trained.config.machine.model_copy(update={"precision": "bfloat16", "threads": 4096})
+    monkeypatch.setattr(runs, "native_bf16", lambda device: True)
+    assert machine.here() == Compute(machine.device, "bfloat16", os.cpu_count())
+    monkeypatch.setattr(runs, "native_bf16", lambda device: False)
+    monkeypatch.setattr(runs, "choose", lambda wish: (wish, "chosen"))
+    assert machine.here() == (machine.device, "chosen")
+
+
+def test_a_setting_can_be_taken_back(model):
+    narrow = model.changed(interval=(0.1, 1.0))
+    assert narrow.sampling.interval == (0.1, 1.0)
+    assert narrow.changed(interval=None).sampling == model.sampling
 
 
 def test_guidance_one_is_none_and_zero_is_unconditional(model):

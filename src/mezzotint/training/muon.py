@@ -34,7 +34,8 @@ MOMENTUM = 0.95
 STEPS = 5
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
 SMALLEST = 16
-"""Rows and columns of a matrix that Muon moves; thinner ones touch the image or are tables."""
+"""Rows and columns of a matrix that Muon moves; thinner ones touch the image or are tables of few
+classes (the rows of a larger table whose classes a batch lacks move by their momentum alone)."""
 
 
 class Muon(torch.optim.Optimizer):

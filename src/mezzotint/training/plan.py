@@ -50,6 +50,11 @@ class Plan:
     target: float = 0.0
     """Stop once the validation loss is below this; 0: never."""
 
+    def draws_by_learned_guidance(self, images_seen: int) -> bool:
+        """Whether what was learned is to be drawn with: first it has half of its time."""
+        enough = (1 + self.guidance_after) / 2 * self.images
+        return self.guidance > 1 and images_seen >= enough
+
     def learns_guidance(self, images_seen: int) -> bool:
         """Whether it is learned at this moment."""
         return self.guidance > 1 and images_seen >= self.guidance_after * self.images
