@@ -295,6 +295,8 @@ def test_what_is_mistyped_is_answered_with_the_closest(setting, words):
         ("training.drop=1.1", ["training.drop = 1.1", "less than or equal to 1"]),
         ("training.guidance=0.5", ["training.guidance = 0.5", "greater than or equal to 1"]),
         ("training={guidance=2,drop=0}", ["training", "guidance 2", "drop = 0", "0.1"]),
+        ("sampling.guidance=inf", ["sampling.guidance", "finite"]),
+        ("training={guidance=2,batch=3}", ["training", "one image of 4", "batch = 3"]),
         ("network.block={head=0}", ["network.block", "at least 1 channel", "0"]),
         ("training.budget=30", ["training.budget = 30", "string"]),
         ("training=3", ["training = 3", "dictionary"]),

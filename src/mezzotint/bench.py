@@ -6,7 +6,7 @@
     sampling  a sampler's step for one chunk of images; an image takes as many as its ladder has
 
 FLOPs are those of convolutions and matrix products (a multiplication and an addition are two),
-forward and backward, counted by running two images; everything else counts 0. A share of 30 %
+forward and backward, counted by running a few images; everything else counts 0. A share of 30 %
 means that the same FLOPs at the matrix peak would take 30 % of the time. A 3x3 convolution counts
 as a direct one; `kernels` need a quarter of its multiplications, so a share may pass 100 %.
 
@@ -46,6 +46,7 @@ from mezzotint.model import Drawing, Model
 from mezzotint.progress import peak_memory
 from mezzotint.randomness import generator
 from mezzotint.start import OVERHEAD, stages, training_steps, usual_source, usual_time
+from mezzotint.training.batches import PLAIN
 
 __all__ = [
     "OUTSIDE",
@@ -188,20 +189,20 @@ def bench(
         product, _ = usual_time(_products(side, compute), TIME["peak"] * seconds, LEAST_PRODUCTS)
         say("training …")
         step, repeats, flop = 0.0, 0, 0.0
-        for share, stage in stages(config):
-            steps = training_steps(stage, data, compute)
-            median, count = usual_time(steps, share * TIME["training"] * seconds)
-            step, repeats = step + share * median, repeats + count
-            flop += share * training_flop(stage, data)
+        for share, last in stages(config):
+            steps = training_steps(last, data, compute)
+            usual, count = usual_time(steps, share * TIME["training"] * seconds)
+            step, repeats = step + share * usual, repeats + count
+            flop += share * training_flop(last, data)
         say("sampling …")
         chunk, flop_drawn = model.chunk(), _sampling_flop(model)
         drawn = usual_time(_sampling_steps(model), TIME["sampling"] * seconds)
         memory = peak_memory()  # before the profile, which takes some for itself
         say("profile …")
         if compute.replays:  # operators are seen where they are called
-            steps = training_steps(stage, data, dataclasses.replace(compute, replay=False))
+            steps = training_steps(last, data, dataclasses.replace(compute, replay=False))
             next(steps)
-        count = max(3, min(10, int(TIME["profile"] * seconds / median)))
+        count = max(3, min(10, int(TIME["profile"] * seconds / usual)))
         return Bench(
             preset=preset,
             shape=model.shape,
@@ -213,7 +214,7 @@ def bench(
             sampling=Work(chunk, *drawn, flop_drawn),
             steps=len(model.ladder()) - 1,
             evaluations=config.sampling.evaluations,
-            profile=_profile(steps, count, median, compute),
+            profile=_profile(steps, count, usual, compute),
             memory=memory,
             budget=budget,
         )
@@ -222,11 +223,13 @@ def bench(
 def training_flop(config: Config, data: ImageSet) -> float:
     """FLOPs of one image in a training step, forward and backward."""
     denoiser = build_denoiser(config, data.channels, len(data.classes))
-    x0, label = to_float(data.images[:2]), data.labels[:2]
+    x0, label = to_float(data.images[:PLAIN]), data.labels[:PLAIN]
     condition, sigma, eps = Condition({"label": label}), torch.ones(len(x0)), torch.zeros_like(x0)
     weight = config.objective.weight
     if config.training.guidance > 1:
-        condition = condition.told(GUIDANCE, torch.full((len(x0),), config.training.guidance))
+        scales = torch.full((PLAIN,), config.training.guidance)
+        scales[-1] = torch.nan  # learns none
+        condition = condition.told(GUIDANCE, scales)
 
     def step() -> None:
         loss(denoiser, x0, condition, sigma, eps, weight).sum().backward()
@@ -283,8 +286,8 @@ def _callers(event: Any) -> tuple[str, ...]:
 
 def _products(side: int, compute: Compute) -> Iterator[float]:
     """The seconds that each product takes, without end."""
-    precision = getattr(torch, compute.precision)
-    a, b = torch.randn(2, side, side, device=compute.device).to(precision)
+    here = torch.empty(0, dtype=getattr(torch, compute.precision), device=compute.device)
+    a, b = torch.randn(2, side, side, generator=generator("products")).to(here)
     while True:
         start = time.perf_counter()
         torch.mm(a, b)

@@ -31,6 +31,7 @@ from mezzotint.diffusion import Denoiser, Sampler
 from mezzotint.errors import InputError, suggest
 from mezzotint.networks import Block, Embedding, Factor, Level, UNet, UNetSpec
 from mezzotint.training import rates
+from mezzotint.training.batches import PLAIN
 
 __all__ = [
     "SAMPLERS",
@@ -145,8 +146,8 @@ class Training(Strict):
     rate: RateField = rates.WarmupCosine()
     """What the learning rate is multiplied by, over the run."""
 
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
+    clip: float = Field(1.0, ge=0, allow_inf_nan=False)
     """Largest norm of the gradient; 0: no clipping."""
 
     ema: float = Field(0.1, ge=0, le=0.28)
@@ -175,7 +176,7 @@ class Training(Strict):
     patience: int = Field(0, ge=0)
     """Stop after so many validations without improvement; 0: never."""
 
-    target: float = Field(0.0, ge=0)
+    target: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Stop once the validation loss is below this; 0: never."""
 
     preview_every: int = Field(50_000, ge=0)
@@ -204,6 +205,12 @@ class Training(Strict):
                 "label, which drop = 0 never shows it: set training.drop to 0.1, or "
                 "training.guidance and sampling.guidance to 1"
             )
+        if self.guidance > 1 and self.batch < PLAIN:
+            raise ValueError(
+                f"where guidance is learned, one image of {PLAIN} goes on without, and batch = "
+                f"{self.batch} has none to spare: set training.batch to {PLAIN} or more, or "
+                "training.guidance and sampling.guidance to 1"
+            )
         return self
 
     @model_validator(mode="after")
@@ -228,11 +235,12 @@ class Sampling(Strict):
     """Mean and deviation of the data that the first level is drawn with: none; N(0, I) for DDPM's
     x_t; or as measured. They differ only where the largest sigma is small."""
 
-    guidance: float = Field(1.0, ge=0)
+    guidance: float = Field(1.0, ge=0, allow_inf_nan=False)
     """1: none, 0: unconditional."""
 
     style_guidance: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
-    """Scale of each style, beyond what the label does: 1, or not named: none, 0: not heard."""
+    """Scale of each style, beyond what the label does: 1, or not named: none, 0: not heard.
+    Guidance that was learned is by all that is asked for, styles too: this multiplies it."""
 
     autoguidance: float = Field(1.0, ge=0, allow_inf_nan=False)
     """Scale of guidance by the run's early snapshot; 1: none."""

@@ -17,6 +17,7 @@ from torch import nn
 
 from mezzotint.errors import InputError
 from mezzotint.kernels import conv3x3
+from mezzotint.randomness import generator
 from mezzotint.world import World, current
 
 __all__ = [
@@ -150,8 +151,7 @@ def _bf16_race(seconds: float = 0.8) -> float:
     """
 
     def trip(dtype: torch.dtype) -> Callable[[], float]:
-        x = torch.randn(8, 64, 14, 14).to(dtype, memory_format=torch.channels_last)
-        w = torch.randn(64, 64, 3, 3).to(dtype, memory_format=torch.channels_last)
+        x, w = (each.to(dtype, memory_format=torch.channels_last) for each in given)
         w.requires_grad_()
 
         def timed() -> float:
@@ -161,6 +161,8 @@ def _bf16_race(seconds: float = 0.8) -> float:
 
         return timed
 
+    draws = generator("race")
+    given = [torch.randn(shape, generator=draws) for shape in ((8, 64, 14, 14), (64, 64, 3, 3))]
     short, plain = trip(torch.bfloat16), trip(torch.float32)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

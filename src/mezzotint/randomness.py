@@ -6,6 +6,7 @@ alone and in any batch.
 """
 
 import hashlib
+import operator
 
 import torch
 
@@ -13,6 +14,11 @@ __all__ = ["generator"]
 
 
 def generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator whose state depends on the key alone (BLAKE2b of its parts)."""
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    """A generator whose state depends on the key alone (BLAKE2b of its parts).
+
+    torch's generator of a CPU has 2^32 states to begin with: of 50,000 images, two have the same
+    noise with a chance of one in four.
+    """
+    parts = tuple(part if isinstance(part, str) else operator.index(part) for part in key)
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
