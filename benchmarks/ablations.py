@@ -13,22 +13,20 @@ it stopped.
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import re
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import tomli_w
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch.utils.flop_counter import FlopCounterMode
 
 import mezzotint.api
+from experiments import Experiment, batches, data, growing, half_plain, paired, shifted
 from mezzotint.config import (
     Config,
     build_denoiser,
@@ -37,10 +35,8 @@ from mezzotint.config import (
     parse_config,
     with_deviation,
 )
-from mezzotint.diffusion import GUIDANCE, Condition
+from mezzotint.diffusion import Condition
 from mezzotint.start import recommended
-from mezzotint.training import loop
-from mezzotint.training.batches import Batch, next_batch
 from quality import Ruler
 
 Table = dict[str, Any]
@@ -50,37 +46,11 @@ PLAIN = ("training.guidance=1", "sampling.guidance=1")
 
 @dataclass(frozen=True)
 class Variant:
-    """What is changed: settings, and for an experiment the drawing of batches."""
+    """What is changed: settings, and what is no setting."""
 
     name: str
     settings: tuple[str, ...] = ()
-    changed: Callable[[Batch], Batch] | None = None
-
-
-def paired(batch: Batch) -> Batch:
-    """The batch with its noise dealt out within each class so that it lies near its images.
-
-    Minibatch optimal transport (Pooladian et al. 2023, arXiv 2304.14772; Tong et al. 2023,
-    2302.00482), here of x0 and eps. The ODE of the sampler holds for any coupling of the two.
-    """
-    x0, eps = batch.x0.flatten(1), batch.eps.flatten(1)
-    labels, order = batch.condition.factors["label"], torch.arange(len(x0))
-    for label in labels.unique():
-        own = torch.nonzero(labels == label)[:, 0]
-        _, columns = linear_sum_assignment(torch.cdist(x0[own], eps[own]).square().numpy())
-        order[own] = own[torch.from_numpy(columns)]
-    return dataclasses.replace(batch, eps=batch.eps[order])
-
-
-def half_plain(batch: Batch) -> Batch:
-    """The batch with each second image left plain where guidance is learned, not each fourth."""
-    factors = batch.condition.factors
-    if GUIDANCE not in factors:
-        return batch
-    plain = torch.arange(len(batch.x0)) % 2 == 1
-    scales = torch.where(plain, torch.nan, factors[GUIDANCE])
-    condition = Condition({**factors, GUIDANCE: scales})
-    return dataclasses.replace(batch, condition=condition, guided=~plain)
+    experiment: Experiment = contextlib.nullcontext
 
 
 def variants(preset: Table) -> tuple[Variant, ...]:
@@ -89,6 +59,7 @@ def variants(preset: Table) -> tuple[Variant, ...]:
     batch, rate, warmup = training["batch"], training["learning_rate"], training["rate"]["warmup"]
     embedding = preset["network"]["embedding"]["width"]
     muon, adamw = ("training.optimizer=muon",), ("training.optimizer=adamw",)
+    always = ("training.drop_style=0",)
     return (
         Variant("none"),
         Variant("learned schedule", levels(schedule, kind="learned")),
@@ -100,9 +71,12 @@ def variants(preset: Table) -> tuple[Variant, ...]:
         Variant("one block a level more", deepened(preset)),
         Variant("embedding of half the width", (f"network.embedding.width={embedding // 2}",)),
         Variant("embedding of twice the width", (f"network.embedding.width={embedding * 2}",)),
-        Variant("noise paired within the class", changed=paired),
+        Variant("noise paired within the class", experiment=batches(paired)),
         Variant("batch of half the size", (f"training.batch={batch // 2}",)),
         Variant("batch of twice the size", (f"training.batch={2 * batch}",)),
+        Variant("batch that grows from half to twice the size", experiment=growing),
+        Variant("shifts by a pixel", experiment=data(lambda images: shifted(images, False))),
+        Variant("shifts by a pixel, told", always, data(lambda images: shifted(images, True))),
         Variant("a quarter of the warm-up", (f"training.rate.warmup={warmup // 4}",)),
         Variant("four times the warm-up", (f"training.rate.warmup={4 * warmup}",)),
         Variant("average of twice the width", ("training.ema=0.2",)),
@@ -110,8 +84,8 @@ def variants(preset: Table) -> tuple[Variant, ...]:
         Variant("twice the learning rate", (f"training.learning_rate={2 * rate}",)),
         Variant("guidance to 3 learned in, drawn at 1.5", guided(1.5)),
         Variant("guidance to 3 learned in, drawn at 2", guided(2)),
-        Variant("guidance so, half of the images plain", guided(2), half_plain),
-        Variant("guidance so, noise paired within the class", guided(2), paired),
+        Variant("guidance so, half of the images plain", guided(2), batches(half_plain)),
+        Variant("guidance so, noise paired within the class", guided(2), batches(paired)),
         Variant("AdamW, 2e-3", (*adamw, "training.learning_rate=2e-3")),
         Variant("Muon, 4e-3", (*muon, "training.learning_rate=4e-3")),
         Variant("Muon, 1e-2", (*muon, "training.learning_rate=1e-2")),
@@ -164,7 +138,7 @@ def measured(
     """Train, draw, measure; what was done before is found again."""
     place = out / re.sub(r"\W+", "-", variant.name) / str(seed)
     settings = (*PLAIN, f"training.seed={seed}", *variant.settings)
-    with drawn_otherwise(variant):
+    with variant.experiment():
         run = mezzotint.api.train(
             ruler.data.name,
             out=place,
@@ -175,16 +149,6 @@ def measured(
     if run.images_seen() < images:
         raise SystemExit(f"{place} was stopped early: the same command goes on with it")
     return ruler.measured(run, seed)
-
-
-@contextlib.contextmanager
-def drawn_otherwise(variant: Variant) -> Iterator[None]:
-    if variant.changed is None:
-        yield
-        return
-    change = variant.changed
-    with mock.patch.object(loop, "next_batch", lambda *given: change(next_batch(*given))):
-        yield
 
 
 def cell(values: list[float], form: str) -> str:

@@ -25,9 +25,12 @@ from quality import Ruler
 ROUNDS, SECONDS = 3, 4.0
 
 
-def step_seconds(source: str, sizes: tuple[int | None, ...]) -> list[float]:
-    """Of a training step at each size, the least of rounds taken in turn."""
-    compute, preset = choose("auto"), override(load_preset(recommended(source)), PLAIN)
+def step_seconds(source: str, images: int, sizes: tuple[int | None, ...]) -> list[float]:
+    """Of a training step at each size, the least of rounds taken in turn; the preset as it is for
+    so many images.
+    """
+    compute = choose("auto")
+    preset = override(load_preset(recommended(source), images), PLAIN)
     sets = [load(source, size=size) for size in sizes]
     found: list[list[float]] = [[] for _ in sizes]
     with compute.active():
@@ -59,7 +62,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=1000, help="samples")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
-    small, full = step_seconds(asked.source, (asked.small, None))
+    small, full = step_seconds(asked.source, asked.images, (asked.small, None))
     print(f"a step takes {1000 * small:.0f} ms at {asked.small} pixels, {1000 * full:.0f} at full")
     ruler = Ruler.of(asked.source, asked.n, "validation")
     print("| training | images | validation loss | distance above the floor | accuracy |")

@@ -1,8 +1,9 @@
 """The ruler that the benchmarks share: Frechet distance of classifier features, and what is read.
 
-Against the whole test split, by the set's pinned classifier (`mezzotint evaluate` takes as many
-test images as there are samples, so its numbers of few samples are larger); the floor
-is the same distance of as many real train images, since n moves both.
+Against a whole split, the test split where none is named, by the set's pinned classifier
+(`mezzotint evaluate` takes as many test images as there are samples, so its numbers of few
+samples are larger); the floor is the same distance of as many real train images, since n moves
+both.
 """
 
 import json
@@ -67,7 +68,9 @@ class Ruler:
         if kept.exists() and (found := json.loads(kept.read_text()))["asked"] == asked:
             return dict(found)
         labels = torch.arange(self.n) % len(self.data.classes)
-        images = mezzotint.api.load(run).draw(Drawing.of(labels, seed))
+        model = mezzotint.api.load(run)
+        styles = torch.zeros(self.n, len(model.styles), dtype=torch.float64)  # the first of each
+        images = model.draw(Drawing.of(labels, seed, styles))
         quality = self.measure(images, labels)
         rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
         losses = [row["loss"] for row in rows if row["kind"] == "validation"]
