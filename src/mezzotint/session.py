@@ -2,7 +2,7 @@
 
 `advance` is a generator of records; the caller shows them. Whatever is written is written here:
 checkpoints at intervals with the metrics up to there, the best weights at validations, grids of
-samples in between. Of several processes only the first writes; all go through the same records.
+samples in between. Of several processes only the first writes; all go through the same steps.
 """
 
 import contextlib

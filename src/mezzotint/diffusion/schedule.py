@@ -61,8 +61,9 @@ class Discrete(Schedule, Protocol):
 def positions(n: int, generator: Generator) -> Tensor:
     """Positions u (n,) float64 for one batch, one in each n-th of [0, 1].
 
-    Stratified as in Kingma et al. 2021 (arXiv 2107.00630), appendix I.1: every batch spans the
-    schedule, and the loss varies less from batch to batch. Drawn on the CPU.
+    Every batch spans the schedule, and the loss varies less from batch to batch. (Kingma et al.
+    2021, arXiv 2107.00630, appendix I.1, who move all by the same share; here each has its own.)
+    Drawn on the CPU.
     """
     return (torch.arange(n, dtype=torch.float64) + torch.rand(n, generator=generator)) / n
 

@@ -206,7 +206,7 @@ def _gradients(
             losses = _accumulate(state, batch, plan, compute, replay)
             break
         except (RuntimeError, MemoryError) as error:
-            now = min(state.micro_batch, plan.batch)
+            now = min(state.micro_batch, len(batch.x0))
             state.micro_batch = _fewer(now, error)
         replay.forget()
         _give_back(compute)
