@@ -113,13 +113,14 @@ class _Meter:
 
     def line(self) -> str:
         (start, first), (end, last) = self.marks[0], self.marks[-1]
-        speed = (last - first) / (end - start) if end > start else 0.0
-        left = max(0, self.total - self.seen) / speed if speed else 0.0
+        pace = ""
+        if last > first and end > start:  # after two steps
+            speed = (last - first) / (end - start)
+            left = max(0, self.total - self.seen) / speed
+            pace = f"  {speed:,.0f} images/s  {_clock(left)} left"
         shown = "not finite" if self.loss is None else f"{self.loss:.4f}"
-        return (
-            f"{self.seen:,} of {self.total:,} images  loss {shown}  {speed:,.0f} images/s"
-            f"  {_clock(left)} left  {peak_memory() / 2**30:.2f} GiB"
-        )
+        memory = f"{peak_memory() / 2**30:.2f} GiB"
+        return f"{self.seen:,} of {self.total:,} images  loss {shown}{pace}  {memory}"
 
 
 def _clock(seconds: float) -> str:

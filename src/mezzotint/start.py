@@ -106,6 +106,8 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     found = _existing(request.out, say)
     preset = request.preset or recommended(request.source)
     images = found.config.origin.suited_to if found is not None else _suited_as(request, preset)
+    if found is not None and not _names_a_budget(request):
+        request = dataclasses.replace(request, budget=found.config.training.budget)
     table = _table(request, preset, images)
     # Bad settings are said before the data is read.
     asked, world = parse_config(table, Config), current()
@@ -144,6 +146,7 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     if found is not None:
         _refuse_other(found, config, origin, facts)
         machine = _here(found.config.machine, request.device, say)
+        _refuse_used_up(found, _with_budget(machine, budget, config, data, say, dry=True))
     else:
         machine = _new_machine(request.device, say)
     measured = _with_budget(machine, budget, config, data, say, dry=request.dry)
@@ -153,10 +156,10 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
         config = parse_config(with_deviation(table, data.deviation), Config)
         _refuse_too_many(world, config)  # it may have another batch
         origin = origin.model_copy(update={"suited_to": images})
-        say(f"{preset} as it is for {words}")
+        say(f"{preset} with its settings for {words}")
         measured = _with_budget(machine, budget, config, data, say, dry=request.dry)
     elif origin.suited_to and measured.images and images != origin.suited_to:
-        say(f"{preset} stays as it is for {suited(preset, origin.suited_to)[1]}")
+        say(f"{preset} keeps its settings for {suited(preset, origin.suited_to)[1]}")
     machine = measured
     tables = {**to_table(config), "origin": origin, "data": facts, "machine": machine}
     run = Run(request.out, RunConfig.model_validate(tables))
@@ -188,6 +191,22 @@ def _table(request: Request, preset: str, images: int) -> dict[str, Any]:
     if request.budget is not None:
         table = override(table, [f'training.budget="{request.budget}"'])
     return table
+
+
+def _names_a_budget(request: Request) -> bool:
+    return request.budget is not None or any(
+        setting.strip().startswith("training.budget") for setting in request.settings
+    )
+
+
+def _refuse_used_up(found: Run, machine: Machine) -> None:
+    """InputError for a budget below what a run has seen already, unless it is its own."""
+    seen = found.images_seen()
+    if 0 < machine.images < min(seen, found.config.machine.images):
+        raise InputError(
+            f"{found.path} has seen {seen:,} images, more than a budget of {machine.images:,}: "
+            "give a larger --budget to go on, or leave it out; nothing was changed"
+        )
 
 
 def _suited_as(request: Request, preset: str) -> int:

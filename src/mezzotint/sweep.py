@@ -206,8 +206,10 @@ def sweep(ask: Ask, say: Say) -> Json:
     What was drawn before is found again, setting by setting. Several processes share the drawing,
     then each computes the same numbers and the first writes them.
     """
-    started = time.monotonic()
+    started, folder = time.monotonic(), ask.out or ask.run
     run = Run.at(ask.run, say)
+    if (folder / FILE).exists():
+        say(f"{folder / FILE} is there already and will be replaced: --out keeps both")
     weak = run.has("early")
     stream = run_subject(
         ask.run,
@@ -262,7 +264,6 @@ def sweep(ask: Ask, say: Say) -> Json:
         "hardware": hardware(),
         "command": ask.command,
     }
-    folder = ask.out or ask.run
     if world.first:
         folder.mkdir(parents=True, exist_ok=True)
         figures.trade_off(result["points"], result["floor"], folder / PICTURE)
@@ -339,8 +340,8 @@ def advice(points: Sequence[Point], n: int) -> tuple[Json, list[str]]:
         _differ(by_distance, plain, "fd") or _differ(by_coverage, plain, "coverage")
     ):
         lines.append(
-            f"Take {plain.setting.title}: nothing is better than none by more than the noise; a "
-            "larger --n tells more apart."
+            f"Take {plain.setting.title}: nothing is nearer to the real images, or covers more of "
+            "them, by more than the noise; a larger --n tells more apart."
         )
     elif by_distance is by_coverage:
         lines.append(f"Take {by_distance.setting.title}: both numbers point to it.")

@@ -171,7 +171,7 @@ def test_an_empty_class_is_named(refused, unchanged, tmp_path):
     with unchanged():
         message = refused("train photos --out new --budget 32images")
     assert "photos/owl" in message
-    assert "remove its folder" in message
+    assert "keep that folder elsewhere" in message
 
 
 def test_a_folder_without_classes_is_answered_with_the_layout(refused, unchanged, tmp_path):

@@ -159,8 +159,13 @@ def test_a_run_is_trained_resumed_and_continued(cli, tiny, tmp_path):
     steps = [row["images_seen"] for row in log if row["kind"] == "step"]
     assert steps == [16, 32, 48, 64, 80, 96, 112]
 
+    config = (tmp_path / "run" / "config.toml").read_bytes()
     smaller = cli(command, "32images")
-    assert result(smaller)["images_seen"] == 112
+    assert (smaller.code, smaller.out) == (2, "")
+    assert "seen 112 images, more than a budget of 32" in smaller.err
+    without = cli(command[:-1])  # a run's budget is its own until another is given
+    assert result(without)["images"] == 112
+    assert (tmp_path / "run" / "config.toml").read_bytes() == config
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(cli, tiny, monkeypatch):

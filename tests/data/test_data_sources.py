@@ -72,6 +72,7 @@ def loaded(real, tmp_path_factory):
         return {name: load(name, data_dir=folder) for name in ("mnist", "cifar10")}
 
 
+@pytest.mark.slow
 def test_mnist_has_its_published_counts(loaded):
     data = loaded["mnist"]
     assert {name: len(own) for name, own in data.splits.items()} == {
@@ -86,6 +87,7 @@ def test_mnist_has_its_published_counts(loaded):
     assert data.deviation / 2 == pytest.approx(0.3081, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_rows_are_pillows(loaded, real, name):
     data = loaded[name]
@@ -99,6 +101,7 @@ def test_rows_are_pillows(loaded, real, name):
         assert entry["label"] == data.labels[index]
 
 
+@pytest.mark.slow
 def test_cifar_flips_and_has_its_classes(loaded):
     data = loaded["cifar10"]
     assert data.images.shape == (20000, 3, 32, 32)

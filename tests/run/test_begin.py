@@ -98,7 +98,7 @@ def test_it_has_the_network_that_the_other_was_suited_to(tmp_path, capsys):
     short = trained("short", 32)
     widths = [level.width for level in short.config.network.levels]
     assert widths == [16]
-    stays = f"{file} stays as it is for fewer than 100 images"
+    stays = f"{file} keeps its settings for fewer than 100 images"
     for name, base, wanted in [
         ("on", short.path, [16]),
         ("short", None, [16]),  # goes on

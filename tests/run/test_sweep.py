@@ -104,8 +104,8 @@ def test_advice_where_nothing_differs_or_one_is_best_in_both():
     _, lines = advice([point(1, 5.0, 0.5, [0.0] * 10), point(2, 5.1, 0.6, loud)], 200)
     assert "no difference between any of them within the noise" in lines[0]
     assert lines[2] == (
-        "Take guidance 1: nothing is better than none by more than the noise; a larger --n tells "
-        "more apart."
+        "Take guidance 1: nothing is nearer to the real images, or covers more of them, by more "
+        "than the noise; a larger --n tells more apart."
     )
     still = [0.0] * 10
     _, lines = advice([point(1.5, 5.0, 0.5, still), point(2, 5.1, 0.6, still)], 200)

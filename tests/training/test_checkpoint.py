@@ -1,4 +1,6 @@
 import errno
+import os
+import stat
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -178,3 +180,12 @@ def test_no_bit_can_be_another_unseen(file):
                 continue
             assert found.facts == wanted.facts
             assert torch.equal(found.tensors["a"], wanted.tensors["a"])
+
+
+def test_who_may_read_a_checkpoint_is_for_the_umask_to_say(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write(tmp_path / "a.safetensors", {"x": torch.zeros(2)}, {})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == 0o640

@@ -12,6 +12,7 @@ from mezzotint.composing import Composed, compose, random_text, read_back
 from mezzotint.editing import annotations
 from mezzotint.errors import InputError
 from mezzotint.evaluation.features import classifier_for
+from mezzotint.evaluation.waits import counted
 from mezzotint.model import Model
 from mezzotint.run import Pick, Run
 
@@ -68,7 +69,7 @@ def composed(wish: Composition, say: Say) -> dict[str, Any]:
         seed=wish.seed,
         spacing=wish.spacing,
         styles=wish.styles,
-        watch=lambda done: say(f"{done:,} of {len(texts):,} images"),
+        watch=counted("drawing", len(texts), say),
     )
     result: dict[str, Any] = {
         "run": str(wish.run),

@@ -66,7 +66,8 @@ Set = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Evaluations = Annotated[
-    int | None, typer.Option(min=1, help="Evaluations of the network per image (NFE).")
+    int | None,
+    typer.Option(min=1, max=10_000, help="Evaluations of the network per image (NFE)."),
 ]
 SamplerName = Annotated[
     str | None, typer.Option(help="ddpm, ddim, heun, dpm++2m, dpm++2m-sde, dpm++3m, ipndm.")
@@ -237,7 +238,9 @@ def sample(
     run: RunPath,
     n: Annotated[
         int | None,
-        typer.Option("--n", "-n", min=1, help="How many images: 100, or what --seeds says."),
+        typer.Option(
+            "--n", "-n", min=1, max=10_000_000, help="How many images: 100, or what --seeds says."
+        ),
     ] = None,
     label: Annotated[
         str | None, typer.Option(help="A class, by name or number; default: all in equal shares.")
@@ -725,6 +728,7 @@ def run(arguments: list[str] | None = None) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except KeyboardInterrupt:
+        print("mezzotint: interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         line = _line(error)

@@ -194,9 +194,9 @@ def _effects(
     kept = int(torch.bincount(labels, minlength=classes).min()) // wish.pool * wish.top
     if len(images) < FEWEST or kept < max(2, FEWEST_KEPT / classes):
         say(
-            f"{len(images)} samples of {len(labels.unique())} classes, {kept} of a class kept, "
-            f"are too few to measure what selection does: from {FEWEST} of all classes and "
-            f"{max(FEWEST_KEPT, 2 * classes)} kept on it is (more --pools)"
+            f"too few to measure what selection does ({len(images)} samples, {kept} of each class "
+            f"kept): it is from {FEWEST} samples of all classes and "
+            f"{max(FEWEST_KEPT, 2 * classes)} kept on (more --pools)"
         )
         return []
     classifier = classifier_for(stream.data, say)

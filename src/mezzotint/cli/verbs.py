@@ -12,6 +12,7 @@ from mezzotint.cli.outputs import Outputs
 from mezzotint.cli.prompting import Prompt, prompted
 from mezzotint.config import Budget
 from mezzotint.errors import InputError
+from mezzotint.evaluation.waits import counted
 from mezzotint.model import Drawing, Model
 from mezzotint.progress import follow, peak_memory
 from mezzotint.report import figures
@@ -226,7 +227,7 @@ def sample(wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
         model = prompted(wish.run, model, wish.prompt, wish.data_dir, say)
     written: dict[str, str] = {}
     if outputs.out is not None:
-        images = model.draw(drawing, lambda done: say(f"{done:,} of {len(drawing):,} images"))
+        images = model.draw(drawing, counted("drawing", len(drawing), say))
     if not current().first:
         return meta
     if outputs.out is not None:

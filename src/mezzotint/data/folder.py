@@ -161,7 +161,9 @@ def _images(folder: Path) -> tuple[list[Path], int]:
     files = [path for path in _visible(folder) if path.is_file()]
     images = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
     if not images:
-        raise InputError(f"{folder} holds no {KINDS} file: fill this class or remove its folder")
+        raise InputError(
+            f"{folder} holds no {KINDS} file: fill this class, or keep that folder elsewhere"
+        )
     return images, len(files) - len(images)
 
 

@@ -115,7 +115,10 @@ def loss_figure(training: Curve, validation: Curve) -> "Figure":
 
     values = training.loss + validation.loss
     if not values:
-        raise InputError("every loss is NaN or infinite, so there is no curve to draw")
+        raise InputError(
+            "every loss is NaN or infinite, so there is no curve to draw: train with a lower "
+            "training.learning_rate"
+        )
     figure = _figure(height=5.0)
     axes = figure.subplots()
     if seen := training.images_seen:

@@ -5,6 +5,7 @@ A file is written beside its place, flushed to disk, and renamed; the one it rep
 and facts tells a damaged file from a good one.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -92,6 +93,15 @@ def _save(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+        _usual_mode(file.fileno())
+
+
+def _usual_mode(file: int) -> None:
+    """Who may read it is for the system's umask to say; the library allows its owner alone."""
+    with contextlib.suppress(OSError, AttributeError):  # disks and systems without such modes
+        umask = os.umask(0)
+        os.umask(umask)
+        os.fchmod(file, 0o666 & ~umask)
 
 
 def _keep(path: Path, name: Path) -> None:
