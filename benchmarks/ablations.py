@@ -16,7 +16,6 @@ import contextlib
 import json
 import re
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +64,9 @@ def variants(preset: Table) -> tuple[Variant, ...]:
         Variant("learned schedule", levels(schedule, kind="learned")),
         Variant("levels: mean 0.4 more", levels(schedule, 0.4)),
         Variant("levels: mean 0.4 less", levels(schedule, -0.4)),
+        Variant("weight: min-SNR 5", ('objective.weight={kind = "min-snr", gamma = 5.0}',)),
+        Variant("no attention", attending(preset, 0)),
+        Variant("attention at the two lower levels", attending(preset, 2)),
         Variant("0.75 times as wide", widened(preset, 0.75)),
         Variant("1.5 times as wide", widened(preset, 1.5)),
         Variant("twice as wide", widened(preset, 2)),
@@ -100,18 +102,27 @@ def guided(scale: float) -> tuple[str, ...]:
 
 def widened(preset: Table, factor: float) -> tuple[str, ...]:
     """The preset's levels of other widths, in whole groups of 16 channels."""
-    return shaped(
-        preset, lambda level: {"width": 16 * max(1, round(factor * level["width"] / 16))}
+    levels = preset["network"]["levels"]
+    return written(
+        [level | {"width": 16 * max(1, round(factor * level["width"] / 16))} for level in levels]
     )
 
 
 def deepened(preset: Table) -> tuple[str, ...]:
-    return shaped(preset, lambda level: {"blocks": level.get("blocks", 1) + 1})
+    levels = preset["network"]["levels"]
+    return written([level | {"blocks": level.get("blocks", 1) + 1} for level in levels])
 
 
-def shaped(preset: Table, change: Callable[[Table], Table]) -> tuple[str, ...]:
-    each = [level | change(level) for level in preset["network"]["levels"]]
-    inline = (", ".join(f"{k} = {json.dumps(v)}" for k, v in level.items()) for level in each)
+def attending(preset: Table, lowest: int) -> tuple[str, ...]:
+    """Attention at so many of the preset's levels, the lowest ones."""
+    levels = preset["network"]["levels"]
+    first = len(levels) - lowest
+    return written([level | {"attention": i >= first} for i, level in enumerate(levels)])
+
+
+def written(levels: list[Table]) -> tuple[str, ...]:
+    """Levels as a setting."""
+    inline = (", ".join(f"{k} = {json.dumps(v)}" for k, v in level.items()) for level in levels)
     return (f"network.levels=[{', '.join(f'{{ {level} }}' for level in inline)}]",)
 
 

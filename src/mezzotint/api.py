@@ -32,7 +32,8 @@ def train(
 
     source: a name (digits, mnist, fashion-mnist, cifar10), a folder, or hf:OWNER/NAME.
     preset: a name from `mezzotint.config.preset_names()`, a TOML file; None: the source's own.
-    budget: the run's total: 40s, 10m, 1h, 30epochs, 20000images; None: the preset's.
+    budget: the run's total: 40s, 10m, 1h, 30epochs, 20000images; None: the run's own, else the
+        preset's.
     limit: train on so many images, classes in balance; None: all.
     size: resize every image to size x size pixels; None: as they are.
     styles: to learn beside the label, as in ("thickness", "slant"); see `mezzotint data --styles`.
