@@ -59,12 +59,13 @@ def variants(preset: Table) -> tuple[Variant, ...]:
     embedding = preset["network"]["embedding"]["width"]
     muon, adamw = ("training.optimizer=muon",), ("training.optimizer=adamw",)
     always = ("training.drop_style=0",)
+    min_snr = ('objective.weight={kind = "min-snr", gamma = 5.0}',)
     return (
         Variant("none"),
         Variant("learned schedule", levels(schedule, kind="learned")),
         Variant("levels: mean 0.4 more", levels(schedule, 0.4)),
         Variant("levels: mean 0.4 less", levels(schedule, -0.4)),
-        Variant("weight: min-SNR 5", ('objective.weight={kind = "min-snr", gamma = 5.0}',)),
+        Variant("weight: min-SNR 5", min_snr),
         Variant("no attention", attending(preset, 0)),
         Variant("attention at the two lower levels", attending(preset, 2)),
         Variant("0.75 times as wide", widened(preset, 0.75)),
@@ -88,6 +89,8 @@ def variants(preset: Table) -> tuple[Variant, ...]:
         Variant("guidance to 3 learned in, drawn at 2", guided(2)),
         Variant("guidance so, half of the images plain", guided(2), batches(half_plain)),
         Variant("guidance so, noise paired within the class", guided(2), batches(paired)),
+        Variant("guidance so, no attention", (*guided(2), *attending(preset, 0))),
+        Variant("guidance so, weight: min-SNR 5", (*guided(2), *min_snr)),
         Variant("AdamW, 2e-3", (*adamw, "training.learning_rate=2e-3")),
         Variant("Muon, 4e-3", (*muon, "training.learning_rate=4e-3")),
         Variant("Muon, 1e-2", (*muon, "training.learning_rate=1e-2")),
