@@ -1,6 +1,5 @@
 """What `ablations.py` tries that is no setting: each a patch of the training while it lasts."""
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -38,21 +37,22 @@ def data(change: Callable[[ImageSet], ImageSet]) -> Experiment:
     return _replaced(start, "load", lambda load: lambda *a, **named: change(load(*a, **named)))
 
 
-@contextlib.contextmanager
-def growing() -> Iterator[None]:
-    """Batches of half the size for a third of the images, then of the size, then of twice."""
+def _grown(state: TrainState, data: ImageSet, plan: Plan, given: Compute) -> Iterator[Record]:
+    """Batches of half the size for a third of the images, then of the size, then of twice.
 
-    def train(state: TrainState, data: ImageSet, plan: Plan, given: Compute) -> Iterator[Record]:
-        def rate(images_seen: int, _: int, history: Any) -> float:
-            return plan.rate(images_seen, plan.images, history)  # of the whole
+    Without guidance, which would begin at its share of each third.
+    """
 
-        for third, batch in enumerate((plan.batch // 2, plan.batch, plan.batch * 2), 1):
-            until = plan.images * third // 3
-            part = dataclasses.replace(plan, images=until, batch=batch, rate=rate)
-            yield from loop.train(state, data, part, given)
+    def rate(images_seen: int, _: int, history: Any) -> float:
+        return plan.rate(images_seen, plan.images, history)  # of the whole
 
-    with mock.patch.object(session, "train", train):
-        yield
+    for third, batch in enumerate((plan.batch // 2, plan.batch, plan.batch * 2), 1):
+        until = plan.images * third // 3
+        part = dataclasses.replace(plan, images=until, batch=batch, rate=rate)
+        yield from loop.train(state, data, part, given)
+
+
+growing = _replaced(session, "train", lambda _: _grown)
 
 
 def paired(batch: Batch) -> Batch:

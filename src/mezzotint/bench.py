@@ -286,8 +286,9 @@ def _callers(event: Any) -> tuple[str, ...]:
 
 def _products(side: int, compute: Compute) -> Iterator[float]:
     """The seconds that each product takes, without end."""
-    here = torch.empty(0, dtype=getattr(torch, compute.precision), device=compute.device)
-    a, b = torch.randn(2, side, side, generator=generator("products")).to(here)
+    precision = getattr(torch, compute.precision)
+    pair = torch.randn(2, side, side, generator=generator("products"))
+    a, b = pair.to(compute.device, precision)
     while True:
         start = time.perf_counter()
         torch.mm(a, b)

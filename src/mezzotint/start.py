@@ -106,9 +106,7 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     found = _existing(request.out, say)
     preset = request.preset or recommended(request.source)
     images = found.config.origin.suited_to if found is not None else _suited_as(request, preset)
-    if found is not None and not _names_a_budget(request):
-        request = dataclasses.replace(request, budget=found.config.training.budget)
-    table = _table(request, preset, images)
+    table = _table(request, preset, images, found)
     # Bad settings are said before the data is read.
     asked, world = parse_config(table, Config), current()
     budget = Budget.parse(asked.training.budget)
@@ -146,10 +144,11 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     if found is not None:
         _refuse_other(found, config, origin, facts)
         machine = _here(found.config.machine, request.device, say)
-        _refuse_used_up(found, _with_budget(machine, budget, config, data, say, dry=True))
     else:
         machine = _new_machine(request.device, say)
     measured = _with_budget(machine, budget, config, data, say, dry=request.dry)
+    if found is not None:
+        _refuse_used_up(found, measured)
     images, words = suited(preset, measured.images)
     if found is None and request.begin_from is None and images:
         table = _table(request, preset, images)
@@ -185,18 +184,17 @@ def warnings(config: Config, facts: DataFacts | None = None) -> list[str]:
     return found
 
 
-def _table(request: Request, preset: str, images: int) -> dict[str, Any]:
-    """The preset for a budget of so many, with what the user has otherwise."""
-    table = override(load_preset(preset, images), request.settings)
+def _table(request: Request, preset: str, images: int, found: Run | None = None) -> dict[str, Any]:
+    """The preset for a budget of so many, with what the user has otherwise; a run that is there
+    keeps its own budget until another is given.
+    """
+    table = load_preset(preset, images)
+    if found is not None:
+        table = override(table, [f'training.budget="{found.config.training.budget}"'])
+    table = override(table, request.settings)
     if request.budget is not None:
         table = override(table, [f'training.budget="{request.budget}"'])
     return table
-
-
-def _names_a_budget(request: Request) -> bool:
-    return request.budget is not None or any(
-        setting.strip().startswith("training.budget") for setting in request.settings
-    )
 
 
 def _refuse_used_up(found: Run, machine: Machine) -> None:

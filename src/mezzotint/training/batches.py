@@ -17,7 +17,7 @@ from mezzotint.imaging import to_float
 from mezzotint.randomness import generator
 from mezzotint.training.plan import Plan
 
-__all__ = ["Batch", "asked", "held_out", "next_batch", "rows_after"]
+__all__ = ["PLAIN", "Batch", "asked", "held_out", "next_batch", "rows_after"]
 
 PLAIN = 4
 """Where guidance is learned, one image of so many goes on as before."""
