@@ -59,6 +59,7 @@ def variants(preset: Table) -> tuple[Variant, ...]:
     embedding = preset["network"]["embedding"]["width"]
     muon, adamw = ("training.optimizer=muon",), ("training.optimizer=adamw",)
     always = ("training.drop_style=0",)
+    so = guided(preset["sampling"]["guidance"])
     min_snr = ('objective.weight={kind = "min-snr", gamma = 5.0}',)
     return (
         Variant("none"),
@@ -87,10 +88,10 @@ def variants(preset: Table) -> tuple[Variant, ...]:
         Variant("twice the learning rate", (f"training.learning_rate={2 * rate}",)),
         Variant("guidance to 3 learned in, drawn at 1.5", guided(1.5)),
         Variant("guidance to 3 learned in, drawn at 2", guided(2)),
-        Variant("guidance so, half of the images plain", guided(2), batches(half_plain)),
-        Variant("guidance so, noise paired within the class", guided(2), batches(paired)),
-        Variant("guidance so, no attention", (*guided(2), *attending(preset, 0))),
-        Variant("guidance so, weight: min-SNR 5", (*guided(2), *min_snr)),
+        Variant("guidance so, half of the images plain", so, batches(half_plain)),
+        Variant("guidance so, noise paired within the class", so, batches(paired)),
+        Variant("guidance so, no attention", (*so, *attending(preset, 0))),
+        Variant("guidance so, weight: min-SNR 5", (*so, *min_snr)),
         Variant("AdamW, 2e-3", (*adamw, "training.learning_rate=2e-3")),
         Variant("Muon, 4e-3", (*muon, "training.learning_rate=4e-3")),
         Variant("Muon, 1e-2", (*muon, "training.learning_rate=1e-2")),
@@ -176,13 +177,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("source")
     parser.add_argument("--images", type=int, default=30_000, help="that the default sees")
+    parser.add_argument("--preset-for", type=int, help="the preset as it is for so many instead")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--n", type=int, default=2500, help="samples")
     parser.add_argument("--only", default="", help="variants that this regular expression finds")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     ruler = Ruler.of(asked.source, asked.n, "validation")
-    preset = load_preset(recommended(asked.source), asked.images)
+    preset = load_preset(recommended(asked.source), asked.preset_for or asked.images)
     asked.out.mkdir(parents=True, exist_ok=True)
     written = asked.out / "preset.toml"
     written.write_text(tomli_w.dumps(preset))

@@ -141,48 +141,50 @@ inline void square(const Vector *x, Vector *y) {
 
 // ------------------------------------------------------------------------------- matrix products
 
-// c (rows, COLUMNS) = or += sum over k of a[r, k] b[k, columns], each with its own steps.
-template <int rows, bool add>
+// c (rows, columns) = or += sum over k of a[r, k] b[k, columns], each with its own steps; columns are
+// two vectors, or one.
+template <int vectors, int rows, bool add>
 void sums(const float *a, int64_t row, int64_t step, const float *b, int64_t below,
           int64_t depth, float *c, int64_t under) {
-    Vector left[rows], right[rows];
-    for (int r = 0; r < rows; r++) {
-        left[r] = add ? get(c + r * under) : Vector{};
-        right[r] = add ? get(c + r * under + LANES) : Vector{};
-    }
+    Vector sum[rows][vectors];
+    for (int r = 0; r < rows; r++)
+        for (int o = 0; o < vectors; o++) sum[r][o] = add ? get(c + r * under + o * LANES) : Vector{};
     for (int64_t k = 0; k < depth; k++) {
-        const Vector first = get(b + k * below), second = get(b + k * below + LANES);
-        for (int r = 0; r < rows; r++) {
-            const float number = a[r * row + k * step];
-            left[r] += number * first;
-            right[r] += number * second;
-        }
+        Vector number[vectors];
+        for (int o = 0; o < vectors; o++) number[o] = get(b + k * below + o * LANES);
+        for (int r = 0; r < rows; r++)
+            for (int o = 0; o < vectors; o++) sum[r][o] += a[r * row + k * step] * number[o];
     }
-    for (int r = 0; r < rows; r++) {
-        put(c + r * under, left[r]);
-        put(c + r * under + LANES, right[r]);
-    }
+    for (int r = 0; r < rows; r++)
+        for (int o = 0; o < vectors; o++) put(c + r * under + o * LANES, sum[r][o]);
 }
 
 typedef void (*Sums)(const float *, int64_t, int64_t, const float *, int64_t, int64_t, float *,
                      int64_t);
 
 template <class> struct Table;
-template <int... i> struct Table<std::integer_sequence<int, i...>> {
-    template <bool add> static constexpr Sums of[] = {sums<i + 1, add>...};  // 1 to ROWS rows
+template <int... i> struct Table<std::integer_sequence<int, i...>> {  // 1 to ROWS rows
+    template <int vectors, bool add> static constexpr Sums of[] = {sums<vectors, i + 1, add>...};
 };
 typedef Table<std::make_integer_sequence<int, ROWS>> Tables;
 
 // All rows, in parts as equal as can be: a last part of one row would take as long as one of five.
-template <bool add>
+template <int vectors, bool add>
 inline void product(const float *a, int64_t row, int64_t step, const float *b, int64_t below,
                     int64_t rows, int64_t depth, float *c, int64_t under) {
     const int64_t parts = (rows + ROWS - 1) / ROWS;
     for (int64_t part = 0; part < parts; part++) {
         const int64_t start = rows * part / parts, end = rows * (part + 1) / parts;
-        Tables::of<add>[end - start - 1](a + start * row, row, step, b, below, depth,
-                                         c + start * under, under);
+        Tables::of<vectors, add>[end - start - 1](a + start * row, row, step, b, below, depth,
+                                                  c + start * under, under);
     }
+}
+
+// Columns by twos of vectors, and a last vector alone: half of two would be zeros.
+template <class Work> inline void in_columns(int64_t columns, Work work) {
+    int64_t o = 0;
+    for (; o + COLUMNS <= columns; o += COLUMNS) work(std::integral_constant<int, 2>(), o);
+    if (o < columns) work(std::integral_constant<int, 1>(), o);
 }
 
 // -------------------------------------------------------------------------------- tiles of images
@@ -237,42 +239,43 @@ void collect(const Sizes &n, const float *m, int64_t plane, int64_t across, floa
     }
 }
 
-// w (9, given, made) -> u (36, made / COLUMNS, given, COLUMNS), zeros for channels that fill up.
+// w (9, given, made) -> u (36, given, made), of which COLUMNS of `made` lie together, or the last vector.
 void prepare(const float *w, int64_t given, int64_t made, float *u, int threads) {
-    const int64_t wide = whole(made, COLUMNS), plane = apart(given, wide);
+    const int64_t plane = apart(given, made);
 #pragma omp parallel for num_threads(threads)
     for (int64_t c = 0; c < given; c++)
-        for (int64_t o = 0; o < wide; o += LANES) {
-            Vector from[9] = {}, to[POSITIONS];
-            if (o < made)
-                for (int i = 0; i < 9; i++) from[i] = get(w + (i * given + c) * made + o);
+        for (int64_t o = 0; o < made; o += LANES) {
+            Vector from[9], to[POSITIONS];
+            for (int i = 0; i < 9; i++) from[i] = get(w + (i * given + c) * made + o);
             square<3, SIDE, g>(from, to);
-            float *place = u + (o / COLUMNS * given + c) * COLUMNS + o % COLUMNS;
+            const int64_t first = o / COLUMNS * COLUMNS, across = std::min<int64_t>(COLUMNS, made - first);
+            float *place = u + first * given + c * across + o - first;
             for (int p = 0; p < POSITIONS; p++) put(place + p * plane, to[p]);
         }
 }
 
-// And its gradient the other way: u (36, given, wide) -> w (9, given, made).
+// And its gradient the other way: u (36, given, made) -> w (9, given, made).
 void finish(const float *u, int64_t given, int64_t made, float *w, int threads) {
-    const int64_t wide = whole(made, COLUMNS), plane = apart(given, wide);
+    const int64_t plane = apart(given, made);
 #pragma omp parallel for num_threads(threads)
     for (int64_t c = 0; c < given; c++)
         for (int64_t o = 0; o < made; o += LANES) {
             Vector from[POSITIONS], to[9];
-            for (int p = 0; p < POSITIONS; p++) from[p] = get(u + p * plane + c * wide + o);
+            for (int p = 0; p < POSITIONS; p++) from[p] = get(u + p * plane + c * made + o);
             square<SIDE, 3, g_transposed>(from, to);
             for (int i = 0; i < 9; i++) put(w + (i * given + c) * made + o, to[i]);
         }
 }
 
-// m (36, tiles, wide) = v (36, tiles, across) u, where wide is `made` in whole COLUMNS.
+// m (36, tiles, made) = v (36, tiles, across) u (36, given, made), which is as prepared.
 void mix(const float *v, int64_t v_plane, int64_t across, const float *u, int64_t tiles,
-         int64_t given, int64_t wide, float *m, int64_t m_plane) {
-    const int64_t u_plane = apart(given, wide);
+         int64_t given, int64_t made, float *m, int64_t m_plane) {
+    const int64_t u_plane = apart(given, made);
     for (int p = 0; p < POSITIONS; p++)
-        for (int64_t o = 0; o < wide; o += COLUMNS)
-            product<false>(v + p * v_plane, across, 1, u + p * u_plane + o * given, COLUMNS, tiles,
-                           given, m + p * m_plane + o, wide);
+        in_columns(made, [&](auto vectors, int64_t o) {
+            product<vectors(), false>(v + p * v_plane, across, 1, u + p * u_plane + o * given,
+                                      vectors() * LANES, tiles, given, m + p * m_plane + o, made);
+        });
 }
 
 }  // namespace
@@ -281,18 +284,18 @@ void mix(const float *v, int64_t v_plane, int64_t across, const float *u, int64_
 extern "C" int convolve(const float *x, const float *w, const float *bias, float *y, int64_t batch,
                         int64_t height, int64_t width, int64_t given, int64_t made, int threads) {
     const Sizes n = {batch, height, width, given, made};
-    const int64_t wide = whole(made, COLUMNS), images = n.images(threads);
-    const int64_t rows = images * n.tiles(), v_plane = apart(rows, given), m_plane = apart(rows, wide);
+    const int64_t images = n.images(threads), rows = images * n.tiles();
+    const int64_t v_plane = apart(rows, given), m_plane = apart(rows, made);
     float *u = nullptr;
-    if (fails([&] { u = room<0>(POSITIONS * apart(given, wide)); })) return 1;
+    if (fails([&] { u = room<0>(POSITIONS * apart(given, made)); })) return 1;
     prepare(w, given, made, u, threads);
     return in_threads((batch + images - 1) / images, threads, [&](int64_t block) {
         float *v = room<1>(POSITIONS * (v_plane + m_plane)), *m = v + POSITIONS * v_plane;
         const int64_t first = block * images, count = std::min(images, batch - first);
         transform<SIDE, b_transposed>(n, x + first * n.pixels() * given, count, given, given, v,
                                       v_plane, given);
-        mix(v, v_plane, given, u, count * n.tiles(), given, wide, m, m_plane);
-        collect<STEP, a_transposed>(n, m, m_plane, wide, y + first * n.pixels() * made, count, made,
+        mix(v, v_plane, given, u, count * n.tiles(), given, made, m, m_plane);
+        collect<STEP, a_transposed>(n, m, m_plane, made, y + first * n.pixels() * made, count, made,
                                     bias);
     });
 }
@@ -303,10 +306,10 @@ extern "C" int convolve_back(const float *dy, const float *turned, const float *
                              float *dw, float *dbias, int64_t batch, int64_t height, int64_t width,
                              int64_t given, int64_t made, int threads) {
     const Sizes n = {batch, height, width, given, made};
-    const int64_t wide = whole(made, COLUMNS), back = whole(given, COLUMNS), tiles = n.tiles();
-    const int64_t images = n.images(threads), deep = images * (given * made > SMALL ? DEEP : 1);
-    const int64_t m_plane = apart(deep * tiles, wide), v_plane = apart(deep * tiles, SLICE);
-    const int64_t back_plane = apart(images * tiles, back), du_plane = apart(given, wide);
+    const int64_t tiles = n.tiles(), images = n.images(threads);
+    const int64_t deep = images * (given * made > SMALL ? DEEP : 1);
+    const int64_t m_plane = apart(deep * tiles, made), v_plane = apart(deep * tiles, SLICE);
+    const int64_t back_plane = apart(images * tiles, given), du_plane = apart(given, made);
     // Threads share the images out; where there are more than that is good for, several have the same
     // images, but other channels of x and other blocks of dx.
     const int64_t shares = std::max<int64_t>(1, std::min<int64_t>(threads, batch * tiles / ENOUGH));
@@ -314,8 +317,8 @@ extern "C" int convolve_back(const float *dy, const float *turned, const float *
     const int64_t same = std::min((threads + shares - 1) / shares, slices);
     const int64_t size = POSITIONS * du_plane + made;  // of a share's sums
     float *u = nullptr;
-    if (fails([&] { u = room<0>(POSITIONS * apart(made, back) + shares * size); })) return 1;
-    float *du = u + POSITIONS * apart(made, back);
+    if (fails([&] { u = room<0>(POSITIONS * apart(made, given) + shares * size); })) return 1;
+    float *du = u + POSITIONS * apart(made, given);
     if (turned) prepare(turned, made, given, u, threads);
     const int failed = in_threads(shares * same, threads, [&](int64_t work) {
         const int64_t share = work / same, mine = work % same;
@@ -325,21 +328,21 @@ extern "C" int convolve_back(const float *dy, const float *turned, const float *
         const int64_t left = std::min(slices * mine / same * SLICE, given);
         const int64_t right = std::min(slices * (mine + 1) / same * SLICE, given);
         for (int p = 0; x && p < POSITIONS; p++)
-            std::fill(own + p * du_plane + left * wide, own + p * du_plane + right * wide, 0.0f);
+            std::fill(own + p * du_plane + left * made, own + p * du_plane + right * made, 0.0f);
         if (x && mine == 0) std::fill(own_bias, own_bias + made, 0.0f);
         const int64_t end = batch * (share + 1) / shares;
         for (int64_t start = batch * share / shares; start < end; start += deep) {
             const int64_t stop = std::min(start + deep, end), all = (stop - start) * tiles;
             for (int64_t first = start; first < stop; first += images) {
                 const int64_t count = std::min(images, stop - first);
-                float *some = m + (first - start) * tiles * wide;
+                float *some = m + (first - start) * tiles * made;
                 transform<STEP, a>(n, dy + first * n.pixels() * made, count, made, made, some, m_plane,
-                                   wide);
+                                   made);
                 if (!turned || first / images % same != mine) continue;
                 float *to = dx + first * n.pixels() * given;
-                mix(some, m_plane, wide, u, count * tiles, made, back, dv, back_plane);
+                mix(some, m_plane, made, u, count * tiles, made, given, dv, back_plane);
                 std::fill(to, to + count * n.pixels() * given, 0.0f);
-                collect<SIDE, b>(n, dv, back_plane, back, to, count, given, nullptr);
+                collect<SIDE, b>(n, dv, back_plane, given, to, count, given, nullptr);
             }
             if (!x) continue;
             for (int64_t c = left; c < right; c += SLICE) {
@@ -347,13 +350,14 @@ extern "C" int convolve_back(const float *dy, const float *turned, const float *
                 transform<SIDE, b_transposed>(n, x + start * n.pixels() * given + c, stop - start,
                                               given, some, v, v_plane, SLICE);
                 for (int p = 0; p < POSITIONS; p++)
-                    for (int64_t o = 0; o < wide; o += COLUMNS)
-                        product<true>(v + p * v_plane, 1, SLICE, m + p * m_plane + o, wide, some, all,
-                                      own + p * du_plane + c * wide + o, wide);
+                    in_columns(made, [&](auto vectors, int64_t o) {
+                        product<vectors(), true>(v + p * v_plane, 1, SLICE, m + p * m_plane + o, made,
+                                                 some, all, own + p * du_plane + c * made + o, made);
+                    });
             }
             for (int64_t t = 0; mine == 0 && t < all; t++)  // a tile's sum is one of its positions
                 for (int64_t o = 0; o < made; o++)
-                    own_bias[o] += m[(SIDE + 1) * m_plane + t * wide + o];
+                    own_bias[o] += m[(SIDE + 1) * m_plane + t * made + o];
         }
     });
     if (failed || !x) return failed;
