@@ -72,6 +72,22 @@ def test_values_and_gradients_are_those_of_float64(shape):
         close(one, exact, 3e-5 if one.shape == weight.shape else 6e-6)
 
 
+def test_what_is_beside_is_added_and_has_the_gradient_of_the_sum():
+    x, weight, bias, dy = given(9, 48, 80, 13, 6)
+    beside = draw(9, 80, 13, 6, key=2)
+    alone = with_gradients(convolution, x, weight, bias, dy)
+    leaves = [t.clone().requires_grad_() for t in (x, weight, bias, beside)]
+    y = convolution(*leaves)
+    assert torch.equal(y, alone[0] + beside)
+    *others, dbeside = torch.autograd.grad(y, leaves, dy)
+    for a, b in zip(others, alone[1:], strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(dbeside, dy)
+    assert torch.equal(beside, draw(9, 80, 13, 6, key=2))  # read, not written to
+    with pytest.raises(ValueError, match="has the result's shape"):
+        convolution(x, weight, bias, beside[:1])
+
+
 def test_every_place_of_the_window_is_where_torch_has_it():
     x = draw(1, 16, 5, 6)
     for row in range(3):

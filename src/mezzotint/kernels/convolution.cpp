@@ -220,10 +220,11 @@ void transform(const Sizes &n, const float *images, int64_t count, int64_t strid
     }
 }
 
-// The other way: tiles (36, tiles, across) are added to images, or to `start` where it is given.
+// The other way: tiles (36, tiles, across) and a bias, if there is one, become images or are added to
+// what is there.
 template <int side, void (*line)(const Vector *, int, Vector *, int)>
 void collect(const Sizes &n, const float *m, int64_t plane, int64_t across, float *images,
-             int64_t count, int64_t channels, const float *start) {
+             int64_t count, int64_t channels, const float *bias, bool added) {
     std::vector<float> nothing(channels, 0.0f);
     float *place[side * side];
     for (int64_t t = 0; t < count * n.tiles(); t++) {
@@ -233,8 +234,9 @@ void collect(const Sizes &n, const float *m, int64_t plane, int64_t across, floa
             Vector x[POSITIONS], made[side * side];
             for (int p = 0; p < POSITIONS; p++) x[p] = get(m + p * plane + t * across + c);
             square<SIDE, side, line>(x, made);
+            const Vector more = bias ? get(bias + c) : Vector{};
             for (int i = 0; i < side * side; i++)
-                put(place[i] + c, made[i] + get(start ? start + c : place[i] + c));
+                put(place[i] + c, added ? made[i] + more + get(place[i] + c) : made[i] + more);
         }
     }
 }
@@ -280,9 +282,11 @@ void mix(const float *v, int64_t v_plane, int64_t across, const float *u, int64_
 
 }  // namespace
 
-// x (batch, height, width, given), w (9, given, made), bias (made,) -> y (batch, height, width, made).
-extern "C" int convolve(const float *x, const float *w, const float *bias, float *y, int64_t batch,
-                        int64_t height, int64_t width, int64_t given, int64_t made, int threads) {
+// x (batch, height, width, given), w (9, given, made), bias (made,), beside like y or none
+// -> y (batch, height, width, made).
+extern "C" int convolve(const float *x, const float *w, const float *bias, const float *beside,
+                        float *y, int64_t batch, int64_t height, int64_t width, int64_t given,
+                        int64_t made, int threads) {
     const Sizes n = {batch, height, width, given, made};
     const int64_t images = n.images(threads), rows = images * n.tiles();
     const int64_t v_plane = apart(rows, given), m_plane = apart(rows, made);
@@ -292,11 +296,12 @@ extern "C" int convolve(const float *x, const float *w, const float *bias, float
     return in_threads((batch + images - 1) / images, threads, [&](int64_t block) {
         float *v = room<1>(POSITIONS * (v_plane + m_plane)), *m = v + POSITIONS * v_plane;
         const int64_t first = block * images, count = std::min(images, batch - first);
+        const int64_t place = first * n.pixels() * made;
         transform<SIDE, b_transposed>(n, x + first * n.pixels() * given, count, given, given, v,
                                       v_plane, given);
         mix(v, v_plane, given, u, count * n.tiles(), given, made, m, m_plane);
-        collect<STEP, a_transposed>(n, m, m_plane, made, y + first * n.pixels() * made, count, made,
-                                    bias);
+        if (beside) std::copy_n(beside + place, count * n.pixels() * made, y + place);
+        collect<STEP, a_transposed>(n, m, m_plane, made, y + place, count, made, bias, beside);
     });
 }
 
@@ -342,7 +347,7 @@ extern "C" int convolve_back(const float *dy, const float *turned, const float *
                 float *to = dx + first * n.pixels() * given;
                 mix(some, m_plane, made, u, count * tiles, made, given, dv, back_plane);
                 std::fill(to, to + count * n.pixels() * given, 0.0f);
-                collect<SIDE, b>(n, dv, back_plane, given, to, count, given, nullptr);
+                collect<SIDE, b>(n, dv, back_plane, given, to, count, given, nullptr, true);
             }
             if (!x) continue;
             for (int64_t c = left; c < right; c += SLICE) {

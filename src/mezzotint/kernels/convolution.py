@@ -63,39 +63,48 @@ def conv3x3(
     """
     if x.is_cuda and bias is not None:
         return biased(F.conv2d(x, weight, padding=1), bias, beside)
-    if convolves(x, weight):
-        y = convolution(x, weight, bias)
-    else:
-        y = F.conv2d(x, weight, bias, padding=1)
+    if convolves(x, weight) and (beside is None or beside.dtype == x.dtype):
+        return convolution(x, weight, bias, beside)
+    y = F.conv2d(x, weight, bias, padding=1)
     return y if beside is None else beside + y
 
 
-def convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, beside: Tensor | None = None
+) -> Tensor:
     """x (B, C, H, W), weight (D, C, 3, 3), bias (D,) or None -> (B, D, H, W), channels_last.
 
-    Stride 1, one row of zeros around. Ask `convolves` first.
+    Stride 1, one row of zeros around; beside, of the result's shape, is added. Ask `convolves`
+    first.
     """
     if x.dim() != 4 or weight.shape != (weight.shape[0], x.shape[1], 3, 3):
         raise ValueError(
             f"convolution wants (B, C, H, W) and (D, C, 3, 3), got {tuple(x.shape)} and "
             f"{tuple(weight.shape)}"
         )
-    result: Tensor = _Convolution.apply(x, weight, bias)
+    made = x.shape[0], len(weight), *x.shape[2:]
+    if beside is not None and beside.shape != made:
+        raise ValueError(f"what is added has the result's shape {made}, not {tuple(beside.shape)}")
+    result: Tensor = _Convolution.apply(x, weight, bias, beside)
     return result
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, beside: Tensor | None
+    ) -> Tensor:
         batch, given, height, width = x.shape
         made = len(weight)
         x = x.contiguous(memory_format=torch.channels_last)
+        if beside is not None:
+            beside = beside.contiguous(memory_format=torch.channels_last)
         y = torch.empty((batch, made, height, width), memory_format=torch.channels_last)
         ctx.sizes = batch, height, width, given, made
         window = weight.permute(2, 3, 1, 0).contiguous()  # (3, 3, given, made)
         offset = x.new_zeros(made) if bias is None else bias.contiguous()
-        call("convolve", (x, window, offset, y), ctx.sizes)
-        of_x, of_weight = ctx.needs_input_grad[:2]
+        call("convolve", (x, window, offset, beside, y), ctx.sizes)
+        of_x, of_weight, _, ctx.beside = ctx.needs_input_grad
         ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
         return y
 
@@ -104,6 +113,7 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         batch, height, width, given, made = ctx.sizes
+        dbeside = dy if ctx.beside else None
         dy = dy.contiguous(memory_format=torch.channels_last)
         turned = dx = dw = dbias = None
         if weight is not None:
@@ -116,4 +126,4 @@ class _Convolution(torch.autograd.Function):
             dbias = None
         elif dbias is None:
             dbias = dy.sum((0, 2, 3))
-        return dx, None if dw is None else dw.permute(3, 2, 0, 1), dbias
+        return dx, None if dw is None else dw.permute(3, 2, 0, 1), dbias, dbeside
