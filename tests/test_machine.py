@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mezzotint.errors import InputError
-from mezzotint.machine import Compute, choose, pick_device
+from mezzotint.machine import Compute, bf16_pays, choose, pick_device
 
 
 def test_an_absent_or_unknown_device_is_refused_in_one_line():
@@ -23,8 +23,10 @@ def test_bf16_is_chosen_only_where_its_race_is_won(monkeypatch):
     for gain, expected in ((0.9, "float32"), (2.0, "bfloat16")):
         monkeypatch.setattr("mezzotint.machine._bf16_race", lambda gain=gain: gain)
         assert choose("cpu").precision == expected
+        assert bf16_pays("cpu") == (expected == "bfloat16")
     monkeypatch.setattr("mezzotint.machine.has_bf16_units", lambda: False)
     assert choose("cpu").precision == "float32"
+    assert not bf16_pays("cpu")
 
 
 def test_a_rank_without_bf16_units_asks_like_the_others(monkeypatch):

@@ -53,7 +53,7 @@ from mezzotint.data import ImageSet, load
 from mezzotint.errors import InputError
 from mezzotint.evaluation_file import hardware
 from mezzotint.imaging import save_npz, to_float, to_uint8
-from mezzotint.machine import native_bf16
+from mezzotint.machine import bf16_pays
 
 STEPS, BETAS = 1000, "squaredcos_cap_v2"
 BATCH, DRAW_BATCH = 128, 250
@@ -180,7 +180,7 @@ def train(asked: argparse.Namespace) -> None:
 
 def in_bf16(asked: argparse.Namespace) -> bool:
     """Whether a variant that only has to be right is computed in bf16: where that is faster."""
-    return (asked.ours or asked.device != "cpu") and native_bf16(asked.device)
+    return (asked.ours or asked.device != "cpu") and bf16_pays(asked.device)
 
 
 def save(folder: Path, weights: dict[str, dict[str, Tensor]], facts: Json) -> Path:

@@ -24,8 +24,8 @@ __all__ = [
     "DEVICES",
     "Compute",
     "Precision",
+    "bf16_pays",
     "choose",
-    "has_bf16_units",
     "native_bf16",
     "pick_device",
 ]
@@ -39,6 +39,9 @@ DEVICES: Mapping[str, Callable[[], bool]] = {
 }
 """Best first, and whether this machine has them."""
 
+
+FASTER = 1.2
+"""Times as fast as float32 that bf16 has to be on a CPU."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -124,9 +127,16 @@ def choose(wish: str = "auto") -> Compute:
     if device == "cpu":
         # All ask, also a rank whose processor has no such units: nobody may wait for it in vain.
         faster = _bf16_race() if has_bf16_units() else 0.0
-        if current().same(faster) > 1.2:
+        if current().same(faster) > FASTER:
             return Compute(device, "bfloat16", threads)
     return Compute(device, "float32", threads)
+
+
+def bf16_pays(device: str) -> bool:
+    """Whether bf16 is the faster here, for work that a process does alone."""
+    if device == "cpu":
+        return has_bf16_units() and _bf16_race() > FASTER
+    return native_bf16(device)
 
 
 def native_bf16(device: str) -> bool:
@@ -142,6 +152,7 @@ def has_bf16_units() -> bool:
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
+@cache
 def _bf16_race(seconds: float = 0.8) -> float:
     """How many times faster bf16 runs a typical convolution, forward and backward.
 

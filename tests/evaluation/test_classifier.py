@@ -40,7 +40,7 @@ def trained(digits):
     folded = module._folded
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_folded", keeping)
-        patch.setattr(module, "native_bf16", lambda device: False)
+        patch.setattr(module, "bf16_pays", lambda device: False)
         found = quick(digits, images=5000)
     return found, kept[0]
 

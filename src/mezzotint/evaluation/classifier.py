@@ -26,7 +26,7 @@ from mezzotint.data import Augment
 from mezzotint.errors import InputError
 from mezzotint.evaluation.stored import read, weights_digest, write
 from mezzotint.imaging import check_batch
-from mezzotint.machine import native_bf16
+from mezzotint.machine import bf16_pays
 from mezzotint.networks.blocks import Conv3x3
 from mezzotint.randomness import generator
 from mezzotint.replay import Replay
@@ -223,7 +223,7 @@ def fit(
     The same bits for the same call on one machine's CPU with one number of threads; on a GPU, from
     the same draws, the same but for rounding. SGD with Nesterov momentum and a triangular
     learning rate; images are shifted by up to an eighth (mirrored sets) or a fourteenth of
-    their size and mirrored where `augment` says so. bf16 where the device has units for it.
+    their size and mirrored where `augment` says so. bf16 where that is the faster.
     `watch` is called with the number of images seen, now and then.
     """
     check_batch(images)
@@ -235,7 +235,7 @@ def fit(
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.0, momentum=0.9, nesterov=True, weight_decay=recipe.decay
     )
-    bf16, replay = native_bf16(device), Replay(device.startswith("cuda"))
+    bf16, replay = bf16_pays(device), Replay(device.startswith("cuda"))
 
     def gradients(x: Tensor, y: Tensor) -> None:
         optimizer.zero_grad()

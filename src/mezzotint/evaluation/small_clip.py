@@ -39,7 +39,7 @@ from mezzotint.evaluation.classifier import build, triangle
 from mezzotint.evaluation.corruption import blur, noise
 from mezzotint.evaluation.stored import read, weights_digest, write
 from mezzotint.imaging import check_batch, to_float
-from mezzotint.machine import has_bf16_units
+from mezzotint.machine import bf16_pays
 from mezzotint.randomness import generator
 
 __all__ = ["Recipe", "SmallClip", "TextEncoder", "file_name", "fit", "sigmoid_loss"]
@@ -243,7 +243,7 @@ def fit(
     scale, bias = nn.Parameter(torch.tensor(2.3)), nn.Parameter(torch.tensor(-3.0))
     parameters = [*both.parameters(), scale, bias]
     optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=recipe.decay, fused=True)
-    bf16 = has_bf16_units()
+    bf16 = bf16_pays("cpu")
     steps = max(1, recipe.images // recipe.batch)
     for step in range(steps):
         draws = generator("small clip", seed, step)
