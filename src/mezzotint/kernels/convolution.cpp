@@ -35,18 +35,23 @@ typedef Lanes<LANES>::Number Vector;
 inline Vector get(const float *from) { return get<LANES>(from); }
 inline void put(float *to, Vector value) { put<LANES>(to, value); }
 
+struct alignas(64) Line {  // of a cache: a vector that lies across two costs twice
+    float numbers[16];
+};
+
 // Room for so many numbers, unset, that a thread keeps from call to call: memory that is given back
 // to the system costs a fault a page when it is next asked for.
 template <int which> float *room(int64_t count) {
-    thread_local std::unique_ptr<float[]> kept;
+    thread_local std::unique_ptr<Line[]> kept;
     thread_local int64_t size = 0;
-    if (size < count) {
+    const int64_t lines = count / 16 + 1;
+    if (size < lines) {
         kept.reset();
         size = 0;
-        kept.reset(new float[count]);
-        size = count;
+        kept.reset(new Line[lines]);
+        size = lines;
     }
-    return kept.get();
+    return kept[0].numbers;
 }
 
 int64_t whole(int64_t n, int64_t of) { return (n + of - 1) / of * of; }
