@@ -96,7 +96,9 @@ def test_a_wrong_share_shows(tmp_path):
 def test_four_processes_train_what_one_does_for_two_hundred_steps(tmp_path):
     trained(tmp_path / "one", 1600, "plain")
     several(4, tmp_path / "four", functools.partial(trained, tmp_path / "four/w", 1600, "plain"))
-    assert difference(tmp_path / "one", tmp_path / "four/w") < 1e-9
+    # Sums in another order grow apart: 1e-14 after 20 steps, 2e-12 after 100, up to 1e-8 at the
+    # end, as the processor has it. A wrong share is 1e-4 after 10.
+    assert difference(tmp_path / "one", tmp_path / "four/w") < 1e-6
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 100])
