@@ -186,8 +186,8 @@ def main() -> None:
     ruler = Ruler.of(asked.source, asked.n, "validation")
     preset = load_preset(recommended(asked.source), asked.preset_for or asked.images)
     asked.out.mkdir(parents=True, exist_ok=True)
-    written = asked.out / "preset.toml"
-    written.write_text(tomli_w.dumps(preset))
+    file = asked.out / "preset.toml"
+    file.write_text(tomli_w.dumps(preset))
 
     def flop(variant: Variant) -> int:
         table = override(preset, [*PLAIN, *variant.settings])
@@ -201,7 +201,7 @@ def main() -> None:
         if not re.search(asked.only, variant.name):
             continue
         images = round(asked.images * usual / flop(variant))
-        rows = [measured(variant, ruler, images, seed, written, asked.out) for seed in asked.seeds]
+        rows = [measured(variant, ruler, images, seed, file, asked.out) for seed in asked.seeds]
         cells = [cell([row[k] for row in rows], f) for k, f in FORMS.items()]
         print(
             f"| {variant.name} | {rows[0]['asked']['images']:,} | {' | '.join(cells)} |",

@@ -163,6 +163,8 @@ def matrix_peak(device: str) -> tuple[float, str]:
 def compete(name: str, given: argparse.Namespace, turns: Connection) -> None:
     """A contestant's process: says its GFLOP, then, whenever asked, images a second.
 
+    Or the package that is missing, and no more.
+
     Each has one of its own, since ours tells the C library how to keep memory.
     """
     contestant = next(c for c in contestants(given.device) if c.name == name)
@@ -216,10 +218,10 @@ def main() -> None:
         turns[name], theirs = apart.Pipe()
         apart.Process(target=compete, args=(name, given, theirs), daemon=True).start()
         theirs.close()  # so that the end of the process is seen here
-    sizes = {name: turn.recv() for name, turn in turns.items()}  # all are ready
-    for name in [name for name, size in sizes.items() if isinstance(size, str)]:
-        package = sizes.pop(name)
-        print(f"left out: {name}, since {package} is not installed (benchmarks/README.md)")
+    said = {name: turn.recv() for name, turn in turns.items()}  # all are ready
+    sizes = {name: size for name, size in said.items() if not isinstance(size, str)}
+    for name in said.keys() - sizes.keys():
+        print(f"left out: {name}, since {said[name]} is not installed (benchmarks/README.md)")
         turns.pop(name)
     speeds: dict[str, list[list[float]]] = {name: [] for name in turns}
     peaks = []

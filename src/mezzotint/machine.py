@@ -124,18 +124,16 @@ def choose(wish: str = "auto") -> Compute:
     threads = torch.get_num_threads()
     if device == "cuda":
         return Compute(device, "bfloat16" if native_bf16(device) else "float16", threads)
-    if device == "cpu":
-        # All ask, also a rank whose processor has no such units: nobody may wait for it in vain.
-        faster = _bf16_race() if has_bf16_units() else 0.0
-        if current().same(faster) > FASTER:
-            return Compute(device, "bfloat16", threads)
+    # All ask, also a rank whose processor has no such units: nobody may wait for it in vain.
+    if device == "cpu" and current().same(_bf16_gain()) > FASTER:
+        return Compute(device, "bfloat16", threads)
     return Compute(device, "float32", threads)
 
 
 def bf16_pays(device: str) -> bool:
     """Whether bf16 is the faster here, for work that a process does alone."""
     if device == "cpu":
-        return has_bf16_units() and _bf16_race() > FASTER
+        return _bf16_gain() > FASTER
     return native_bf16(device)
 
 
@@ -150,6 +148,11 @@ def has_bf16_units() -> bool:
     """AMX or avx512_bf16; without them bf16 is emulated and far slower (pytorch#118499)."""
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def _bf16_gain() -> float:
+    """How many times faster bf16 is on this CPU; 0 without units for it, which needs no race."""
+    return _bf16_race() if has_bf16_units() else 0.0
 
 
 @cache

@@ -36,7 +36,8 @@ inline Vector get(const float *from) { return get<LANES>(from); }
 inline void put(float *to, Vector value) { put<LANES>(to, value); }
 
 struct alignas(64) Line {  // of a cache: a vector that lies across two costs twice
-    float numbers[16];
+    static const int COUNT = 16;
+    float numbers[COUNT];
 };
 
 // Room for so many numbers, unset, that a thread keeps from call to call: memory that is given back
@@ -44,7 +45,7 @@ struct alignas(64) Line {  // of a cache: a vector that lies across two costs tw
 template <int which> float *room(int64_t count) {
     thread_local std::unique_ptr<Line[]> kept;
     thread_local int64_t size = 0;
-    const int64_t lines = count / 16 + 1;
+    const int64_t lines = count / Line::COUNT + 1;
     if (size < lines) {
         kept.reset();
         size = 0;
