@@ -24,18 +24,13 @@ import tomli_w
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import mezzotint.api
+import mezzotint
 from experiments import Experiment, batches, data, growing, half_plain, paired, shifted
-from mezzotint.config import (
-    Config,
-    build_denoiser,
-    load_preset,
-    override,
-    parse_config,
-    with_deviation,
-)
+from mezzotint.config.build import build_denoiser
+from mezzotint.config.presets import load_preset, recommended
+from mezzotint.config.schema import Config
+from mezzotint.config.tables import override, parse_config, with_deviation
 from mezzotint.diffusion import Condition
-from mezzotint.start import recommended
 from quality import Ruler
 
 Table = dict[str, Any]
@@ -154,7 +149,7 @@ def measured(
     place = out / re.sub(r"\W+", "-", variant.name) / str(seed)
     settings = (*PLAIN, f"training.seed={seed}", *variant.settings)
     with variant.experiment():
-        run = mezzotint.api.train(
+        run = mezzotint.train(
             ruler.data.name,
             out=place,
             preset=str(preset),

@@ -25,19 +25,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mezzotint.curation import best_of, effect
-from mezzotint.evaluation.captions import Styles
-from mezzotint.evaluation.cas import cas
-from mezzotint.evaluation.classifier import Recipe
-from mezzotint.evaluation.clip import quality_scores
-from mezzotint.evaluation.features import classifier_for
-from mezzotint.evaluation.measures import Reference
-from mezzotint.evaluation.prompts import GRADIENTS, LOOKS, steering, wish
-from mezzotint.evaluation.scorers import clip_for
+from mezzotint.evaluation.samples import run_subject
+from mezzotint.evaluation.selection import best_of, effect
 from mezzotint.imaging import labelled_grid, save_png, to_float
-from mezzotint.model import Drawing, Model
-from mezzotint.randomness import generator
-from mezzotint.subjects import run_subject
+from mezzotint.metrics.cas import cas
+from mezzotint.metrics.clip.captions import Styles
+from mezzotint.metrics.clip.clip import quality_scores
+from mezzotint.metrics.clip.likelihood import wish
+from mezzotint.metrics.clip.scorers import clip_for
+from mezzotint.metrics.extractors.classifier import Recipe
+from mezzotint.metrics.extractors.extractor import classifier_for
+from mezzotint.metrics.registry import Reference
+from mezzotint.runtime.rng import generator
+from mezzotint.sampling.model import Drawing, Model
+from mezzotint.sampling.prompt import GRADIENTS, LOOKS, steering
 
 GUIDANCE = (1.0, 1.5, 2.0, 3.0)
 SCALES = (1.0, 3.0, 10.0)

@@ -20,15 +20,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from mezzotint import composing, imaging
-from mezzotint.composing import Composed, random_text, read_back
+from mezzotint import imaging
 from mezzotint.data import load
 from mezzotint.diffusion import Condition
-from mezzotint.editing import Windows, ink_box, laid_out, read_text
-from mezzotint.evaluation.features import classifier_for
+from mezzotint.editing.compose import Windows, compose, ink_box, laid_out, read_text
+from mezzotint.editing.compose.compose import Composed, random_text, read_back
 from mezzotint.imaging import to_uint8
-from mezzotint.randomness import generator
-from mezzotint.run import Pick, Run
+from mezzotint.metrics.extractors.extractor import classifier_for
+from mezzotint.runs.run import Pick, Run
+from mezzotint.runtime.rng import generator
 
 WAYS = ("overwrite", "lighter", "mean", "compose")
 
@@ -107,7 +107,7 @@ def main():
     classifier = classifier_for(load(run.config.origin.source), print)
     texts = [random_text(model.classes, given.places, given.seed, i) for i in range(given.strings)]
     rows = [read_text(text, model.classes) for text in texts]
-    ground, room = composing._measured(model)
+    ground, room = compose._measured(model)
     size = model.shape[1:]
     singles = {}  # the same at every spacing
     print(f"{run.path}: {given.strings} strings of {given.places}, seed {given.seed}")
@@ -115,19 +115,19 @@ def main():
         layouts = [laid_out(page, room, size, spacing) for page in rows]
         for way in given.ways:
             pages, close, right = [], [], []
-            for part in composing._batches(layouts, model.chunk()):
+            for part in compose._batches(layouts, model.chunk()):
                 windows = Windows(layouts[part], size, ground)
                 keys = [(given.seed, i) for i in range(part.start, part.stop)]
                 if way == "mean":
                     canvases = by_mean(model, windows, keys)
                     x0 = windows.cut(canvases)  # whose ink is whose, nobody knows
                 elif way == "compose":
-                    x0 = composing._drawn(model, windows, keys)
+                    x0 = compose._drawn(model, windows, keys)
                     canvases = windows.joined(x0)
                 else:
                     if part.start not in singles:
                         far = [laid_out(page, room, size, size[1]) for page in rows[part]]
-                        singles[part.start] = composing._drawn(
+                        singles[part.start] = compose._drawn(
                             model, Windows(far, size, ground), keys
                         )
                     x0 = singles[part.start]

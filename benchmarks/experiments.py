@@ -10,11 +10,11 @@ from unittest import mock
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from mezzotint import session, start
 from mezzotint.data import ImageSet, Style
 from mezzotint.data.augment import Changes
 from mezzotint.diffusion import GUIDANCE, Condition
-from mezzotint.machine import Compute
+from mezzotint.runs import setup, trainer
+from mezzotint.runtime.device import Compute
 from mezzotint.training import Record, TrainState, loop
 from mezzotint.training.batches import Batch
 from mezzotint.training.plan import Plan
@@ -34,7 +34,7 @@ def batches(change: Callable[[Batch], Batch]) -> Experiment:
 
 def data(change: Callable[[ImageSet], ImageSet]) -> Experiment:
     """The data set that is trained on, changed."""
-    return _replaced(start, "load", lambda load: lambda *a, **named: change(load(*a, **named)))
+    return _replaced(setup, "load", lambda load: lambda *a, **named: change(load(*a, **named)))
 
 
 def _grown(state: TrainState, data: ImageSet, plan: Plan, given: Compute) -> Iterator[Record]:
@@ -52,7 +52,7 @@ def _grown(state: TrainState, data: ImageSet, plan: Plan, given: Compute) -> Ite
         yield from loop.train(state, data, part, given)
 
 
-growing = _replaced(session, "train", lambda _: _grown)
+growing = _replaced(trainer, "train", lambda _: _grown)
 
 
 def paired(batch: Batch) -> Batch:

@@ -14,15 +14,16 @@ from pathlib import Path
 
 import torch
 
-from mezzotint.config import to_table
+from mezzotint.config.tables import to_table
 from mezzotint.data import find_class, load
-from mezzotint.evaluation import difficulty
-from mezzotint.evaluation.features import classifier_for
-from mezzotint.evaluation.kernel import kernel_distance
-from mezzotint.model import Drawing, Model
-from mezzotint.randomness import generator
-from mezzotint.run import DataFacts, Run, RunConfig
-from mezzotint.session import advance
+from mezzotint.metrics import difficulty
+from mezzotint.metrics.extractors.extractor import classifier_for
+from mezzotint.metrics.kernel import kernel_distance
+from mezzotint.runs.facts import DataFacts, RunConfig
+from mezzotint.runs.run import Run
+from mezzotint.runs.trainer import advance
+from mezzotint.runtime.rng import generator
+from mezzotint.sampling.model import Drawing, Model
 from mezzotint.training import Stepped
 
 

@@ -13,13 +13,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import mezzotint.api
+import mezzotint
 from ablations import FORMS, PLAIN, cell
-from mezzotint.config import Config, load_preset, override, parse_config, with_deviation
+from mezzotint.config.presets import load_preset, recommended
+from mezzotint.config.schema import Config
+from mezzotint.config.tables import override, parse_config, with_deviation
 from mezzotint.data import load
-from mezzotint.machine import choose
-from mezzotint.run import Run
-from mezzotint.start import recommended, training_steps, usual_time
+from mezzotint.kernels.precision import choose
+from mezzotint.runs.run import Run
+from mezzotint.runs.speed import training_steps, usual_time
 from quality import Ruler
 
 ROUNDS, SECONDS = 3, 4.0
@@ -42,7 +44,7 @@ def step_seconds(source: str, images: int, sizes: tuple[int | None, ...]) -> lis
 
 
 def trained(source: str, out: Path, images: int, seed: int, **more: Any) -> Run:
-    return mezzotint.api.train(
+    return mezzotint.train(
         source,
         out=out,
         budget=f"{images}images",

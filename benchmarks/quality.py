@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import mezzotint.api
+import mezzotint
 from mezzotint.data import ImageSet, load
-from mezzotint.evaluation.accuracy import accuracy
-from mezzotint.evaluation.features import classifier_for
-from mezzotint.evaluation.frechet import Moments, frechet_distance, moments
-from mezzotint.evaluation.measures import Reference
-from mezzotint.model import Drawing
-from mezzotint.run import Run
+from mezzotint.metrics.accuracy import accuracy
+from mezzotint.metrics.extractors.extractor import classifier_for
+from mezzotint.metrics.frechet import Moments, frechet_distance, moments
+from mezzotint.metrics.registry import Reference
+from mezzotint.runs.run import Run
+from mezzotint.sampling.model import Drawing
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Ruler:
         if kept.exists() and (found := json.loads(kept.read_text()))["asked"] == asked:
             return dict(found)
         labels = torch.arange(self.n) % len(self.data.classes)
-        model = mezzotint.api.load(run)
+        model = mezzotint.load(run)
         styles = torch.zeros(self.n, len(model.styles), dtype=torch.float64)  # the first of each
         images = model.draw(Drawing.of(labels, seed, styles))
         quality = self.measure(images, labels)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from mezzotint.config import SAMPLERS
-from mezzotint.model import Drawing
-from mezzotint.run import Run
+from mezzotint.config.registry import SAMPLERS
+from mezzotint.runs.run import Run
+from mezzotint.sampling.model import Drawing
 from quality import Ruler
 
 COUNTS = (4, 6, 8, 10, 12, 20, 50, 200)

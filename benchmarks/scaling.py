@@ -23,14 +23,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mezzotint.bench import fresh_model, noise_images
-from mezzotint.config import Config, load_preset, parse_config, with_deviation
+from mezzotint.benchmarking import fresh_model, noise_images
+from mezzotint.config.presets import load_preset
+from mezzotint.config.schema import Config
+from mezzotint.config.tables import parse_config, with_deviation
 from mezzotint.data import ImageSet
-from mezzotint.machine import choose
-from mezzotint.model import Drawing
-from mezzotint.progress import peak_memory
-from mezzotint.start import training_steps, usual_time
-from mezzotint.world import current, joined, leave
+from mezzotint.kernels.precision import choose
+from mezzotint.runs.speed import training_steps, usual_time
+from mezzotint.runtime.distributed import current, joined, leave
+from mezzotint.runtime.hardware import peak_memory
+from mezzotint.sampling.model import Drawing
 
 PRESET, SECONDS = "mnist", 10.0
 POINTS = {

@@ -26,9 +26,9 @@ from multiprocessing.connection import Connection
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mezzotint.bench import PRODUCT
-from mezzotint.machine import choose, native_bf16
-from mezzotint.replay import Replay
+from mezzotint.benchmarking import PRODUCT
+from mezzotint.kernels.precision import choose, native_bf16
+from mezzotint.runtime.cuda_graphs import Replay
 from peers.networks import NETWORKS, Network
 from peers.same_layers import through_our_kernels
 

@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
-import mezzotint.api
-from mezzotint.evaluation.cas import cas
+import mezzotint
 from mezzotint.imaging import load_npz
-from mezzotint.model import Drawing
+from mezzotint.metrics.cas import cas
+from mezzotint.sampling.model import Drawing
 from quality import Ruler
 
 RESULTS = Path(__file__).parent / "peers" / "results.json"
@@ -77,13 +77,13 @@ def compare(given: argparse.Namespace) -> None:
         columns += [variant, "x"]
     print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
     for minutes in given.minutes:
-        run = mezzotint.api.train(
+        run = mezzotint.train(
             given.source,
             out=given.out / f"{minutes:g}m",
             preset=given.preset,
             budget=f"{minutes:g}m",
         )
-        model = mezzotint.api.load(run)
+        model = mezzotint.load(run)
         found = ruler.measure(model.draw(Drawing.of(labels)), labels)
         cells = [f"{minutes:g}", f"{run.images_seen():,}", f"{found.above:.3f}"]
         cells.append(f"{found.accuracy:.1%}")

@@ -8,3 +8,49 @@ import torch
 # card its kernels run in numpy.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+import pytest  # noqa: E402
+
+from mezzotint.data import load  # noqa: E402
+from mezzotint.runtime.device import Compute  # noqa: E402
+from tiny import make_data, make_plan, make_state  # noqa: E402
+from tiny_runs import trained  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return load("digits")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """A run of 64 images; to be read, not changed."""
+    return trained(tmp_path_factory.mktemp("runs") / "digits")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache."""
+    monkeypatch.setenv("MEZZOTINT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def data():
+    """The small data set of tiny.py."""
+    return make_data()
+
+
+@pytest.fixture
+def compute():
+    return Compute("cpu", "float32", torch.get_num_threads())
+
+
+@pytest.fixture
+def new_state():
+    return make_state
+
+
+@pytest.fixture
+def new_plan():
+    return make_plan

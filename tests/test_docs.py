@@ -16,7 +16,9 @@ import pytest
 import typer.main
 
 from mezzotint.cli.main import app
-from mezzotint.config import Config, load_preset, parse_config, preset_names, with_deviation
+from mezzotint.config.presets import load_preset, preset_names
+from mezzotint.config.schema import Config
+from mezzotint.config.tables import parse_config, with_deviation
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -36,9 +36,9 @@ def test_a_map_larger_than_the_address_space_is_such_an_error():
 def test_a_command_without_memory_ends_in_one_line():
     code = (
         "import torch\n"
-        "from mezzotint.cli import show\n"
+        "from mezzotint.runs import inspect\n"
         "from mezzotint.cli.main import run\n"
-        "show.inspection = lambda *given: torch.empty(2**60)\n"
+        "inspect.inspection = lambda *given: torch.empty(2**60)\n"
         "raise SystemExit(run(['inspect', 'digits']))\n"
     )
     done = subprocess.run(

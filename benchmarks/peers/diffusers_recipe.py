@@ -51,9 +51,9 @@ from torch import Tensor, nn
 
 from mezzotint.data import ImageSet, load
 from mezzotint.errors import InputError
-from mezzotint.evaluation_file import hardware
 from mezzotint.imaging import save_npz, to_float, to_uint8
-from mezzotint.machine import bf16_pays
+from mezzotint.kernels.precision import bf16_pays
+from mezzotint.runtime.hardware import hardware
 
 STEPS, BETAS = 1000, "squaredcos_cap_v2"
 BATCH, DRAW_BATCH = 128, 250

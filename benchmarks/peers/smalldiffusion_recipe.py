@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mezzotint.data import load
-from mezzotint.evaluation_file import hardware
 from mezzotint.imaging import save_npz, to_float, to_uint8
+from mezzotint.runtime.hardware import hardware
 from networks import without_torchvision
 
 without_torchvision()

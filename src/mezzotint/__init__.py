@@ -12,8 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mezzotint.api import load, train
     from mezzotint.errors import InputError
+    from mezzotint.runs.find import load
+    from mezzotint.runs.train import train
 
 __all__ = ["InputError", "__version__", "load", "train"]
 
@@ -21,8 +22,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "InputError": "mezzotint.errors",
-    "load": "mezzotint.api",
-    "train": "mezzotint.api",
+    "load": "mezzotint.runs.find",
+    "train": "mezzotint.runs.train",
 }
 
 

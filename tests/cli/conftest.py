@@ -46,7 +46,7 @@ def alone(tmp_path, monkeypatch, warm_cache):
     """An empty working directory, no named sets, float32 on every machine."""
     monkeypatch.setenv("MEZZOTINT_CACHE", str(warm_cache))
     monkeypatch.delenv("MEZZOTINT_DATA", raising=False)
-    monkeypatch.setattr("mezzotint.machine.has_bf16_units", lambda: False)
+    monkeypatch.setattr("mezzotint.kernels.precision.has_bf16_units", lambda: False)
     monkeypatch.chdir(tmp_path)
 
 
@@ -83,7 +83,7 @@ def refused(cli):
 
 def trained(folder, *more):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mezzotint.machine.has_bf16_units", lambda: False)
+        patch.setattr("mezzotint.kernels.precision.has_bf16_units", lambda: False)
         assert run(["train", "digits", "--out", str(folder), *TINY, *more]) == 0
     return folder
 

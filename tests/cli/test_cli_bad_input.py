@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mezzotint import seal
-from mezzotint.data.hub import FetchError
+from mezzotint.data.readers.hub import FetchError
+from mezzotint.runtime import checksum
 
 TRAIN = ["train", "digits", "--out", "new", "--budget", "32images"]
 
@@ -141,7 +141,7 @@ def test_a_named_set_without_copy_and_network_says_where_it_looked(
     def unreachable(repository, say):
         raise FetchError("no network")
 
-    monkeypatch.setattr("mezzotint.data.hub.fetch", unreachable)
+    monkeypatch.setattr("mezzotint.data.readers.hub.fetch", unreachable)
     (tmp_path / "here").mkdir()
     monkeypatch.setenv("MEZZOTINT_DATA", str(tmp_path / "here"))
     with unchanged():
@@ -157,7 +157,7 @@ def test_a_hub_set_that_is_not_there_is_answered_the_same_way(refused, unchanged
     def unreachable(repository, say):
         raise FetchError(f"{repository} is gone")
 
-    monkeypatch.setattr("mezzotint.data.hub.fetch", unreachable)
+    monkeypatch.setattr("mezzotint.data.readers.hub.fetch", unreachable)
     with unchanged():
         message = refused("data hf:some/thing")
     assert "some/thing is gone" in message
@@ -220,7 +220,7 @@ def test_a_configuration_that_no_checkpoint_can_mend_is_left_alone(refused, unch
     file.write_text(file.read_text().replace("batch = 16", "bach = 16"))
     with unchanged():
         assert "is damaged, or was edited" in refused("sample run --out a.png")
-    file.write_text(seal.sealed_text(file.read_text().partition("\n")[2]))
+    file.write_text(checksum.sealed_text(file.read_text().partition("\n")[2]))
     with unchanged():
         message = refused("sample run --out a.png")
     assert "training.bach" in message

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from mezzotint import bench as benchmark
-from mezzotint.bench import Bench, Work
-from mezzotint.config import Budget
-from mezzotint.machine import Compute
+from mezzotint import benchmarking as benchmark
+from mezzotint.benchmarking import Bench, Work
+from mezzotint.config.schema import Budget
+from mezzotint.runtime.device import Compute
 
 
 @pytest.fixture

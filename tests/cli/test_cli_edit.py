@@ -9,11 +9,11 @@ from PIL import Image
 
 import mezzotint
 from mezzotint import imaging
-from mezzotint.composing import compose, random_text, read_back
-from mezzotint.config import SAMPLERS
-from mezzotint.editing import read_text
+from mezzotint.config.registry import SAMPLERS
+from mezzotint.editing.compose import read_text
+from mezzotint.editing.compose.compose import compose, random_text, read_back
 from mezzotint.errors import InputError
-from mezzotint.model import Drawing
+from mezzotint.sampling.model import Drawing
 
 COMPOSE = "edit compose run --evaluations 2"
 

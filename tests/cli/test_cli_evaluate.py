@@ -11,12 +11,12 @@ from PIL import Image
 from mezzotint import imaging
 from mezzotint.cli.judging import evaluate_text
 from mezzotint.data import load
-from mezzotint.evaluation import scorers, small_clip
-from mezzotint.evaluation.cas import Cas
-from mezzotint.evaluation.features import shipped
-from mezzotint.evaluation_file import add_part
-from mezzotint.machine import pick_device
-from mezzotint.model import Model
+from mezzotint.evaluation.results import add_part
+from mezzotint.metrics.cas import Cas
+from mezzotint.metrics.clip import scorers, small_clip
+from mezzotint.metrics.extractors.extractor import shipped
+from mezzotint.runtime.device import pick_device
+from mezzotint.sampling.model import Model
 
 QUICK = "--metrics fd,kd,coverage,accuracy,score,distinct"
 
@@ -122,8 +122,8 @@ def test_cas_reads_all_images_of_a_file_and_refuses_at_once_what_it_cannot_score
             watch(1, seen)
         return Cas((0.5,))
 
-    monkeypatch.setattr("mezzotint.judge.parts.cas", scored)
-    monkeypatch.setattr("mezzotint.evaluation.waits.EVERY", 0)
+    monkeypatch.setattr("mezzotint.evaluation.analyses.cas", scored)
+    monkeypatch.setattr("mezzotint.runtime.log.EVERY", 0)
     imaging.save_npz(tmp_path / "all.npz", images, labels, {})
     answer = cli("evaluate all.npz --against digits --metrics cas --device cpu --json")
     found = result(answer)

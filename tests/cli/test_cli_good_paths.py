@@ -13,8 +13,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import mezzotint
-from mezzotint import imaging, progress
-from mezzotint.run import Run
+from mezzotint import imaging
+from mezzotint.runs import progress
+from mezzotint.runs.run import Run
 
 SAMPLE = "sample run --evaluations 4"
 

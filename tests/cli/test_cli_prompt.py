@@ -6,9 +6,9 @@ import pytest
 
 from mezzotint import imaging
 from mezzotint.data import load
-from mezzotint.evaluation import scorers, small_clip
-from mezzotint.evaluation.prompts import wish
 from mezzotint.imaging import to_float
+from mezzotint.metrics.clip import scorers, small_clip
+from mezzotint.metrics.clip.likelihood import wish
 
 FEW = ["--n", "12", "--evaluations", "4", "--json", "--out"]
 

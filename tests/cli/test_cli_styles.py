@@ -11,11 +11,11 @@ from PIL import Image
 import mezzotint
 from mezzotint import imaging
 from mezzotint.data import load
-from mezzotint.data.measures import measured
-from mezzotint.data.styles import choice_style
+from mezzotint.data.styles.measures import measured
+from mezzotint.data.styles.style import choice_style
 from mezzotint.diffusion import is_free
-from mezzotint.model import Drawing, Model
-from mezzotint.run import Run
+from mezzotint.runs.run import Run
+from mezzotint.sampling.model import Drawing, Model
 
 STYLES = ("thickness", "slant")
 ASKED = ["--style", "thickness", "--style", "slant"]  # as conftest's styled_run
@@ -132,7 +132,7 @@ def test_along_a_choice_a_row_has_every_level_once(cli, styled_run, tmp_path, mo
         grey = 80 * drawing.styles[:, 0] + 10 * seeds
         return grey.to(torch.uint8)[:, None, None, None].expand(-1, *model.shape).contiguous()
 
-    monkeypatch.setattr("mezzotint.api.load", lambda *run, **pick: model)
+    monkeypatch.setattr("mezzotint.runs.find.load", lambda *run, **pick: model)
     monkeypatch.setattr(Model, "draw", shades)
     words = ["sample", str(styled_run), "--along", "shape", "--label", "3", "--seeds", "5"]
     assert cli([*words, "--out", "sheet.png"]).code == 0
@@ -200,7 +200,7 @@ def common(name, least):
 
 
 def test_samples_are_asked_for_the_joint_styles_of_real_images(styled_run):
-    from mezzotint.subjects import run_subject
+    from mezzotint.evaluation.samples import run_subject
 
     stream = run_subject(styled_run, say=print)
     drawing = stream.drawing(50)

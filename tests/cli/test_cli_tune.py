@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mezzotint import imaging
-from mezzotint.evaluation import scorers, small_clip
+from mezzotint.metrics.clip import scorers, small_clip
 
 SMALL = ["--budget", "16images", "--batch", "8", "--judge-every", "8", "--judged", "30"]
 

@@ -9,7 +9,7 @@ from PIL import Image
 from mezzotint.data import cache as cache_module
 from mezzotint.data import load
 from mezzotint.errors import InputError
-from mezzotint.world import World
+from mezzotint.runtime.distributed import World
 
 
 @pytest.fixture

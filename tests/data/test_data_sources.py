@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from mezzotint.data import SOURCES, load
-from mezzotint.data.hub import FetchError
+from mezzotint.data.readers.hub import FetchError
 from mezzotint.errors import InputError
 
 
@@ -136,7 +136,7 @@ def test_a_set_that_is_nowhere_says_where_and_how(tmp_path, monkeypatch):
     def unreachable(repository, say):
         raise FetchError("no network")
 
-    monkeypatch.setattr("mezzotint.data.hub.fetch", unreachable)
+    monkeypatch.setattr("mezzotint.data.readers.hub.fetch", unreachable)
     text = message("mnist", data_dir=tmp_path)
     for part in (str(tmp_path / "mnist"), "no network", "ylecun/mnist", "--data-dir"):
         assert part in text

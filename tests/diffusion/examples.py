@@ -65,10 +65,10 @@ WEIGHTS: dict[type, list] = {
 }
 
 TABLES = {
-    "schedule": SCHEDULES,
-    "precondition": PRECONDITIONS,
-    "sampler": SAMPLERS,
-    "objective": WEIGHTS,
+    "schedules": SCHEDULES,
+    "parameterization": PRECONDITIONS,
+    "samplers": SAMPLERS,
+    "losses": WEIGHTS,
 }
 
 ORDERS: dict[type, Callable[..., int]] = {

@@ -25,8 +25,8 @@ from mezzotint.diffusion import (
     bind,
     clip,
     ladder,
+    samplers,
 )
-from mezzotint.diffusion import sampler as samplers
 
 from .gaussian import no_noise
 from .published import published_third

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mezzotint.diffusion import Ancestral, Heun, Ipndm, Karras, LinearBeta, Multistep, ladder
-from mezzotint.diffusion.sampler import multistep_update
+from mezzotint.diffusion.samplers import multistep_update
 
 from .gaussian import S, column, denoised, flowed, no_noise
 from .published import published_third

@@ -8,16 +8,7 @@ images by exp(g x0) moves the mean by S^2 g and leaves the deviation.
 import pytest
 import torch
 
-from mezzotint.diffusion import (
-    Heun,
-    Karras,
-    begin,
-    ladder,
-    nudged,
-    open_variance,
-    steered,
-    within,
-)
+from mezzotint.diffusion import Heun, Karras, begin, ladder, nudged, open_variance, steered, within
 
 from .gaussian import BASE, S, denoised, no_noise
 

@@ -5,7 +5,15 @@ import json
 import pytest
 import torch
 
-from mezzotint.editing import LARGEST, Room, annotations, ink_box, laid_out, read_text, rooms
+from mezzotint.editing.compose import (
+    LARGEST,
+    Room,
+    annotations,
+    ink_box,
+    laid_out,
+    read_text,
+    rooms,
+)
 from mezzotint.errors import InputError
 
 DIGITS = tuple("0123456789")

@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from mezzotint.editing import Layout, Windows
-from mezzotint.editing.windows import STRENGTH
+from mezzotint.editing.compose import Layout, Windows
+from mezzotint.editing.compose.windows import STRENGTH
 
 GROUND = -1.0
 PATTERNS = torch.tensor(

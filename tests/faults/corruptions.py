@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from mezzotint.evaluation_file import evaluation_of
+from mezzotint.evaluation.results import evaluation_of
 from mezzotint.imaging import load_npz
 
 from .children import Ending, command

@@ -24,9 +24,9 @@ import torch
 import typer
 from PIL import Image
 
-from mezzotint import seal
 from mezzotint.cli.main import app
 from mezzotint.data import load
+from mezzotint.runtime import checksum
 from mezzotint.training import checkpoint
 
 from .children import Ending, command
@@ -116,7 +116,7 @@ def log(spot: Path, chance: random.Random) -> Words:
     if chance.random() < 0.5:
         file.write_bytes(broken(file.read_bytes(), chance))
     else:
-        rows, _ = seal.rows(file)
+        rows, _ = checksum.rows(file)
         rows = [odd(row, chance) if chance.random() < 0.1 else row for row in rows]
         file.write_text("".join(as_json(row) for row in rows))
     return chance.choice([("report", spot / "run"), again(spot)])
@@ -130,7 +130,7 @@ def reported(name: str) -> Callable[[Path, random.Random], Words]:
         if chance.random() < 0.5:
             file.write_bytes(broken(file.read_bytes(), chance))
         else:
-            file.write_text(as_json(odd(seal.opened(json.loads(file.read_text())), chance)))
+            file.write_text(as_json(odd(checksum.opened(json.loads(file.read_text())), chance)))
         return ("report", spot / "run")
 
     return target
@@ -345,7 +345,7 @@ def broken(data: bytes, chance: random.Random) -> bytes:
 
 def strange_toml(text: str, chance: random.Random) -> bytes:
     """A configuration without its seal, broken or with odd values."""
-    plain = text.partition("\n")[2] if text.startswith(seal.COMMENT) else text
+    plain = text.partition("\n")[2] if text.startswith(checksum.COMMENT) else text
     if chance.random() < 0.3:
         return broken(plain.encode(), chance)
     table = odd(tomllib.loads(plain), chance)

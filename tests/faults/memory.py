@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mezzotint import seal
+from mezzotint.runtime import checksum
 
 from .children import Ending, command
 
@@ -52,7 +52,7 @@ def train(out: Path, limit: int | None) -> Ending:
 
 def losses(out: Path) -> list[float]:
     """Of its steps."""
-    rows, _ = seal.rows(out / "metrics.jsonl")
+    rows, _ = checksum.rows(out / "metrics.jsonl")
     return [row["loss"] for row in rows if row["kind"] == "step"]
 
 

@@ -7,7 +7,7 @@ import torch
 
 from mezzotint.kernels import attention, fits, library
 from mezzotint.networks.blocks import NARROW, Attention, Block
-from mezzotint.randomness import generator
+from mezzotint.runtime.rng import generator
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from mezzotint.kernels import build, compiler, convolution, convolves, library
 from mezzotint.networks.blocks import Block, Conv3x3, ConvBlock
-from mezzotint.randomness import generator
+from mezzotint.runtime.rng import generator
 
 CALLS = sys.modules["mezzotint.kernels.calls"]
 OWN = sys.modules["mezzotint.kernels.convolution"]  # its name in the package is the function's

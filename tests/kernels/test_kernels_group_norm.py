@@ -12,7 +12,7 @@ from torch import nn
 
 from mezzotint.kernels import fits, group_norm, library
 from mezzotint.networks.blocks import Block, ConvBlock, GroupNorm
-from mezzotint.randomness import generator
+from mezzotint.runtime.rng import generator
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mezzotint.kernels import bias as biases
 from mezzotint.kernels import biased
 from mezzotint.networks.blocks import Conv3x3
-from mezzotint.randomness import generator
+from mezzotint.runtime.rng import generator
 
 pytest.importorskip("triton")
 

@@ -13,7 +13,7 @@ from normed import by_torch, fused, with_gradients
 from mezzotint.kernels import fits, group_norm, normalises
 from mezzotint.kernels.build import triton_builds
 from mezzotint.networks.blocks import GroupNorm
-from mezzotint.randomness import generator
+from mezzotint.runtime.rng import generator
 
 pytest.importorskip("triton")
 from mezzotint.kernels import triton_group_norm as passes  # noqa: E402

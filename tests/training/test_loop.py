@@ -8,7 +8,7 @@ import torch
 from mezzotint.diffusion import Condition, Learned, LogNormal, loss
 from mezzotint.errors import InputError
 from mezzotint.imaging import to_float
-from mezzotint.randomness import generator
+from mezzotint.runtime.rng import generator
 from mezzotint.training import Diverged, Shrunk, Skipped, Stepped, Stopped, Validated, train
 from mezzotint.training import loop as loops
 from mezzotint.training.batches import PLAIN, held_out, next_batch, rows_after

@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 import torch
-from tiny import make_data
 
 from mezzotint.data import Style
 from mezzotint.diffusion import Denoiser, Edm, is_free
 from mezzotint.networks import Factor, Level, UNet, UNetSpec
 from mezzotint.training import Stepped, TrainState, train
 from mezzotint.training.batches import asked, next_batch
+from tiny import make_data
 
 SIZE = Style("size", ("small", "large"), (0.0,), (-1.0, 1.0), (-2.0, 2.0), 1.0, 2.0)
 HAND = Style("hand", ("print", "cursive"))

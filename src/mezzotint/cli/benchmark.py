@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mezzotint import bench as benchmark
-from mezzotint.bench import Bench, Work
-from mezzotint.report.words import duration
+from mezzotint import benchmarking as benchmark
+from mezzotint.benchmarking import Bench, Work
+from mezzotint.reporting.words import duration
 
 __all__ = ["bench", "bench_text"]
 

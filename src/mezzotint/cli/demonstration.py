@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mezzotint import films, imaging
-from mezzotint.api import load
+from mezzotint import imaging
 from mezzotint.cli import verbs
-from mezzotint.evaluation import nearest
-from mezzotint.model import Drawing
-from mezzotint.progress import follow
-from mezzotint.report import figures
-from mezzotint.session import advance
-from mezzotint.start import Request, prepare
+from mezzotint.metrics.memorisation import nearest
+from mezzotint.reporting import figures
+from mezzotint.runs.find import load
+from mezzotint.runs.progress import follow
+from mezzotint.runs.setup import Request, prepare
+from mezzotint.runs.trainer import advance
+from mezzotint.sampling import trajectories
+from mezzotint.sampling.model import Drawing
 
 __all__ = ["demo", "demo_text"]
 
@@ -36,10 +37,11 @@ def demo(out: Path, device: str, say: Callable[[str], None]) -> tuple[dict[str, 
             verbs.class_sheet(images, drawing.labels, model), out / "grid.png"
         ),
         "film strip": imaging.save_png(
-            films.reverse_strip(films.walk_frames(model, drawing[::20])), out / "strip.png"
+            trajectories.reverse_strip(trajectories.walk_frames(model, drawing[::20])),
+            out / "strip.png",
         ),
         "forward process": imaging.save_png(
-            films.forward_strip(data.images[:5], model.schedule), out / "forward.png"
+            trajectories.forward_strip(data.images[:5], model.schedule), out / "forward.png"
         ),
         "loss curves": figures.loss_curves(run.metrics, out / "loss.png"),
     }

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mezzotint import api, imaging
-from mezzotint.cli.outputs import check_output
-from mezzotint.composing import Composed, compose, random_text, read_back
-from mezzotint.editing import annotations
+from mezzotint import imaging
+from mezzotint.editing.compose import annotations
+from mezzotint.editing.compose.compose import Composed, compose, random_text, read_back
 from mezzotint.errors import InputError
-from mezzotint.evaluation.features import classifier_for
-from mezzotint.evaluation.waits import counted
-from mezzotint.model import Model
-from mezzotint.run import Pick, Run
+from mezzotint.metrics.extractors.extractor import classifier_for
+from mezzotint.runs import find
+from mezzotint.runs.run import Pick, Run
+from mezzotint.runtime.atomic import replacing
+from mezzotint.runtime.log import counted
+from mezzotint.runtime.outputs import check_output
+from mezzotint.sampling.model import Model
 
 __all__ = ["Composition", "compose_text", "composed"]
 
@@ -49,7 +51,7 @@ def composed(wish: Composition, say: Say) -> dict[str, Any]:
         raise InputError(
             'say what to write: TEXT as in "2026", or --random 5, or --strings FILE, one of them'
         )
-    loaded = api.load(
+    loaded = find.load(
         wish.run,
         weights=wish.pick.weights,
         checkpoint=wish.pick.checkpoint,
@@ -117,7 +119,7 @@ def _written(out: Path, pages: Sequence[Composed], model: Model) -> dict[str, st
     found = annotations(
         files, sizes, [page.text for page in pages], [page.inks for page in pages], model.classes
     )
-    with imaging.replacing(out / ANNOTATIONS) as target:  # last: a folder that has it is complete
+    with replacing(out / ANNOTATIONS) as target:  # last: a folder that has it is complete
         target.write(json.dumps(found, ensure_ascii=False, indent=1).encode())
     return {"folder": str(out), "annotations": str(out / ANNOTATIONS)}
 

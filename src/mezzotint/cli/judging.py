@@ -6,10 +6,11 @@ from typing import Any
 
 from mezzotint.cli.outputs import check_folder, check_output
 from mezzotint.errors import InputError
-from mezzotint.evaluation import measures
-from mezzotint.evaluation_file import evaluation_of
-from mezzotint.judge import Question, judge
-from mezzotint.run import Run
+from mezzotint.evaluation.evaluate import judge
+from mezzotint.evaluation.request import Question
+from mezzotint.evaluation.results import evaluation_of
+from mezzotint.metrics import registry
+from mezzotint.runs.run import Run
 
 __all__ = ["evaluate", "evaluate_text", "report", "report_text", "table"]
 
@@ -42,7 +43,7 @@ def _compared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, d
     reasons: dict[str, str] = {}
     for name in ours:
         try:
-            differences[name] = measures.compare(ours, theirs, name)
+            differences[name] = registry.compare(ours, theirs, name)
         except InputError as error:  # no reason to lose what was judged
             reasons[name] = str(error)
     return {"differences": differences, "not_compared": reasons}
@@ -78,7 +79,7 @@ def evaluate_text(result: Mapping[str, Any]) -> str:
 
 def report(runs: Sequence[Path], out: Path | None, overwrite: bool) -> dict[str, Any]:
     """Write the page of one run or of several."""
-    from mezzotint.report.page import write_report
+    from mezzotint.reporting.page import write_report
 
     for path in runs:
         Run.at(path)  # refuses what is none

@@ -133,17 +133,19 @@ def data(
 ) -> None:
     """Show what a data set holds: counts, classes, size, pixel statistics, styles, a sheet."""
     _alone("data")
-    from mezzotint.cli import outputs, show
+    from mezzotint.cli import show
     from mezzotint.data import load
+    from mezzotint.data.describe import data_facts, style_facts
+    from mezzotint.runtime import outputs
 
     if out is not None:
         outputs.check_output("--out", out, (".png",), overwrite=overwrite)
     names = style or (None if styles else ())
     images = load(source, size=size, limit=limit, data_dir=data_dir, styles=names, say=_say)
     if names == ():
-        _print(show.data_facts(images, out), show.data_text, as_json)
+        _print(data_facts(images, out), show.data_text, as_json)
     else:
-        _print(show.style_facts(images, out), show.style_text, as_json)
+        _print(style_facts(images, out), show.style_text, as_json)
 
 
 @app.command(
@@ -162,12 +164,14 @@ def inspect(
 ) -> None:
     """Show every layer with shape, parameters and FLOPs, and the schedule with its warnings."""
     _alone("inspect")
-    from mezzotint.cli import outputs, show
+    from mezzotint.cli import show
+    from mezzotint.runs.inspect import PICTURES, inspection
+    from mezzotint.runtime import outputs
 
     if out is not None:
-        for name in show.PICTURES:
+        for name in PICTURES:
             outputs.check_output("--out", out / name, (".png",), overwrite=overwrite)
-    facts = show.inspection(preset_or_run, tuple(set_ or ()), out, data_dir, _say)
+    facts = inspection(preset_or_run, tuple(set_ or ()), out, data_dir, _say)
     _print(facts, show.inspection_text, as_json)
 
 
@@ -214,7 +218,7 @@ def train(
 ) -> None:
     """Train a model. The same command again resumes where it stopped."""
     from mezzotint.cli import verbs
-    from mezzotint.start import Request
+    from mezzotint.runs.setup import Request
 
     request = Request(
         source, out, preset, budget, limit, size, tuple(style or ()), tuple(set_ or ()),
@@ -314,8 +318,8 @@ def sample(
 ) -> None:
     """Draw images from a run."""
     from mezzotint.cli import outputs, verbs
-    from mezzotint.cli.prompting import Prompt
-    from mezzotint.run import Pick
+    from mezzotint.runs.run import Pick
+    from mezzotint.sampling.prompt import Prompt
 
     wanted = outputs.Outputs(out, strip, animate, overwrite)
     changes = _given(
@@ -386,8 +390,8 @@ def evaluate(
 ) -> None:
     """Judge images: numbers with their protocol, floor and anchors."""
     from mezzotint.cli import judging
-    from mezzotint.judge import Question
-    from mezzotint.run import Pick
+    from mezzotint.evaluation.request import Question
+    from mezzotint.runs.run import Pick
 
     question = Question(
         subject=subject,
@@ -443,9 +447,9 @@ def sweep(
     Judged on the validation split; with autoguidance too where the run kept an early snapshot.
     """
     from mezzotint.cli import outputs, sweeping
-    from mezzotint.run import Pick
-    from mezzotint.sweep import Ask
-    from mezzotint.sweep import sweep as swept
+    from mezzotint.evaluation.sweep import Ask
+    from mezzotint.evaluation.sweep import sweep as swept
+    from mezzotint.runs.run import Pick
 
     ask = Ask(
         run=run,
@@ -526,14 +530,15 @@ def select(
     """Draw a pool, keep the best by a score, and say what that did to quality and variety."""
     _alone("select")
     from mezzotint.cli import selecting
-    from mezzotint.run import Pick
+    from mezzotint.evaluation import selection
+    from mezzotint.runs.run import Pick
 
-    wish = selecting.Selection(
+    wish = selection.Selection(
         run, out, label, pool, top, pools, score, refill, threshold, seed,
         _given(sampler=sampler, evaluations=evaluations, guidance=guidance),
         Pick(weights, checkpoint, device), data_dir,
     )  # fmt: skip
-    _print(selecting.select(wish, _say), selecting.select_text, as_json)
+    _print(selection.select(wish, _say), selecting.select_text, as_json)
 
 
 edit = typer.Typer(
@@ -600,7 +605,7 @@ def compose(
     """Numbers, words and grids of classes as one image, drawn as one, with labels and boxes."""
     _alone("edit compose")
     from mezzotint.cli import editing, verbs
-    from mezzotint.run import Pick
+    from mezzotint.runs.run import Pick
 
     changes = _given(sampler=sampler, evaluations=evaluations, guidance=guidance)
     wish = editing.Composition(
@@ -660,17 +665,18 @@ def tune(
     """Tune a run to a prompt, by the gradient of CLIP's score; makes a new run, stops in time."""
     _alone("tune")
     from mezzotint.cli import tuning
-    from mezzotint.run import Pick
-    from mezzotint.training.tune import Tuning
+    from mezzotint.finetuning import tune as tunings
+    from mezzotint.finetuning.reward import Tuning
+    from mezzotint.runs.run import Pick
 
-    asked = tuning.Tune(
+    asked = tunings.Tune(
         run, out, prompt, score, last, judged,
         Tuning(tuning.budget_images(budget), batch, rate, judge_every=judge_every, bound=bound,
                rank=rank),
         seed, _given(evaluations=evaluations, sampler=sampler, guidance=guidance),
         Pick(weights, "last", device), data_dir,
     )  # fmt: skip
-    _print(tuning.tune(asked, _say), tuning.tune_text, as_json)
+    _print(tunings.tune(asked, _say), tuning.tune_text, as_json)
 
 
 @app.command(
@@ -712,7 +718,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; the process's entry point."""
     code = run(arguments)
     if _several():
-        from mezzotint.world import leave
+        from mezzotint.runtime.distributed import leave
 
         leave(code)
     sys.exit(code)
@@ -768,7 +774,7 @@ def _joined() -> contextlib.AbstractContextManager[object]:
     """Work with the others, where there are some; torch is imported only then."""
     if not _several():
         return contextlib.nullcontext()
-    from mezzotint.world import joined
+    from mezzotint.runtime.distributed import joined
 
     return joined()
 
@@ -788,7 +794,7 @@ def _line(error: Exception) -> str | None:
             f"cannot read or write {where}{error.strerror}; free space or choose another place; "
             "nothing saved before is lost"
         )
-    from mezzotint.world import is_loss
+    from mezzotint.runtime.distributed import is_loss
 
     if _several() and is_loss(error):
         return (

@@ -7,19 +7,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mezzotint import api, films, imaging
+from mezzotint import imaging
 from mezzotint.cli.outputs import Outputs
-from mezzotint.cli.prompting import Prompt, prompted
-from mezzotint.config import Budget
+from mezzotint.config.schema import Budget
 from mezzotint.errors import InputError
-from mezzotint.evaluation.waits import counted
-from mezzotint.model import Drawing, Model
-from mezzotint.progress import follow, peak_memory
-from mezzotint.report import figures
-from mezzotint.run import Pick
-from mezzotint.session import Every, advance
-from mezzotint.start import Request, prepare, warnings
-from mezzotint.world import current
+from mezzotint.reporting import figures
+from mezzotint.runs import find
+from mezzotint.runs.progress import follow
+from mezzotint.runs.run import Pick, Run
+from mezzotint.runs.setup import Request, prepare, warnings
+from mezzotint.runs.trainer import Every, advance
+from mezzotint.runtime.distributed import current
+from mezzotint.runtime.hardware import peak_memory
+from mezzotint.runtime.log import counted
+from mezzotint.sampling import trajectories
+from mezzotint.sampling.model import Drawing, Model
+from mezzotint.sampling.prompt import Prompt, prompted
 
 __all__ = [
     "Wish",
@@ -191,7 +194,7 @@ def sample(wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
     """Draw images and write them where they were asked for."""
     outputs.check()
     pick = wish.pick
-    loaded = api.load(
+    loaded = find.load(
         wish.run,
         weights=pick.weights,
         checkpoint=pick.checkpoint,
@@ -224,7 +227,8 @@ def sample(wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
     if wish.dry:
         return {**meta, "dry_run": True}
     if wish.prompt is not None:
-        model = prompted(wish.run, model, wish.prompt, wish.data_dir, say)
+        data = Run.at(wish.run, say).images(wish.data_dir, say)
+        model = prompted(model, wish.prompt, data, say)
     written: dict[str, str] = {}
     if outputs.out is not None:
         images = model.draw(drawing, counted("drawing", len(drawing), say))
@@ -234,12 +238,12 @@ def sample(wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
         columns = wish.columns(model)
         written["out"] = str(_write(outputs.out, images, drawing, model, meta, columns))
     if outputs.strip is not None or outputs.animate is not None:
-        steps = films.walk_frames(model, drawing[:STRIP_IMAGES])
+        steps = trajectories.walk_frames(model, drawing[:STRIP_IMAGES])
         if outputs.strip is not None:
-            path = imaging.save_png(films.reverse_strip(steps), outputs.strip)
+            path = imaging.save_png(trajectories.reverse_strip(steps), outputs.strip)
             written["strip"] = str(path)
         if outputs.animate is not None:
-            written["animate"] = str(films.animate(steps, outputs.animate, 5))
+            written["animate"] = str(trajectories.animate(steps, outputs.animate, 5))
     return {**meta, "written": written}
 
 

@@ -11,7 +11,7 @@ from mezzotint.data.augment import Augment
 from mezzotint.data.image_set import ImageSet, find_class
 from mezzotint.data.sources import SOURCES, Source, load
 from mezzotint.data.splits import spread
-from mezzotint.data.styles import Style, standards
+from mezzotint.data.styles.style import Style, standards
 
 __all__ = [
     "SOURCES",

@@ -32,10 +32,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mezzotint.data import measures
 from mezzotint.data.encoded import Encoded, Say
 from mezzotint.data.pixels import Layout, fill, survey
+from mezzotint.data.styles import measures
 from mezzotint.errors import InputError, is_out_of_memory
+from mezzotint.runtime.cache import cache_directory
 
 __all__ = ["VERSION", "Pixels", "cache_directory", "decoded", "kept_measures"]
 
@@ -59,14 +60,6 @@ class Pixels:
         total, squares = int(self.sums[indices].sum()), int(self.squares[indices].sum())
         variance = (squares * count - total * total) / (count * count)  # exact up to the quotient
         return total / count / 127.5 - 1, variance**0.5 / 127.5
-
-
-def cache_directory() -> Path:
-    """Where decoded images are kept; it may not exist yet."""
-    import platformdirs
-
-    chosen = os.environ.get("MEZZOTINT_CACHE")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("mezzotint")
 
 
 def decoded(encoded: Encoded, size: int | None, *, say: Say, memory_budget: int) -> Pixels:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mezzotint.data.augment import Augment
-from mezzotint.data.styles import Style
+from mezzotint.data.styles.style import Style
 from mezzotint.errors import InputError, suggest
 
 __all__ = ["ImageSet", "find_class"]

@@ -19,7 +19,7 @@ from mezzotint.data.encoded import Encoded, Say, identity
 from mezzotint.data.image_set import ImageSet
 from mezzotint.data.splits import complete, limited
 from mezzotint.errors import InputError, suggest
-from mezzotint.world import current
+from mezzotint.runtime.distributed import current
 
 __all__ = ["SOURCES", "Source", "load"]
 
@@ -89,7 +89,7 @@ def load(
                    images stay on disk, memory-mapped and shared
     """
     from mezzotint.data.cache import decoded
-    from mezzotint.data.styling import Styled, styled
+    from mezzotint.data.styles.resolve import Styled, styled
 
     if size is not None and size < 1:
         raise InputError(f"size {size} is not a number of pixels: give 1 or more")
@@ -143,7 +143,7 @@ def _read(source: str, data_dir: Path | None, say: Say) -> Encoded:
 def _read_named(name: str, data_dir: Path | None, say: Say) -> Encoded:
     entry = SOURCES[name]
     if entry.hub is None:
-        from mezzotint.data.digits import read_digits
+        from mezzotint.data.readers.digits import read_digits
 
         return read_digits()
     environment = os.environ.get("MEZZOTINT_DATA")
@@ -154,7 +154,7 @@ def _read_named(name: str, data_dir: Path | None, say: Say) -> Encoded:
         if place.is_dir():
             return _renamed(_read_folder(place, say), entry, place)
 
-    from mezzotint.data.hub import FetchError, fetch, read_hub
+    from mezzotint.data.readers.hub import FetchError, fetch, read_hub
 
     try:
         return _renamed(read_hub(name, fetch(entry.hub, say), say), entry, entry.hub)
@@ -167,7 +167,7 @@ def _read_named(name: str, data_dir: Path | None, say: Say) -> Encoded:
 
 
 def _read_from_hub(source: str, say: Say) -> Encoded:
-    from mezzotint.data.hub import FetchError, fetch, read_hub
+    from mezzotint.data.readers.hub import FetchError, fetch, read_hub
 
     repository = source.removeprefix("hf:")
     if len(repository.split("/")) != 2 or not all(repository.split("/")):
@@ -182,12 +182,12 @@ def _read_from_hub(source: str, say: Say) -> Encoded:
 
 
 def _read_folder(folder: Path, say: Say) -> Encoded:
-    from mezzotint.data.parquet import parquet_files, read_parquet
+    from mezzotint.data.readers.parquet import parquet_files, read_parquet
 
     if files := parquet_files(folder):
         return read_parquet(folder, files, say)
 
-    from mezzotint.data.folder import read_folder
+    from mezzotint.data.readers.folder import read_folder
 
     return read_folder(folder, say)
 

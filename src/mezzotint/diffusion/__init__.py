@@ -14,10 +14,10 @@ from mezzotint.diffusion.guidance import (
     told,
     within,
 )
-from mezzotint.diffusion.objective import EdmLoss, MinSnr, Uniform, Weight, loss
-from mezzotint.diffusion.precondition import X0, Edm, Eps, Precondition, V, like, refuse_pair
-from mezzotint.diffusion.sampler import Ancestral, Heun, Ipndm, Multistep, Sampler, Step, begin
-from mezzotint.diffusion.schedule import (
+from mezzotint.diffusion.losses import EdmLoss, MinSnr, Uniform, Weight, loss
+from mezzotint.diffusion.parameterization import X0, Edm, Eps, Precondition, V, like, refuse_pair
+from mezzotint.diffusion.samplers import Ancestral, Heun, Ipndm, Multistep, Sampler, Step, begin
+from mezzotint.diffusion.schedules import (
     NO_SIGNAL,
     Cosine,
     Discrete,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from mezzotint.diffusion.condition import Condition
-from mezzotint.diffusion.precondition import Precondition, like
+from mezzotint.diffusion.parameterization import Precondition, like
 
 __all__ = ["Denoise", "Denoiser"]
 

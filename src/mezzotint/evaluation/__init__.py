@@ -1,5 +1,5 @@
 """Evaluation: tensors in, numbers with their protocol out."""
 
-from mezzotint.evaluation.memorisation import nearest
+from mezzotint.metrics.memorisation import nearest
 
 __all__ = ["nearest"]

@@ -4,39 +4,37 @@ Convention: a batch of images is uint8 (N, C, H, W), a finished picture uint8 (C
 (grey) or 3 (RGB), any size.
 """
 
-from mezzotint.imaging.files import (
-    Samples,
-    folder_names,
-    is_whole_png,
-    load_arrays,
-    load_npz,
-    manifest_classes,
-    replacing,
-    save_animation,
-    save_folder,
-    save_npz,
-    save_png,
+from mezzotint.imaging.animations import save_animation
+from mezzotint.imaging.folders import folder_names, manifest_classes, save_folder
+from mezzotint.imaging.grids import grid, labelled_grid, scale_for, strip
+from mezzotint.imaging.npz import Samples, load_arrays, load_npz, save_npz
+from mezzotint.imaging.pixels import (
+    check_batch,
+    from_pillow,
+    shown,
+    to_float,
+    to_pillow,
+    to_uint8,
 )
-from mezzotint.imaging.pixels import check_batch, from_pillow, to_float, to_pillow, to_uint8
-from mezzotint.imaging.sheets import grid, labelled_grid, scale_for, strip
+from mezzotint.imaging.png import is_whole_png, save_png
 
 __all__ = [
-    "check_batch",
     "Samples",
+    "check_batch",
     "folder_names",
-    "manifest_classes",
     "from_pillow",
     "grid",
     "is_whole_png",
     "labelled_grid",
     "load_arrays",
     "load_npz",
-    "replacing",
+    "manifest_classes",
     "save_animation",
     "save_folder",
     "save_npz",
     "save_png",
     "scale_for",
+    "shown",
     "strip",
     "to_float",
     "to_pillow",

@@ -64,3 +64,8 @@ def from_pillow(picture: Image.Image) -> Tensor:
     """A Pillow picture -> uint8 (C, H, W): C = 1 for mode L, RGB for every other mode."""
     pixels = np.array(picture if picture.mode == "L" else picture.convert("RGB"))
     return torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).contiguous()
+
+
+def shown(x: Tensor, sigma: float) -> Tensor:
+    """A noisy state as uint8 pixels: DDPM's x_t = x / sqrt(1 + sigma^2), which stays in range."""
+    return to_uint8((x / (1 + sigma**2) ** 0.5).float().cpu())

@@ -11,7 +11,7 @@ from mezzotint.training.loop import (
     train,
     validation_loss,
 )
-from mezzotint.training.muon import Muon
+from mezzotint.training.optimizers import Muon
 from mezzotint.training.plan import Plan
 from mezzotint.training.state import TrainState, fitting_weights
 

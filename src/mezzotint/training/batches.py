@@ -14,7 +14,7 @@ from torch import Tensor
 from mezzotint.data import ImageSet, standards
 from mezzotint.diffusion import GUIDANCE, Condition, Learned, is_free, positions
 from mezzotint.imaging import to_float
-from mezzotint.randomness import generator
+from mezzotint.runtime.rng import generator
 from mezzotint.training.plan import Plan
 
 __all__ = ["PLAIN", "Batch", "asked", "held_out", "next_batch", "rows_after"]

@@ -22,8 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mezzotint.errors import InputError
+from mezzotint.runtime.atomic import draft
 
-__all__ = ["Checkpoint", "draft", "previous", "read", "recover", "restore", "write", "write_bytes"]
+__all__ = ["Checkpoint", "draft", "previous", "read", "recover", "restore", "write"]
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,6 @@ def previous(path: Path) -> Path:
     return path.with_suffix(f".previous{path.suffix}")
 
 
-def draft(path: Path) -> Path:
-    """Where a file is written before it takes its place; a kill may leave it there."""
-    return path.with_name(f".{path.name}.new")
-
-
 def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Save a checkpoint whole or not at all; the former one becomes the backup. OSError passes."""
     # A copy of its own for every tensor: safetensors refuses shared memory.
@@ -66,20 +62,6 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
         (fresh / path.name).replace(path)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file in one step, flushed to disk."""
-    fresh = draft(path)
-    try:
-        with fresh.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise
 
 
 def _save(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:

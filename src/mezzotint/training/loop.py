@@ -20,9 +20,9 @@ from torch import Tensor
 from mezzotint.data import ImageSet, spread
 from mezzotint.diffusion import Condition, Learned, loss, positions
 from mezzotint.errors import InputError, is_out_of_memory
-from mezzotint.machine import Compute
-from mezzotint.randomness import generator
-from mezzotint.replay import Replay
+from mezzotint.runtime.cuda_graphs import Replay
+from mezzotint.runtime.device import Compute
+from mezzotint.runtime.rng import generator
 from mezzotint.training.batches import Batch, held_out, next_batch
 from mezzotint.training.ema import follow
 from mezzotint.training.plan import Plan

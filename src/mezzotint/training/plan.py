@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mezzotint.diffusion import Schedule, Weight
-from mezzotint.training.rates import Constant, Rate
+from mezzotint.training.lr import Constant, Rate
 
 __all__ = ["Plan"]
 

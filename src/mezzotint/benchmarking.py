@@ -1,0 +1,365 @@
+"""What this machine does: its matrix peak, training, sampling, and where a step's time goes.
+
+    peak      2 n^3 / seconds, the median product of two n x n matrices in the run's precision
+    share     FLOPs of the network a second / peak
+    a step    noise, network, loss, backward, optimiser and average: `start.training_steps`
+    sampling  a sampler's step for one chunk of images; an image takes as many as its ladder has
+
+FLOPs are those of convolutions and matrix products (a multiplication and an addition are two),
+forward and backward, counted by running a few images; everything else counts 0. A share of 30 %
+means that the same FLOPs at the matrix peak would take 30 % of the time. A 3x3 convolution counts
+as a direct one; `kernels` need a quarter of its multiplications, so a share may pass 100 %.
+
+The images are noise: nothing here depends on what they show, and no data set is needed.
+"""
+
+import dataclasses
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from mezzotint import kernels
+from mezzotint.config.build import build_denoiser
+from mezzotint.config.presets import load_preset, usual_source
+from mezzotint.config.schema import Budget, Config
+from mezzotint.config.tables import parse_config, with_deviation
+from mezzotint.data import SOURCES, ImageSet
+from mezzotint.diffusion import GUIDANCE, Condition, loss
+from mezzotint.imaging import to_float
+from mezzotint.kernels.precision import choose
+from mezzotint.runs.speed import OVERHEAD, stages, training_steps, usual_time
+from mezzotint.runtime.device import Compute
+from mezzotint.runtime.hardware import hardware, peak_memory
+from mezzotint.runtime.rng import generator
+from mezzotint.sampling.model import Drawing, Model
+from mezzotint.training.batches import PLAIN
+
+__all__ = [
+    "OUTSIDE",
+    "PARTS",
+    "REST",
+    "Bench",
+    "Work",
+    "bench",
+    "fresh_model",
+    "noise_images",
+    "shares",
+    "training_flop",
+]
+
+CLASSES = 10
+IMAGES = 1024
+
+PRODUCT = {"cuda": 4096}
+"""Side of the square matrices whose product is timed; 2048 elsewhere."""
+
+LEAST_PRODUCTS = 5
+"""At least so many are timed: in a short bench a single slow one was the peak."""
+
+TIME = {"peak": 0.1, "training": 0.5, "sampling": 0.25, "profile": 0.1}
+"""Shares of the seconds given; what is left goes into warming up."""
+
+PARTS: Mapping[str, str] = {
+    "convolutions forward": r"aten::convolution|_Convolution",
+    "convolutions backward": r"(aten::convolution_b|_ConvolutionB)ackward",
+    "matrix products and attention": r"aten::(addmm|b?mm|baddbmm|_?(safe_)?softmax"
+    r"|_softmax_backward_data|_scaled_dot_product_\w+)|_Attention\w*",
+    "normalisation and activation": r"_\w*Norm\w*|aten::(native_)?(group|batch)_norm(_backward)?"
+    r"|aten::(silu|gelu)(_backward)?|aten::addcmul",
+    "optimiser and averages": r"Optimizer\.\w+#.*|aten::(_foreach|_fused)_\w+"
+    r"|aten::linalg_vector_norm",
+    "copies and casts": r"aten::(to|copy_|contiguous|clone|cat|stack|constant_pad_nd"
+    r"|pixel_(un)?shuffle|upsample_\w+|slice_backward|select_backward|zeros|zero_|fill_)",
+}
+"""Parts of a training step, and the operators that begin them: what an operator calls is its."""
+
+REST = "rest"
+"""Additions of feature maps and of gradients, noise, the loss, the calling of operators."""
+
+OUTSIDE = "waiting for Python"
+"""No operator is at work; on CUDA, the device is idle."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something repeated, in numbers."""
+
+    images: int
+    """At once."""
+
+    seconds: float
+    """Median of the repeats."""
+
+    repeats: int
+    flop: float
+    """Of the network, for one image."""
+
+    @property
+    def speed(self) -> float:
+        """Images a second."""
+        return self.images / self.seconds
+
+    @property
+    def rate(self) -> float:
+        """FLOP a second."""
+        return self.flop * self.speed
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What was measured, of which preset, on what."""
+
+    preset: str
+    shape: tuple[int, int, int]
+    """(C, H, W) of an image."""
+
+    hardware: Mapping[str, Any]
+    compute: Compute
+    kernels: bool
+    """Whether our C++ kernels are there."""
+
+    peak: float
+    """FLOP a second."""
+
+    training: Work
+    """A step of the preset's batch."""
+
+    sampling: Work
+    """A sampler's step of one chunk; of second order, it is two evaluations of the network."""
+
+    steps: int
+    """Sampler's steps that an image takes."""
+
+    evaluations: int
+    """Evaluations that an image takes."""
+
+    profile: Mapping[str, float]
+    """Part of a training step -> its share of the time; empty where that cannot be had."""
+
+    memory: int
+    """Peak in bytes, of the device on CUDA, else of the process; 0: not known."""
+
+    budget: Budget
+    """The preset's own."""
+
+    @property
+    def drawn(self) -> float:
+        """Images drawn a second."""
+        return self.sampling.speed / self.steps
+
+    def trained(self, seconds: float) -> float:
+        """Images that so many seconds of `train` see, validation and previews included."""
+        return self.training.speed * OVERHEAD * seconds
+
+
+def bench(
+    preset: str = "fashion-mnist",
+    device: str = "auto",
+    seconds: float = 20.0,
+    say: Callable[[str], None] = lambda line: None,
+) -> Bench:
+    """Measure a preset, by name or TOML file, for about so many seconds.
+
+    Each kind of work is done at least twice, products six times, the first time to warm up, and
+    three steps are profiled, so that a network too large for the machine takes longer.
+    """
+    table = load_preset(preset)
+    data = noise_images(usual_source(preset))
+    config = parse_config(with_deviation(table, data.deviation), Config)
+    budget = Budget.parse(config.training.budget)
+    model = fresh_model(config, data, choose(device))
+    compute, batch = model.compute, config.training.batch
+    with compute.active():
+        side = PRODUCT.get(compute.device, 2048)
+        say(f"products of {side}x{side} matrices in {compute.precision} …")
+        product, _ = usual_time(_products(side, compute), TIME["peak"] * seconds, LEAST_PRODUCTS)
+        say("training …")
+        step, repeats, flop = 0.0, 0, 0.0
+        for share, last in stages(config):
+            steps = training_steps(last, data, compute)
+            usual, count = usual_time(steps, share * TIME["training"] * seconds)
+            step, repeats = step + share * usual, repeats + count
+            flop += share * training_flop(last, data)
+        say("sampling …")
+        chunk, flop_drawn = model.chunk(), _sampling_flop(model)
+        drawn = usual_time(_sampling_steps(model), TIME["sampling"] * seconds)
+        memory = peak_memory()  # before the profile, which takes some for itself
+        say("profile …")
+        if compute.replays:  # operators are seen where they are called
+            steps = training_steps(last, data, dataclasses.replace(compute, replay=False))
+            next(steps)
+        count = max(3, min(10, int(TIME["profile"] * seconds / usual)))
+        return Bench(
+            preset=preset,
+            shape=model.shape,
+            hardware=_hardware(compute),
+            compute=compute,
+            kernels=kernels.library() is not None,
+            peak=2 * side**3 / product,
+            training=Work(batch, step, repeats, flop),
+            sampling=Work(chunk, *drawn, flop_drawn),
+            steps=len(model.ladder()) - 1,
+            evaluations=config.sampling.evaluations,
+            profile=_profile(steps, count, usual, compute),
+            memory=memory,
+            budget=budget,
+        )
+
+
+def training_flop(config: Config, data: ImageSet) -> float:
+    """FLOPs of one image in a training step, forward and backward."""
+    denoiser = build_denoiser(config, data.channels, len(data.classes))
+    x0, label = to_float(data.images[:PLAIN]), data.labels[:PLAIN]
+    condition, sigma, eps = Condition({"label": label}), torch.ones(len(x0)), torch.zeros_like(x0)
+    weight = config.objective.weight
+    if config.training.guidance > 1:
+        scales = torch.full((PLAIN,), config.training.guidance)
+        scales[-1] = torch.nan  # learns none
+        condition = condition.told(GUIDANCE, scales)
+
+    def step() -> None:
+        loss(denoiser, x0, condition, sigma, eps, weight).sum().backward()
+
+    return _flop(step) / len(x0)
+
+
+def shares(spent: Iterable[tuple[tuple[str, ...], float]], whole: float) -> dict[str, float]:
+    """Each part's share of the time, the parts of `PARTS`, REST and OUTSIDE; they add up to 1.
+
+    spent  (names of an operator and of those that called it, outermost first; its own time)
+    whole  all time, of the same unit; what no operator spent is OUTSIDE
+    """
+    times = dict.fromkeys([*PARTS, REST, OUTSIDE], 0.0)
+    for names, amount in spent:
+        times[next(filter(None, map(_part, names)), REST)] += amount
+    times[OUTSIDE] = max(0.0, whole - sum(times.values()))
+    total = sum(times.values())
+    return {part: amount / total for part, amount in times.items()}
+
+
+@cache
+def _part(name: str) -> str | None:
+    """The part that an operator begins."""
+    return next((part for part, names in PARTS.items() if re.fullmatch(names, name)), None)
+
+
+def _profile(
+    steps: Iterator[float], count: int, usual: float, compute: Compute
+) -> dict[str, float]:
+    """Where the time of `count` steps goes; `usual` seconds is what one takes unobserved."""
+    if compute.device not in ("cpu", "cuda"):
+        return {}
+    on_cpu = compute.device == "cpu"
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else it announces itself
+    activities = [ProfilerActivity.CPU] + ([] if on_cpu else [ProfilerActivity.CUDA])
+    with profile(activities=activities) as recorded:
+        observed = sum(islice(steps, count))
+    # Being observed slows operators and Python alike; what the device does is not slowed by it.
+    whole = observed if on_cpu else usual * count
+    operators = [event for event in recorded.events() if event.device_type == DeviceType.CPU]
+    own = "self_cpu_time_total" if on_cpu else "self_device_time_total"
+    return shares(((_callers(event), getattr(event, own)) for event in operators), whole * 1e6)
+
+
+def _callers(event: Any) -> tuple[str, ...]:
+    """The names of a profiled operator and of those around it, outermost first."""
+    names = []
+    while event is not None:
+        names.append(event.name)
+        event = event.cpu_parent
+    return tuple(reversed(names))
+
+
+def _products(side: int, compute: Compute) -> Iterator[float]:
+    """The seconds that each product takes, without end."""
+    precision = getattr(torch, compute.precision)
+    pair = torch.randn(2, side, side, generator=generator("products"))
+    a, b = pair.to(compute.device, precision)
+    while True:
+        start = time.perf_counter()
+        torch.mm(a, b)
+        _wait(compute)
+        yield time.perf_counter() - start
+
+
+def _sampling_steps(model: Model) -> Iterator[float]:
+    """The seconds that each step of the sampler takes, chunk after chunk, without end."""
+    drawing, recorded = Drawing.of(model.labels(None, model.chunk())), model.recorded()
+    while True:
+        walk = recorded.walk(drawing)
+        next(walk)  # the noise
+        for _ in range(len(model.ladder()) - 1):
+            start = time.perf_counter()
+            next(walk)
+            _wait(model.compute)
+            yield time.perf_counter() - start
+
+
+def _sampling_flop(model: Model) -> float:
+    """FLOPs of one image in the sampler's first step."""
+    walk = model.walk(Drawing.of(model.labels(None, 2)))
+    next(walk)
+    return _flop(lambda: next(walk)) / 2
+
+
+def _flop(work: Callable[[], Any]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def _wait(compute: Compute) -> None:
+    """Until the device has done what it was told."""
+    if compute.device != "cpu":
+        torch.accelerator.synchronize()
+
+
+def noise_images(source: str) -> ImageSet:
+    """Noise in the shape of a source's images."""
+    entry, draws = SOURCES[source], generator("bench")
+    images = torch.randint(0, 256, (IMAGES, *entry.shape), dtype=torch.uint8, generator=draws)
+    return ImageSet(
+        name=source,
+        images=images,
+        labels=torch.arange(IMAGES) % CLASSES,
+        classes=tuple(map(str, range(CLASSES))),
+        splits={name: torch.arange(IMAGES) for name in ("train", "validation", "test")},
+        mean=float(to_float(images).mean()),
+        deviation=float(to_float(images).std()),
+        augment=entry.augment,
+        fingerprint="",
+    )
+
+
+def fresh_model(config: Config, data: ImageSet, compute: Compute) -> Model:
+    """An untrained model; drawing from it takes as long as from one that trained to the end."""
+    denoiser = build_denoiser(config, data.channels, len(data.classes))
+    compute.place(denoiser)
+    return Model(
+        denoiser=denoiser,
+        sampling=config.sampling,
+        schedule=config.objective.schedule,
+        shape=(data.channels, data.height, data.width),
+        classes=data.classes,
+        mean=data.mean,
+        deviation=data.deviation,
+        learned=config.training.guidance,
+        compute=compute,
+    )
+
+
+def _hardware(compute: Compute) -> dict[str, Any]:
+    """What the machine is, with the graphics card's name where it does the work."""
+    if compute.device != "cuda":
+        return hardware()
+    return {**hardware(), "card": torch.cuda.get_device_name()}

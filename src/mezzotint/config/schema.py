@@ -1,0 +1,210 @@
+"""The settings of a run: frozen, validated, with their defaults."""
+
+import dataclasses
+import re
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from mezzotint import diffusion
+from mezzotint.config.registry import (
+    PRECONDITIONS,
+    RATES,
+    SCHEDULES,
+    WEIGHTS,
+    Strict,
+    choose,
+    sampler_named,
+)
+from mezzotint.errors import InputError
+from mezzotint.networks import UNetSpec
+from mezzotint.training import lr
+from mezzotint.training.batches import PLAIN
+
+__all__ = ["Budget", "Config", "Objective", "Sampling", "Training"]
+
+ScheduleField = Annotated[Any, BeforeValidator(partial(choose, SCHEDULES))]
+PreconditionField = Annotated[Any, BeforeValidator(partial(choose, PRECONDITIONS))]
+WeightField = Annotated[Any, BeforeValidator(partial(choose, WEIGHTS))]
+RateField = Annotated[Any, BeforeValidator(partial(choose, RATES))]
+
+
+class Objective(Strict):
+    """What is learned, at which noise levels, with which weight."""
+
+    schedule: ScheduleField = diffusion.LogNormal()
+    """Levels to train on."""
+
+    precondition: PreconditionField = diffusion.Edm()
+    """What the network predicts; the data's deviation is measured where it is not given."""
+
+    weight: WeightField = diffusion.Uniform()
+
+
+class Training(Strict):
+    """How long, how fast, how often. Every number of images counts images seen."""
+
+    budget: str = "10m"
+    """Total of the run: 40s, 10m, 1h, 30epochs, 20000images, 5Mimages."""
+
+    batch: int = Field(128, ge=1)
+    optimizer: Literal["adamw", "adam", "muon"] = "adamw"
+    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    rate: RateField = lr.WarmupCosine()
+    """What the learning rate is multiplied by, over the run."""
+
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
+    clip: float = Field(1.0, ge=0, allow_inf_nan=False)
+    """Largest norm of the gradient; 0: no clipping."""
+
+    ema: float = Field(0.1, ge=0, le=0.28)
+    """Relative width of the weight average; 0: no averaging."""
+
+    drop: float = Field(0.1, ge=0, le=1)
+    """Probability of leaving the label free, which guidance needs."""
+
+    drop_style: float = Field(0.1, ge=0, le=1)
+    """Probability of leaving a style free, and again of leaving all of them free together."""
+
+    guidance: float = Field(1.0, ge=1, allow_inf_nan=False)
+    """Largest scale that is learned, so that sampling needs no second evaluation; 1: none."""
+
+    guidance_after: float = Field(0.5, ge=0, lt=1)
+    """Share of the budget after which it is: until then steps are cheaper, and there is little to
+    learn from."""
+
+    snapshot: float = Field(0.0, ge=0, lt=1)
+    """Share of the budget after which the weights are kept as they are then, as the weaker model
+    of autoguidance; 0: never."""
+
+    seed: int = 0
+    validate_every: int = Field(20_000, ge=1)
+    validation_images: int = Field(1000, ge=1)
+    patience: int = Field(0, ge=0)
+    """Stop after so many validations without improvement; 0: never."""
+
+    target: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Stop once the validation loss is below this; 0: never."""
+
+    preview_every: int = Field(50_000, ge=0)
+    """Images between sample grids; 0: none."""
+
+    log_every: int = Field(1000, ge=1)
+    """Images between lines of the loss in metrics.jsonl."""
+
+    metrics_every: int = Field(0, ge=0)
+    """Images between judgements of samples (fd, kd, coverage, accuracy); 0: never."""
+
+    metrics_images: int = Field(2000, ge=10)
+    """Samples judged each time."""
+
+    metrics_share: float = Field(0.1, gt=0, le=1)
+    """Most of the training time that judging may take; a judgement that would take more waits."""
+
+    best: Literal["loss", "fd", "kd", "coverage", "accuracy"] = "loss"
+    """What decides on the best checkpoint: the validation loss, or a metric of those above."""
+
+    @model_validator(mode="after")
+    def _free_is_learned(self) -> "Training":
+        if self.guidance > 1 and self.drop == 0:
+            raise ValueError(
+                f"guidance {self.guidance:g} is learned from what the network does without a "
+                "label, which drop = 0 never shows it: set training.drop to 0.1, or "
+                "training.guidance and sampling.guidance to 1"
+            )
+        if self.guidance > 1 and self.batch < PLAIN:
+            raise ValueError(
+                f"where guidance is learned, one image of {PLAIN} goes on without, and batch = "
+                f"{self.batch} has none to spare: set training.batch to {PLAIN} or more, or "
+                "training.guidance and sampling.guidance to 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _best_is_judged(self) -> "Training":
+        if self.best != "loss" and self.metrics_every == 0:
+            raise ValueError(
+                f"best = {self.best} is judged every metrics_every images, and that is 0: set "
+                "training.metrics_every, to 20000 for instance"
+            )
+        return self
+
+
+class Sampling(Strict):
+    """How images are drawn where the command does not say otherwise."""
+
+    sampler: str = "ipndm"
+    evaluations: int = Field(12, ge=1)
+    ladder: ScheduleField | None = None
+    """Levels to visit; none: the training schedule's own."""
+
+    start: Literal["noise", "standard", "matched"] = "matched"
+    """Mean and deviation of the data that the first level is drawn with: none; N(0, I) for DDPM's
+    x_t; or as measured. They differ only where the largest sigma is small."""
+
+    guidance: float = Field(1.0, ge=0, allow_inf_nan=False)
+    """1: none, 0: unconditional."""
+
+    style_guidance: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    """Scale of each style, beyond what the label does: 1, or not named: none, 0: not heard.
+    Guidance that was learned is by all that is asked for, styles too: this multiplies it."""
+
+    autoguidance: float = Field(1.0, ge=0, allow_inf_nan=False)
+    """Scale of guidance by the run's early snapshot; 1: none."""
+
+    interval: tuple[float, float] | None = None
+    """Levels low < sigma <= high at which both guidances act; none: all."""
+
+    clip: bool = False
+    """Keep the estimate of x0 in [-1, 1] at every step."""
+
+    @field_validator("interval")
+    @classmethod
+    def _rises(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 <= value[0] < value[1]:
+            raise ValueError(f"an interval needs 0 <= low < high, got {value[0]:g} {value[1]:g}")
+        return value
+
+    @field_validator("sampler")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        sampler_named(name)
+        return name
+
+
+class Config(Strict):
+    """A whole configuration."""
+
+    objective: Objective = Objective()
+    network: UNetSpec
+    training: Training = Training()
+    sampling: Sampling = Sampling()
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How much to train: an amount of seconds, epochs or images."""
+
+    amount: float
+    unit: Literal["seconds", "epochs", "images"]
+
+    @staticmethod
+    def parse(text: str) -> "Budget":
+        """Read 40s, 10m, 1h, 30epochs, 20000images or 5Mimages."""
+        match = re.fullmatch(r"([0-9]*\.?[0-9]+)(s|m|h|epochs?|[kM]?images?)", text.strip())
+        if not match or float(match[1]) <= 0:
+            raise InputError(
+                f"'{text}' is not a budget: write 40s, 10m, 1h, 30epochs, 20000images or 5Mimages"
+            )
+        amount, unit = float(match[1]), match[2]
+        if unit in ("s", "m", "h"):
+            return Budget(amount * {"s": 1, "m": 60, "h": 3600}[unit], "seconds")
+        if unit.startswith("epoch"):
+            return Budget(amount, "epochs")
+        return Budget(amount * {"k": 1e3, "M": 1e6}.get(unit[0], 1), "images")

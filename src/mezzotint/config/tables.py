@@ -1,0 +1,123 @@
+"""TOML tables to settings and back; every mistake is one line."""
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ValidationError,
+)
+
+from mezzotint.config.registry import kind_of
+from mezzotint.errors import InputError, suggest
+from mezzotint.networks import Block, Embedding, Level, UNetSpec
+
+__all__ = ["override", "parse_config", "parse_toml", "to_table", "with_deviation"]
+
+
+def parse_toml(text: str, name: str) -> dict[str, Any]:
+    """TOML text as a table; InputError with the parser's line for bad syntax."""
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{name} is not valid TOML: {error}") from error
+
+
+def override(table: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """A copy of a table with `a.b=value` settings; values as in TOML, bare words as strings."""
+    result = _copy(table)
+    for setting in settings:
+        path, separator, text = setting.partition("=")
+        if not separator or not path:
+            raise InputError(f"--set takes key=value, as in training.batch=64; got '{setting}'")
+        *parents, leaf = path.strip().split(".")
+        place = result
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise InputError(f"--set {setting}: '{parent}' is a value, not a table")
+        place[leaf] = _value(text)
+    return result
+
+
+def _copy(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in table.items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def parse_config(table: Mapping[str, Any], model: type[T]) -> T:
+    """A validated configuration; InputError of one line for the first thing that is wrong."""
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        raise InputError(_explain(error, model)) from error
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+    unknown = ("extra_forbidden", "unexpected_keyword_argument")
+    # A mistyped key is also a missing one: the mistyped one is what helps.
+    first = min(error.errors(), key=lambda each: each["type"] not in unknown)
+    where = ".".join(str(part) for part in first["loc"] if part != "value")  # see `_choose`
+    if first["type"] in unknown:
+        known = _keys_beside(first["loc"], model)
+        return f"no key '{where}' in a configuration: {suggest(str(first['loc'][-1]), known)}"
+    if first["type"] == "value_error":  # our own words, which say what was given
+        return f"{where}: {first['msg'].removeprefix('Value error, ')}"
+    given, message = first["input"], first["msg"]
+    shown = f"{where} = {given!r}: " if isinstance(given, str | int | float) else f"{where}: "
+    if first["type"] == "literal_error":
+        return shown + suggest(str(given), re.findall("'([^']+)'", message))
+    return f"{shown}{message[0].lower()}{message[1:]}"
+
+
+def _keys_beside(path: tuple[int | str, ...], model: Any) -> list[str]:
+    """The names that would have been allowed where an unknown key stands."""
+    if path[:1] == ("network",):
+        inner = {"block": Block, "embedding": Embedding, "levels": Level}
+        model = next((inner[str(p)] for p in path[1:-1] if p in inner), UNetSpec)
+        return [f.name for f in dataclasses.fields(model)]
+    for part in path[:-1]:
+        model = model.model_fields[str(part)].annotation
+    return list(model.model_fields)
+
+
+def to_table(value: Any) -> Any:
+    """A configuration as plain tables that `parse_config` reads back to an equal one.
+
+    None is left out: TOML has no word for it, and it is the default wherever it is allowed.
+    """
+    if isinstance(value, BaseModel):
+        items = ((name, getattr(value, name)) for name in type(value).model_fields)
+        return {name: to_table(item) for name, item in items if item is not None}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+        table = {name: to_table(item) for name, item in fields if item is not None}
+        kind = kind_of(type(value))
+        return {"kind": kind, **table} if kind else table
+    if isinstance(value, tuple | list):
+        return [to_table(item) for item in value]
+    return value
+
+
+def with_deviation(table: Mapping[str, Any], deviation: float) -> dict[str, Any]:
+    """A copy of a table whose EDM entries got the measured deviation where they give none."""
+    result = _copy(table)
+    objective = result.setdefault("objective", {})
+    objective.setdefault("precondition", {"kind": "edm"})
+    for name in ("precondition", "weight"):
+        entry = objective.get(name, {})
+        if isinstance(entry, dict) and entry.get("kind") == "edm":
+            entry.setdefault("data", deviation)
+    return result

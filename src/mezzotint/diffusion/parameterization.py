@@ -1,0 +1,120 @@
+"""What the network predicts, as four numbers per noise level; the network never knows.
+
+D(x; sigma) = skip * x + out * F(inp * x, noise), with x = x0 + sigma * eps, D the estimate of x0
+and F the raw network. Which quantity F is asked for follows from (skip, out):
+
+    Eps  F -> eps                                skip 1, out -sigma
+    X0   F -> x0                                 skip 0, out 1
+    V    F -> v = (eps - sigma x0)/sqrt(1+s^2)   skip 1 / (1 + s^2), out -s / sqrt(1 + s^2)
+    Edm  F -> a mixture with unit variance at every level (Karras et al. 2022, table 1)
+
+`noise`, the level as the network sees it, is log(sigma) / 4 for all of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from mezzotint.diffusion.schedules import Schedule, terminal_snr
+
+__all__ = [
+    "Coefficients",
+    "Edm",
+    "Eps",
+    "Precondition",
+    "V",
+    "X0",
+    "like",
+    "refuse_pair",
+]
+
+
+class Coefficients(NamedTuple):
+    """D(x; sigma) = skip * x + out * F(inp * x, noise); all (B,)."""
+
+    skip: Tensor
+    out: Tensor
+    inp: Tensor
+    noise: Tensor
+
+
+Precondition = Callable[[Tensor], Coefficients]
+
+
+@dataclass(frozen=True)
+class Eps:
+    """Ho et al. 2020 (arXiv 2006.11239), equation 11: the network predicts the noise."""
+
+    def __call__(self, sigma: Tensor) -> Coefficients:
+        """Coefficients (B,) for levels sigma (B,)."""
+        return Coefficients(
+            skip=sigma.new_ones(sigma.shape),
+            out=-sigma,
+            inp=(1 + sigma.square()).rsqrt(),
+            noise=sigma.log() / 4,
+        )
+
+
+@dataclass(frozen=True)
+class X0:
+    """The network predicts the clean image."""
+
+    def __call__(self, sigma: Tensor) -> Coefficients:
+        """Coefficients (B,) for levels sigma (B,)."""
+        return Coefficients(
+            skip=sigma.new_zeros(sigma.shape),
+            out=sigma.new_ones(sigma.shape),
+            inp=(1 + sigma.square()).rsqrt(),
+            noise=sigma.log() / 4,
+        )
+
+
+@dataclass(frozen=True)
+class V:
+    """Salimans & Ho 2022 (arXiv 2202.00512), section 4: v = (eps - sigma x0) / sqrt(1 + s^2)."""
+
+    def __call__(self, sigma: Tensor) -> Coefficients:
+        """Coefficients (B,) for levels sigma (B,)."""
+        inp = (1 + sigma.square()).rsqrt()
+        return Coefficients(inp.square(), -sigma * inp, inp, sigma.log() / 4)
+
+
+@dataclass(frozen=True)
+class Edm:
+    """Karras et al. 2022 (arXiv 2206.00364), table 1.
+
+    `data` is the standard deviation of the pixels in [-1, 1], not their root mean square.
+    """
+
+    data: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.data <= 0:
+            raise ValueError(f"Edm needs the data's standard deviation > 0, got {self.data}")
+
+    def __call__(self, sigma: Tensor) -> Coefficients:
+        """Coefficients (B,) for levels sigma (B,)."""
+        inp = (sigma.square() + self.data**2).rsqrt()
+        skip = (self.data * inp).square()
+        return Coefficients(skip, sigma * self.data * inp, inp, sigma.log() / 4)
+
+
+def like(x: Tensor, v: Tensor) -> Tensor:
+    """Reshape v (B,) to (B, 1, …, 1) so that it broadcasts over x (B, …)."""
+    return v.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def refuse_pair(schedule: Schedule, precondition: Precondition) -> None:
+    """ValueError for a schedule and a precondition that cannot work together.
+
+    Where no signal is left, the noise is the input itself: predicting it teaches nothing, and
+    x0 = x - sigma * eps is infinity minus infinity (Lin et al. 2023, arXiv 2305.08891, 3.2).
+    """
+    if isinstance(precondition, Eps) and terminal_snr(schedule) == 0:
+        raise ValueError(
+            "eps prediction cannot work at zero terminal SNR: the input is the noise itself, and "
+            "x0 would be infinity minus infinity; use the v, x0 or edm precondition, or a "
+            "schedule that is not rescaled to zero terminal SNR"
+        )

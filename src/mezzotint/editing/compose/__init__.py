@@ -1,0 +1,19 @@
+"""Editing: pictures that are larger than what a model draws, made by the model itself."""
+
+from mezzotint.editing.compose.coco import Ink, annotations, ink_box
+from mezzotint.editing.compose.layout import LARGEST, Layout, Room, laid_out, rooms
+from mezzotint.editing.compose.text import read_text
+from mezzotint.editing.compose.windows import Windows
+
+__all__ = [
+    "LARGEST",
+    "Ink",
+    "Layout",
+    "Room",
+    "Windows",
+    "annotations",
+    "ink_box",
+    "laid_out",
+    "read_text",
+    "rooms",
+]

@@ -1,0 +1,64 @@
+"""What is to be judged, and how."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mezzotint.errors import InputError, suggest
+from mezzotint.metrics import registry
+from mezzotint.runs.run import Pick
+
+__all__ = ["EXTRAS", "PARTS", "Question"]
+
+EXTRAS = ("memorisation", "recognition", "difficulty", "styles", "clip", "cas")
+PARTS = (*registry.GROUPS, *EXTRAS)
+"""What `metrics` may name."""
+
+USUAL = tuple(part for part in PARTS if part != "cas")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be judged, and how."""
+
+    subject: Path
+    """A run, a folder of images, or an .npz."""
+
+    against: str | None = None
+    """The real images, a SOURCE; None: a run's own."""
+
+    metrics: tuple[str, ...] = ()
+    """Names among `PARTS`, or "all"; (): all but cas."""
+
+    n: int | None = None
+    """Samples; None: as many as the reference split has, at most 10,000."""
+
+    split: str = "test"
+    extractor: str = "classifier"
+    """classifier (of the data set itself), inception, dinov2, clip; NAME:WHERE: local weights."""
+
+    clip: str = "clip"
+    """The CLIP: clip (the data set's own, small), clip:ID (a hub id or a folder)."""
+
+    seed: int = 0
+    pick: Pick = Pick()
+    """Which of a run's weights to draw with."""
+
+    changes: Mapping[str, object] = field(default_factory=dict)
+    """Sampling settings other than the run's."""
+
+    out: Path | None = None
+    """Folder for evaluation.json and pictures; None: the run; nothing is written for others."""
+
+    data_dir: Path | None = None
+    command: str = ""
+    """What asked for it, for the report."""
+
+    def parts(self) -> tuple[str, ...]:
+        """The names, checked."""
+        if not self.metrics:
+            return USUAL
+        for name in self.metrics:
+            if name not in (*PARTS, "all"):
+                raise InputError(f"no metric is called '{name}': {suggest(name, (*PARTS, 'all'))}")
+        return PARTS if "all" in self.metrics else tuple(p for p in PARTS if p in self.metrics)

@@ -1,0 +1,84 @@
+"""evaluation.json: read, written whole or not at all, and joined with an earlier one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mezzotint.errors import InputError
+from mezzotint.evaluation.summary import verdict
+from mezzotint.runtime import checksum
+from mezzotint.runtime.atomic import replacing
+
+__all__ = ["add_part", "differing", "evaluation_of", "keep"]
+
+Json = dict[str, Any]
+
+
+def evaluation_of(path: Path) -> Json:
+    """The evaluation.json in a folder, or that file itself."""
+    file = path / "evaluation.json" if path.is_dir() else path
+    try:
+        found = dict(json.loads(file.read_text()))
+    except OSError as error:
+        raise InputError(f"{file} is not there: make it with mezzotint evaluate") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{file} is not an evaluation ({error}): make it anew") from error
+    if not checksum.intact(found):
+        raise InputError(f"{file} is damaged, or was edited: make it anew")
+    return checksum.opened(found)
+
+
+def keep(folder: Path, result: Json) -> Json:
+    """Write an evaluation, joined with what lies there of the same images; returns the whole."""
+    result = _joined(folder / "evaluation.json", result)
+    _write(folder, result)
+    return result
+
+
+def differing(folder: Path, result: Json) -> list[str]:
+    """In what an evaluation that lies there differs, so that it cannot be joined."""
+    try:
+        earlier = evaluation_of(folder)
+    except InputError:
+        return []
+    return _differing(earlier, result) if "subject" in earlier else []  # else a selection alone
+
+
+def add_part(folder: Path, name: str, value: Json) -> None:
+    """Put one more part, such as `selection`, into the evaluation that lies in a folder."""
+    file = folder / "evaluation.json"
+    _write(folder, {**(evaluation_of(file) if file.exists() else {}), name: value})
+
+
+def _write(folder: Path, result: Json) -> None:
+    with replacing(folder / "evaluation.json") as file:
+        file.write(json.dumps(checksum.sealed(result), indent=1).encode())
+
+
+def _differing(earlier: Json, result: Json) -> list[str]:
+    ours, theirs = (
+        {
+            **(subject if isinstance(subject := found.get("subject"), dict) else {}),
+            "data": found.get("against"),
+            "extractor": found.get("extractor"),
+        }
+        for found in (result, earlier)
+    )
+    return sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
+
+
+def _joined(file: Path, result: Json) -> Json:
+    """With the parts of an earlier evaluation of the same images, where it made others."""
+    try:
+        earlier = evaluation_of(file)
+    except InputError:
+        return result
+    if _differing(earlier, result):
+        # A selection from the same weights stays.
+        same = earlier.get("selection", {}).get("hash") == result["subject"].get("hash", "")
+        return {**result, "selection": earlier["selection"]} if same else result
+    joined = {**earlier, **result}
+    for key in ("metrics", "pictures", "seconds"):
+        joined[key] = {**earlier.get(key, {}), **result[key]}
+    joined["verdict"] = verdict(joined)
+    return joined

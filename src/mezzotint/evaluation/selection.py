@@ -1,0 +1,391 @@
+"""Selection: draw a pool, keep the best, and say what that did.
+
+Keeping the best k of a pool of m by a score raises whatever the score sees and lowers variety:
+the images that are left are typical ones. `effect` measures both, by rulers other than the
+score itself, at equal numbers of images.
+"""
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mezzotint import imaging
+from mezzotint.data.splits import spread
+from mezzotint.errors import InputError
+from mezzotint.evaluation.results import add_part
+from mezzotint.evaluation.samples import RunSubject, run_subject
+from mezzotint.metrics.accuracy import accuracy
+from mezzotint.metrics.clip.scorers import scorer
+from mezzotint.metrics.extractors.extractor import classifier_for
+from mezzotint.metrics.kernel import kernel_distance
+from mezzotint.metrics.registry import Read, Reference, even_coverage
+from mezzotint.runs.run import Pick
+from mezzotint.runtime.log import counted
+from mezzotint.runtime.outputs import check_output
+from mezzotint.runtime.rng import generator
+from mezzotint.sampling.model import Drawing, Model
+
+__all__ = ["Effect", "Kept", "best_of", "effect", "refilled"]
+
+Score = Callable[[Tensor, Tensor], Tensor]
+"""From images uint8 (N, C, H, W) and labels (N,) to scores (N,): larger is better."""
+
+ROUNDS = 50
+"""Rounds after which `refilled` gives up."""
+
+HOPELESS = 500
+"""Draws of a class of which not one passed, after which it gives up at once."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Images that passed, and how many it took."""
+
+    images: Tensor
+    """uint8 (N, C, H, W)."""
+
+    labels: Tensor
+    """int64 (N,)."""
+
+    scores: Tensor
+    """float32 (N,)."""
+
+    draws: Tensor
+    """int64 (N,): position in the stream of draws."""
+
+    drawn: int
+    """Images drawn in all."""
+
+    passed: int
+    """Of them those that were good enough, also where no more were wanted."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What keeping `keep` of `pool` does, measured on `n` images each time."""
+
+    pool: int
+    keep: int
+    n: int
+    score: float
+    """Mean of the kept images' scores."""
+
+    accuracy: float
+    kd: float
+    coverage: float
+    density: float
+    spread: float
+    """Variance of the features within a class, as a share of the real images': variety alone,
+    while coverage also rises as bad images go."""
+
+
+def best_of(scores: Tensor, labels: Tensor, pool: int, keep: int) -> Tensor:
+    """Rows of the best `keep` in every pool of `pool` images of one label, ascending.
+
+    Pools are taken in the order of the images; a last one that is not full is left out.
+    """
+    if not 1 <= keep <= pool:
+        raise InputError(f"keep {keep} of a pool of {pool}: keep at least 1 and at most all")
+    rows = []
+    for label in labels.unique().tolist():
+        own = (labels == label).nonzero()[:, 0]
+        pools = own[: len(own) // pool * pool].view(-1, pool)  # (pools, pool)
+        best = scores[pools].topk(keep, dim=1).indices
+        rows.append(pools.gather(1, best).flatten())
+    return torch.cat(rows).sort().values
+
+
+def effect(
+    samples: Read,
+    scores: Tensor,
+    real: Read,
+    pools: Sequence[int],
+    keep: int,
+    draws: torch.Generator,
+) -> list[Effect]:
+    """Quality and variety as the pool grows; the first pool equal to `keep` selects nothing.
+
+    samples: read with labels and probabilities; scores (N,) of the same images.
+    """
+    assert samples.labels is not None
+    assert samples.probabilities is not None
+    chosen = {pool: best_of(scores, samples.labels, pool, keep) for pool in pools}
+    n = min(len(rows) for rows in chosen.values())
+    assert real.labels is not None
+    usual = _spread(real.features, real.labels)
+    found = []
+    for pool, rows in chosen.items():
+        # The same number each time: coverage grows with n.
+        rows = rows[torch.randperm(len(rows), generator=draws)[:n]]
+        features = samples.features[rows]
+        shares = even_coverage(real.features, features, draws)
+        found.append(
+            Effect(
+                pool=pool,
+                keep=keep,
+                n=n,
+                score=float(scores[rows].mean()),
+                accuracy=accuracy(samples.probabilities[rows], samples.labels[rows]),
+                kd=kernel_distance(features, real.features, draws).value,
+                coverage=shares.coverage,
+                density=shares.density,
+                spread=_spread(features, samples.labels[rows]) / usual,
+            )
+        )
+    return found
+
+
+def _spread(features: Tensor, labels: Tensor) -> float:
+    """Total variance of the features (N, D) within a class, mean over classes of 2 or more."""
+    groups = [features[labels == label] for label in labels.unique()]
+    return statistics.fmean(float(g.double().var(0).sum()) for g in groups if len(g) > 1)
+
+
+def refilled(
+    draw: Callable[[Tensor, int], Tensor],
+    score: Score,
+    labels: Sequence[int],
+    wanted: int,
+    threshold: float,
+) -> Iterator[Kept]:
+    """Draw until `wanted` images of each label score at least `threshold`; one `Kept` a round.
+
+    draw: from labels (n,) and the position of the first in the stream to images (n, C, H, W).
+    The last `Kept` is whole. InputError where too few pass in `ROUNDS` rounds, or none at all.
+    """
+    missing = dict.fromkeys(labels, wanted)
+    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    drawn, passed, tried = 0, dict.fromkeys(labels, 0), dict.fromkeys(labels, 0)
+    for _ in range(ROUNDS):
+        asked = torch.cat(
+            [torch.full((_ask(count, passed[label], tried[label]),), label)
+             for label, count in missing.items() if count > 0]
+        )  # fmt: skip
+        images = draw(asked, drawn)
+        scores = score(images, asked)
+        good = scores >= threshold
+        for label in missing:
+            own = asked == label
+            tried[label] += int(own.sum())
+            passed[label] += int((own & good).sum())
+            extra = (own & good).nonzero()[:, 0][max(0, missing[label]) :]
+            good[extra] = False  # more passed than were missing
+            missing[label] -= int((own & good).sum())
+        rows = good.nonzero()[:, 0]
+        parts.append((images[rows], asked[rows], scores[rows], rows + drawn))
+        drawn += len(asked)
+        whole = [torch.cat(part) for part in zip(*parts, strict=True)]
+        yield Kept(whole[0], whole[1], whole[2], whole[3], drawn, sum(passed.values()))
+        if not any(missing.values()):
+            return
+        if any(tried[label] >= HOPELESS and not passed[label] for label in missing):
+            break
+    short = {label: count for label, count in missing.items() if count > 0}
+    raise InputError(
+        f"after {drawn:,} draws {sum(short.values())} images that score {threshold:g} are still "
+        f"missing, of labels {', '.join(map(str, short))}: lower --threshold"
+    )
+
+
+def _ask(missing: int, passed: int, tried: int) -> int:
+    """Draws for the next round: as many as should do, by the share that passed so far."""
+    if not tried:
+        return missing
+    share = (passed + 1) / (tried + 2)
+    return min(4 * missing + 16, int(missing / share) + 1)
+
+
+Say = Callable[[str], None]
+
+
+GROWTH = (1, 2, 3, 5, 10)
+"""Pools, in multiples of the images kept, whose effect is measured."""
+
+
+FEWEST, FEWEST_KEPT = 500, 20
+"""Samples, and of the largest pools those kept, from which the effect on quality and variety is
+worth a number; two of each class are kept at least."""
+
+
+DRAWN = ("sampler", "evaluations", "guidance")
+"""Of the sampling settings those that can be asked for, and are written down."""
+
+
+SHOWN = 15
+"""Of each class in the ranked sheet."""
+
+
+HIGH = 0.5
+"""The threshold of high quality where none is given."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the user asked for."""
+
+    run: Path
+    out: Path
+    label: str | None
+    pool: int
+    top: int
+    pools: int
+    score: str
+    refill: int | None
+    threshold: float | None
+    seed: int
+    changes: Mapping[str, object]
+    pick: Pick
+    data_dir: Path | None
+
+
+def select(wish: Selection, say: Say) -> dict[str, Any]:
+    """Draw, score, keep; a folder of the kept images, a ranked sheet, and what it did."""
+    check_output("--out", wish.out, ("",), overwrite=False)
+    if wish.top > wish.pool:
+        raise InputError(f"--top {wish.top} of a pool of {wish.pool}: keep at most the pool")
+    if wish.refill is not None and wish.threshold is None:
+        raise InputError("--refill draws until enough images pass: say from which --threshold on")
+    stream = run_subject(
+        wish.run,
+        pick=wish.pick,
+        changes=wish.changes,
+        seed=wish.seed,
+        data_dir=wish.data_dir,
+        say=say,
+    )
+    model = stream.model
+    labels = (
+        list(range(len(model.classes))) if wish.label is None else [model.label_index(wish.label)]
+    )
+    score = scorer(stream.data, wish.score, say)
+    if wish.refill is not None:
+        return _refill(wish, stream, score, labels, say)
+    asked = torch.tensor(labels).repeat_interleave(wish.pool * wish.pools)
+    images = model.draw(Drawing.of(asked, wish.seed), counted("drawing", len(asked), say))
+    scores = score(images, asked)
+    rows = best_of(scores, asked, wish.pool, wish.top)
+    kept = Kept(images[rows], asked[rows], scores[rows], rows, len(asked), len(rows))
+    written = _write(wish, kept, model)
+    sheet = _ranked(images, asked, scores, model.classes)
+    written["sheet"] = str(imaging.save_png(sheet, wish.out / "ranked.png"))
+    threshold = HIGH if wish.threshold is None else wish.threshold
+    result = {
+        **_facts(wish, stream.model, kept),
+        "threshold": threshold,
+        "classes": [
+            _class_row(model.classes[i], i, asked, scores, rows, threshold) for i in labels
+        ],
+        "effect": _effects(wish, stream, images, asked, scores, say),
+        "written": written,
+    }
+    if result["effect"]:  # measured: worth a place in the report
+        picture = imaging.save_png(sheet, wish.run / "evaluation" / "selection.png")
+        part = {name: result[name] for name in ("score", "threshold", "seed", "classes", *DRAWN)}
+        where = str(picture.relative_to(wish.run))
+        more = {"rows": result["effect"], "picture": where, "hash": stream.facts["hash"]}
+        add_part(wish.run, "selection", {**part, **more})
+    return result
+
+
+def _refill(
+    wish: Selection, stream: RunSubject, score: Score, labels: list[int], say: Say
+) -> dict[str, Any]:
+    """Filter and draw again until the wanted number is there."""
+    assert wish.refill is not None
+    assert wish.threshold is not None
+
+    def draw(asked: Tensor, start: int) -> Tensor:
+        keys = [(wish.seed, start + i) for i in range(len(asked))]
+        return stream.model.draw(Drawing(asked, keys), counted("drawing", len(asked), say))
+
+    wanted = wish.refill * len(labels)
+    for kept in refilled(draw, score, labels, wish.refill, wish.threshold):
+        say(f"{len(kept.labels):,} of {wanted:,} images, {kept.drawn:,} drawn")
+    order = kept.labels.argsort(stable=True)
+    kept = dataclasses.replace(
+        kept,
+        images=kept.images[order],
+        labels=kept.labels[order],
+        scores=kept.scores[order],
+        draws=kept.draws[order],
+    )
+    return {
+        **_facts(wish, stream.model, kept),
+        "threshold": wish.threshold,
+        "share_passed": kept.passed / kept.drawn,
+        "written": _write(wish, kept, stream.model),
+    }
+
+
+def _facts(wish: Selection, model: Model, kept: Kept) -> dict[str, Any]:
+    return {
+        "run": str(wish.run),
+        "score": wish.score,
+        "seed": wish.seed,
+        **{name: getattr(model.sampling, name) for name in DRAWN},
+        "drawn": kept.drawn,
+        "kept": len(kept.labels),
+    }
+
+
+def _write(wish: Selection, kept: Kept, model: Model) -> dict[str, str]:
+    """The kept images as a folder with scores in its manifest."""
+    extra = [
+        {"seed": wish.seed, "draw": draw, "score": round(score, 6)}
+        for draw, score in zip(kept.draws.tolist(), kept.scores.tolist(), strict=True)
+    ]
+    manifest = imaging.save_folder(kept.images, kept.labels, model.classes, wish.out, extra)
+    return {"folder": str(wish.out), "manifest": str(manifest)}
+
+
+def _ranked(images: Tensor, labels: Tensor, scores: Tensor, classes: tuple[str, ...]) -> Tensor:
+    """A row for each class, the best image left, the worst right."""
+    rows = []
+    for label in labels.unique().tolist():
+        own = (labels == label).nonzero()[:, 0]
+        order = own[scores[own].argsort(descending=True)]
+        rows.append((classes[label], images[spread(order, SHOWN)]))
+    return imaging.labelled_grid(rows)
+
+
+def _class_row(
+    name: str, label: int, labels: Tensor, scores: Tensor, kept: Tensor, threshold: float
+) -> dict[str, Any]:
+    own = scores[labels == label]
+    return {
+        "class": name,
+        "drawn": len(own),
+        "high_quality": float((own >= threshold).double().mean()),
+        "mean_score": float(own.mean()),
+        "kept_score": float(scores[kept][labels[kept] == label].mean()),
+    }
+
+
+def _effects(
+    wish: Selection, stream: RunSubject, images: Tensor, labels: Tensor, scores: Tensor, say: Say
+) -> list[dict[str, Any]]:
+    """Accuracy, distance and variety as the pool grows; [] for too few samples."""
+    classes = len(stream.data.classes)
+    kept = int(torch.bincount(labels, minlength=classes).min()) // wish.pool * wish.top
+    if len(images) < FEWEST or kept < max(2, FEWEST_KEPT / classes):
+        say(
+            f"too few to measure what selection does ({len(images)} samples, {kept} of each class "
+            f"kept): it is from {FEWEST} samples of all classes and "
+            f"{max(FEWEST_KEPT, 2 * classes)} kept on (more --pools)"
+        )
+        return []
+    classifier = classifier_for(stream.data, say)
+    reference = Reference.of(stream.data, classifier, classifier, n=len(images), anchors=())
+    grown = {wish.top * times for times in GROWTH}
+    pools = sorted({pool for pool in grown if pool <= wish.pool} | {wish.pool})
+    found = effect(
+        reference.read(images, labels), scores, reference.real, pools, wish.top,
+        generator("effect", wish.seed),
+    )  # fmt: skip
+    return [dataclasses.asdict(each) for each in found]

@@ -1,0 +1,381 @@
+"""A run drawn at several guidance scales: what each costs in quality and variety.
+
+Every setting draws the same n images, of the same noise (seed, i) and the same labels, so that two
+settings are compared pair by pair. They are held against the *validation* split: a scale that is
+chosen is fitted, and the test split is for what was chosen.
+
+How far a number would move with other images is estimated by a jackknife over G = 10 groups of
+the samples (Tukey 1958; Efron & Tibshirani 1993, equation 11.5, with groups in place of single
+images): with v_g the value without group g,
+
+    error^2 = (G - 1) / G * sum_g (v_g - mean v)^2.
+
+The same over differences v_g - w_g of two settings, in which what both share falls out. Two
+settings differ where that is more than twice its error. It knows nothing of another training.
+"""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mezzotint.errors import InputError
+from mezzotint.evaluation.samples import RunSubject, run_subject
+from mezzotint.metrics.extractors.extractor import classifier_for
+from mezzotint.metrics.registry import GROUPS, Read, Reference, chosen
+from mezzotint.reporting import figures
+from mezzotint.runs.run import Pick, Run
+from mezzotint.runtime import checksum
+from mezzotint.runtime.atomic import replacing
+from mezzotint.runtime.distributed import current
+from mezzotint.runtime.hardware import hardware
+from mezzotint.runtime.rng import generator
+
+__all__ = [
+    "BETTER",
+    "FAMILIES",
+    "Ask",
+    "Point",
+    "Setting",
+    "advice",
+    "jackknife",
+    "measured",
+    "settings",
+    "sweep",
+]
+
+Json = dict[str, Any]
+Say = Callable[[str], None]
+
+SPLIT = "validation"
+FILE, PICTURE = "sweep.json", "sweep.png"
+GROUP_COUNT = 10
+DOUBT = 2.0
+"""Two settings differ where their difference is more than so many of its standard errors."""
+
+MEASURED = ("fd", "coverage", "accuracy")
+"""Groups of `measures.GROUPS`."""
+
+BETTER: Mapping[str, float] = {
+    "fd": -1, "density": 1, "coverage": 1, "clipped_density": 1, "clipped_coverage": 1,
+    "accuracy": 1,
+}  # fmt: skip
+"""Every number, and the sign that makes more of it better."""
+
+FAMILIES = {
+    "guidance": "guidance",
+    "interval": "guidance in the interval",
+    "autoguidance": "autoguidance",
+}
+"""What a scale may be one of, and its name."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is to be drawn, and how."""
+
+    run: Path
+    scales: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
+    n: int = 1000
+    interval: tuple[float, float] | None = None
+    """Levels for a curve of its own, guided only there; None: no such curve."""
+
+    changes: Mapping[str, object] = field(default_factory=dict)
+    """Other sampling settings than the run's, the same for all."""
+
+    seed: int = 0
+    pick: Pick = Pick()
+    out: Path | None = None
+    """Folder for sweep.json and sweep.png; None: the run."""
+
+    data_dir: Path | None = None
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How to draw: one of `FAMILIES` at a scale, 1 being plain in all of them."""
+
+    family: str
+    scale: float
+    interval: tuple[float, float] | None = None
+
+    def changes(self) -> dict[str, object]:
+        """As `Model.changed` takes them: everything that guides is said."""
+        auto = self.family == "autoguidance"
+        return {
+            "guidance": 1.0 if auto else self.scale,
+            "autoguidance": self.scale if auto else 1.0,
+            "interval": self.interval,
+        }
+
+    @property
+    def title(self) -> str:
+        """In words.
+
+        >>> Setting("autoguidance", 1.5).title
+        'autoguidance 1.5'
+        """
+        return f"{FAMILIES[self.family]} {self.scale:g}"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A setting and what its samples are worth."""
+
+    setting: Setting
+    values: Mapping[str, float]
+    """By the names of `BETTER`."""
+
+    without: Mapping[str, tuple[float, ...]]
+    """The same without each group of samples in turn."""
+
+    def error(self, name: str) -> float:
+        """The standard error of a value."""
+        return jackknife(self.without[name])
+
+    def beyond(self, other: "Point", name: str) -> tuple[float, float]:
+        """By how much this value is better than another's, and the standard error of that."""
+        sign = BETTER[name]
+        apart = [
+            sign * (a - b) for a, b in zip(self.without[name], other.without[name], strict=True)
+        ]
+        return sign * (self.values[name] - other.values[name]), jackknife(apart)
+
+    def to_json(self) -> Json:
+        """Plain JSON."""
+        return {
+            **asdict(self.setting),
+            "curve": FAMILIES[self.setting.family],
+            "values": dict(self.values),
+            "errors": {name: self.error(name) for name in self.values},
+        }
+
+
+def jackknife(without: Sequence[float]) -> float:
+    """The standard error of a value, given what it is without each of G groups."""
+    values = torch.tensor(without, dtype=torch.float64)
+    return float(((len(values) - 1) * values.var(correction=0)).sqrt())
+
+
+def settings(ask: Ask, *, guidable: bool, weak: bool) -> list[Setting]:
+    """Every family that can be drawn at every scale; scale 1, the same in all, once.
+
+    guidable: whether the run knows what to draw without a label; weak: whether it kept an early
+    snapshot.
+    """
+    scales = ask.scales
+    if len(set(scales)) < max(2, len(scales)) or not all(0 <= s < math.inf for s in scales):
+        given = ",".join(f"{scale:g}" for scale in scales)
+        raise InputError(
+            f"a sweep compares two or more different scales, 0 or above, as in 1,1.5,2,3; got "
+            f"'{given}'"
+        )
+    if not guidable and not weak:
+        raise InputError(
+            f"nothing guides {ask.run}: it was never trained without a label (training.drop = 0) "
+            "and kept no early snapshot (training.snapshot = 0)"
+        )
+    if not guidable and ask.interval is not None:
+        raise InputError(
+            f"{ask.run} was never trained without a label (training.drop = 0): leave --interval "
+            "out"
+        )
+    found: list[Setting] = []
+    for family, there, interval in (
+        ("guidance", guidable, None),
+        ("interval", ask.interval is not None, ask.interval),
+        ("autoguidance", weak, None),
+    ):
+        plain = any(setting.scale == 1 for setting in found)
+        own = [scale for scale in scales if not (plain and scale == 1)]
+        found += [Setting(family, scale, interval) for scale in own if there]
+    return found
+
+
+def sweep(ask: Ask, say: Say) -> Json:
+    """Draw and measure every setting; a JSON object, also written with its picture.
+
+    What was drawn before is found again, setting by setting. Several processes share the drawing,
+    then each computes the same numbers and the first writes them.
+    """
+    started, folder = time.monotonic(), ask.out or ask.run
+    run = Run.at(ask.run, say)
+    if (folder / FILE).exists():
+        say(f"{folder / FILE} is there already and will be replaced: --out keeps both")
+    weak = run.has("early")
+    stream = run_subject(
+        ask.run,
+        pick=dataclasses.replace(ask.pick, weak=weak),
+        changes=ask.changes,
+        seed=ask.seed,
+        data_dir=ask.data_dir,
+        say=say,
+    )
+    wanted = settings(ask, guidable="label" in stream.model.freed, weak=weak)
+    streams = [stream.changed(**setting.changes()) for setting in wanted]  # refused now, or never
+    world = current()
+    with world.in_turn():  # what the first makes and keeps, the others find
+        classifier = classifier_for(stream.data, say)
+    _refuse_few(ask, stream, int(classifier.features(stream.data.images[:1]).shape[1]))
+    points = []
+    reference = Reference.of(
+        stream.data,
+        classifier,
+        classifier,
+        n=len(stream.data.splits[SPLIT]),
+        split=SPLIT,
+        seed=ask.seed,
+        anchors=(),
+    )
+    for number, (setting, own) in enumerate(zip(wanted, streams, strict=True), 1):
+        say(f"{setting.title} ({number} of {len(wanted)})")
+        subject = own.samples(ask.n)
+        points.append(measured(setting, reference.read(subject.images, subject.labels), reference))
+    rows = chosen(stream.data, "train", ask.n, ask.seed)
+    floor = reference.read(stream.data.images[rows], stream.data.labels[rows])
+    advised, sentences = advice(points, ask.n)
+    left_out = {"guidance", "autoguidance", "weak"}
+    facts = {name: fact for name, fact in stream.facts.items() if name not in left_out}
+    if weak:
+        assert stream.model.weak is not None
+        facts["early_images_seen"] = stream.model.weak.images_seen
+    result: Json = {
+        "subject": {**facts, "n": ask.n},
+        "protocol": {
+            **reference.facts,
+            "extractor": classifier.name,
+            "hash": classifier.digest,
+            "groups": GROUP_COUNT,
+        },
+        "points": [point.to_json() for point in points],
+        "floor": _values(floor, reference, torch.ones(len(rows), dtype=torch.bool)),
+        "advice": advised,
+        "sentences": sentences,
+        "picture": PICTURE,
+        "seconds": round(time.monotonic() - started, 2),
+        "hardware": hardware(),
+        "command": ask.command,
+    }
+    if world.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        figures.trade_off(result["points"], result["floor"], folder / PICTURE)
+        with replacing(folder / FILE) as file:
+            file.write(json.dumps(checksum.sealed(result), indent=1).encode())
+    return {**result, "written": str(folder / FILE)}
+
+
+def _refuse_few(ask: Ask, stream: RunSubject, features: int) -> None:
+    """InputError where a Frechet distance would lack images, also without a group of them."""
+    held = len(stream.data.splits[SPLIT])
+    if held <= features:
+        raise InputError(
+            f"{stream.data.name} has {held} {SPLIT} images, and a Frechet distance of {features} "
+            "features needs more: a larger data set, or compare with evaluate --metrics kd"
+        )
+    least = next(n for n in range(features, 3 * features) if n - -(-n // GROUP_COUNT) > features)
+    if ask.n < least:
+        raise InputError(
+            f"--n {ask.n} is too few for Frechet distances of {features} features: {least} or more"
+        )
+
+
+def measured(setting: Setting, samples: Read, reference: Reference) -> Point:
+    """The numbers of some samples, and those without each group of them."""
+    group = torch.arange(len(samples.features)) % GROUP_COUNT
+    values = _values(samples, reference, group >= 0)
+    rest = [_values(samples, reference, group != left_out) for left_out in range(GROUP_COUNT)]
+    return Point(setting, values, {name: tuple(v[name] for v in rest) for name in values})
+
+
+def _values(samples: Read, reference: Reference, rows: Tensor) -> dict[str, float]:
+    """The numbers of `BETTER` for the samples that rows, bool (N,), names."""
+    real, seed = reference.real, int(reference.facts["seed"])
+    # Coverage compares as many samples as real images. Which ones must not depend on the group
+    # that is left out: drawn anew, they would add noise that the jackknife makes larger.
+    first = torch.arange(len(rows)) < len(real.features)
+    taken = {name: rows & first if name == "coverage" else rows for name in MEASURED}
+    found = {
+        name: number.value
+        for group, own in taken.items()
+        for name, number in GROUPS[group]
+        .measure(_some(samples, own), real, generator("sweep", seed, group))
+        .items()
+    }
+    return {name: found[name] for name in BETTER}
+
+
+def _some(samples: Read, rows: Tensor) -> Read:
+    """Some of the images."""
+    assert samples.probabilities is not None
+    assert samples.labels is not None
+    return Read(samples.features[rows], samples.probabilities[rows], samples.labels[rows])
+
+
+def advice(points: Sequence[Point], n: int) -> tuple[Json, list[str]]:
+    """The setting with the least Frechet distance and the one that covers most, and sentences."""
+    found: Json = {}
+    lines = []
+    for name, words in (("fd", "Least Frechet distance"), ("coverage", "Largest coverage")):
+        best = _best(points, name)
+        alike = [p for p in points if p is not best and not _differ(best, p, name)]
+        found[name] = {
+            "setting": asdict(best.setting),
+            "alike": [asdict(point.setting) for point in alike],
+        }
+        lines.append(
+            f"{words}: {best.setting.title}, {best.values[name]:.3g} ± {best.error(name):.2g} "
+            f"(n = {n:,}); {_alike(alike, len(points))}."
+        )
+    by_distance, by_coverage = (_best(points, name) for name in ("fd", "coverage"))
+    plain = next((point for point in points if point.setting.scale == 1), None)
+    if plain is not None and not (
+        _differ(by_distance, plain, "fd") or _differ(by_coverage, plain, "coverage")
+    ):
+        lines.append(
+            f"Take {plain.setting.title}: nothing is nearer to the real images, or covers more of "
+            "them, by more than the noise; a larger --n tells more apart."
+        )
+    elif by_distance is by_coverage:
+        lines.append(f"Take {by_distance.setting.title}: both numbers point to it.")
+    elif not _differ(by_coverage, by_distance, "coverage"):
+        lines.append(
+            f"Take {by_distance.setting.title}: it covers no less within the noise, and its "
+            "Frechet distance is the least."
+        )
+    elif not _differ(by_distance, by_coverage, "fd"):
+        lines.append(
+            f"Take {by_coverage.setting.title}: its Frechet distance is no larger within the "
+            "noise, and it covers most."
+        )
+    else:
+        lines.append(
+            f"Take {by_distance.setting.title} for clear images, {by_coverage.setting.title} for "
+            "varied ones such as training data."
+        )
+    return found, lines
+
+
+def _best(points: Sequence[Point], name: str) -> Point:
+    return max(points, key=lambda point: BETTER[name] * point.values[name])
+
+
+def _differ(best: Point, other: Point, name: str) -> bool:
+    """Whether the best is better than another by more than the noise."""
+    apart, error = best.beyond(other, name)
+    return apart > DOUBT * error
+
+
+def _alike(alike: Sequence[Point], total: int) -> str:
+    if len(alike) == total - 1:
+        return "no difference between any of them within the noise"
+    if not alike:
+        return "all others differ by more than the noise"
+    return "no difference within the noise to " + ", ".join(p.setting.title for p in alike)

@@ -1,0 +1,33 @@
+"""PNG files: written whole or not at all, losslessly."""
+
+import io
+import struct
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from mezzotint.imaging.checks import check_suffix
+from mezzotint.imaging.pixels import to_pillow
+from mezzotint.runtime.atomic import replacing
+
+__all__ = ["is_whole_png", "save_png"]
+
+
+def save_png(image: Tensor, path: Path) -> Path:
+    """Write a picture uint8 (C, H, W) as PNG, losslessly; returns the path."""
+    check_suffix(path, ".png")
+    picture = to_pillow(image)
+    with replacing(path) as file:
+        picture.save(file, format="PNG")
+    return path
+
+
+def is_whole_png(data: bytes) -> bool:
+    """Whether these bytes are a PNG whose checksums are right."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
+            picture.verify()
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+        return False
+    return True

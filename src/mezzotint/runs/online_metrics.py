@@ -1,0 +1,82 @@
+"""Cheap metrics in training: a few samples in few evaluations, judged at intervals.
+
+They show the course, not the final number: the samples are few, the evaluations too, and the
+reference is the validation split (a checkpoint must not be chosen on the images that judge it).
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from mezzotint.data import ImageSet
+from mezzotint.metrics.extractors.extractor import classifier_for
+from mezzotint.metrics.frechet import frechet_distance, moments
+from mezzotint.metrics.registry import GROUPS, Reference, chosen
+from mezzotint.runtime.rng import generator
+from mezzotint.sampling.model import Drawing, Model
+
+__all__ = ["BETTER", "EVALUATIONS", "Gauge"]
+
+EVALUATIONS = 10
+"""Of the network per sample, at most."""
+
+PROBE = 64
+"""Samples drawn to estimate what a measurement costs."""
+
+BETTER: Mapping[str, Callable[[float, float], bool]] = {
+    "fd": lambda new, old: new < old,
+    "kd": lambda new, old: new < old,
+    "coverage": lambda new, old: new > old,
+    "accuracy": lambda new, old: new > old,
+}
+"""What is measured, and whether a new value beats an old one."""
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """The reference, read once, and how many samples are drawn each time."""
+
+    reference: Reference
+    drawing: Drawing
+    """What is asked for: the reference's own labels and styles, repeated to n."""
+
+    @staticmethod
+    def of(data: ImageSet, n: int, say: Callable[[str], None]) -> "Gauge":
+        """For n samples; makes the set's classifier if there is none yet."""
+        classifier = classifier_for(data, say)
+        reference = Reference.of(data, classifier, classifier, n=n, split="validation", anchors=())
+        picks = chosen(data, "validation", n, seed=0)
+        rows = picks[torch.arange(n) % len(picks)]
+        return Gauge(reference, Drawing.of(data.labels[rows], 0, data.styles_of(rows)))
+
+    def cost(self, model: Model) -> float:
+        """Seconds that a measurement will take, about."""
+        probe = self.drawing[:PROBE]
+        model.changed(evaluations=1).draw(probe)  # starting up is paid once, not by every sample
+        started = time.perf_counter()
+        _draw(model, probe)
+        return (time.perf_counter() - started) / len(probe) * len(self.drawing)
+
+    def measure(self, model: Model) -> dict[str, float]:
+        """The numbers of `BETTER` for samples of a model; fd only where there are enough."""
+        samples = self.reference.read(_draw(model, self.drawing), self.drawing.labels)
+        draws = generator("gauge")
+        values: dict[str, float] = {}
+        if (
+            min(len(samples.features), len(self.reference.real.features))
+            > samples.features.shape[1]
+        ):
+            values["fd"] = frechet_distance(
+                moments(samples.features), moments(self.reference.real.features)
+            )
+        for group in ("kd", "coverage", "accuracy"):
+            found = GROUPS[group].measure(samples, self.reference.real, draws)
+            values |= {name: number.value for name, number in found.items() if name in BETTER}
+        return values
+
+
+def _draw(model: Model, drawing: Drawing) -> torch.Tensor:
+    few = model.changed(evaluations=min(EVALUATIONS, model.sampling.evaluations))
+    return few.draw(drawing)

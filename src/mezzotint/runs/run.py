@@ -1,0 +1,300 @@
+"""A run: one directory that holds a training from its first step to its pictures.
+
+    config.toml              resolved configuration, facts of the data, choices for the machine;
+                             every checkpoint has a copy
+    metrics.jsonl            one JSON object a line: kind step | validation | metrics | event
+    checkpoints/last…        everything to go on from; best…: weights to draw with; early…: those
+                             of a share of the budget, where it is asked for; with backups
+    samples/                 grids over time
+
+`start.prepare` makes or finds one, `session.advance` trains it, `Run.model` draws from it.
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomli_w
+from torch import Tensor
+
+from mezzotint.config.build import fresh_state, plan_of
+from mezzotint.config.tables import parse_config, parse_toml, to_table
+from mezzotint.data import ImageSet, load
+from mezzotint.diffusion import Denoiser
+from mezzotint.errors import InputError
+from mezzotint.runs.facts import RunConfig
+from mezzotint.runtime import checksum
+from mezzotint.runtime.atomic import draft, write_bytes
+from mezzotint.runtime.device import Compute
+from mezzotint.runtime.distributed import current
+from mezzotint.sampling.model import Model
+from mezzotint.training import Plan, TrainState
+from mezzotint.training import checkpoint as checkpoints
+
+__all__ = ["BEGUN", "Pick", "Run", "RunConfig", "fresh_state", "plan_of", "saying"]
+
+
+LAST = Path("checkpoints") / "last.safetensors"
+BEST = Path("checkpoints") / "best.safetensors"
+EARLY = Path("checkpoints") / "early.safetensors"
+FILES = {"last": LAST, "best": BEST, "early": EARLY}
+BEGUN = {".lock", draft(Path("config.toml")).name}
+"""All that a run may hold which was killed before its first config.toml was whole."""
+
+CHECKPOINTS = tuple(each for file in FILES.values() for each in (file, checkpoints.previous(file)))
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Which of a run's weights to draw with, and where."""
+
+    weights: str = "ema"
+    """ema (averaged) or network (those of the last step)."""
+
+    checkpoint: str = "last"
+    """last, best or early."""
+
+    device: str = "auto"
+    """auto: the run's own where this machine has it."""
+
+    weak: bool | None = None
+    """Whether the early snapshot comes along, for autoguidance; None: where the run's own sampling
+    settings ask for it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory and its configuration."""
+
+    path: Path
+    config: RunConfig
+
+    @staticmethod
+    def is_at(path: Path | str) -> bool:
+        """Whether a run lies there: a config.toml, or a checkpoint with its copy."""
+        return any((Path(path) / name).is_file() for name in (Path("config.toml"), *CHECKPOINTS))
+
+    @staticmethod
+    def at(path: Path | str, say: Callable[[str], None] = lambda line: None) -> "Run":
+        """The run in a directory; InputError if there is none, or none that can be read.
+
+        Somebody else's run may hold links: one that leads out of it would have files read or
+        written that are none of its own, and is refused.
+
+        Where config.toml is missing or damaged, the copy in a checkpoint counts, and `say` hears.
+        """
+        path = Path(path)
+        if not Run.is_at(path):
+            raise InputError(f"{path} is no run: it has no config.toml; make one with train")
+        _check_links(path)
+        file = path / "config.toml"
+        try:
+            return Run(path, _read_config(file))
+        except InputError as error:
+            for name in CHECKPOINTS:
+                with contextlib.suppress(InputError, KeyError):
+                    text = checkpoints.read(path / name).facts["config"]
+                    found = parse_config(parse_toml(text, str(name)), RunConfig)
+                    say(f"{error}; the copy in {name} counts")
+                    return Run(path, found)
+            raise
+
+    def config_text(self) -> str:
+        """The configuration as TOML."""
+        return tomli_w.dumps(to_table(self.config))
+
+    def write_config(self) -> None:
+        """Write config.toml, whole or not at all."""
+        with saying(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            text = checksum.sealed_text(self.config_text())
+            write_bytes(self.path / "config.toml", text.encode())
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to go on from."""
+        return self.path / LAST
+
+    @property
+    def best(self) -> Path:
+        """The best weights, by validation loss or what else `training.best` says."""
+        return self.path / BEST
+
+    @property
+    def early(self) -> Path:
+        """The weights after `training.snapshot` of the budget."""
+        return self.path / EARLY
+
+    @property
+    def metrics(self) -> Path:
+        """The log of losses."""
+        return self.path / "metrics.jsonl"
+
+    def images(
+        self, data_dir: Path | None, say: Callable[[str], None], styles: Iterable[str] = ()
+    ) -> ImageSet:
+        """The data that it was trained on, with some styles; the first rank decodes them.
+
+        What lies there may have changed since: that is said.
+        """
+        origin = self.config.origin
+        with current().in_turn():  # the others find them
+            data = load(
+                origin.source,
+                size=origin.size,
+                limit=origin.limit,
+                styles=tuple(styles),
+                data_dir=data_dir,
+                say=say,
+            )
+        if data.fingerprint != self.config.data.fingerprint:
+            say(
+                f"{origin.source} holds other images than {self.path} was trained on: what is "
+                "held out now may be what it learned from"
+            )
+        return data
+
+    def plan(self) -> Plan:
+        """What the configuration asks of the training loop."""
+        config = self.config
+        return plan_of(config, config.machine.images, config.data.styles)
+
+    def fresh_state(self) -> TrainState:
+        """A training that has not begun."""
+        config = self.config
+        return fresh_state(config, config.data.denoiser(config), config.machine.compute())
+
+    def checkpoint(self, which: str = "last") -> Path:
+        """The file of the last, the best or the early checkpoint, there or not."""
+        if which not in FILES:
+            raise InputError(f"the checkpoint is last, best or early, got '{which}'")
+        return self.path / FILES[which]
+
+    def has(self, which: str) -> bool:
+        """Whether there is such a checkpoint, or its backup."""
+        file = self.checkpoint(which)
+        return file.exists() or checkpoints.previous(file).exists()
+
+    def images_seen(self, which: str = "last") -> int:
+        """Where a checkpoint stands; 0 without one."""
+        if not self.has(which):
+            return 0
+        return int(checkpoints.recover(self.checkpoint(which))[0].facts["images_seen"])
+
+    def weights(self) -> tuple[Mapping[str, Tensor], str | None]:
+        """The averaged weights of the last checkpoint, on every rank the same; and a notice."""
+        saved, notice = self._saved("last")
+        return saved.part("ema"), notice
+
+    def model(self, pick: Pick = Pick()) -> tuple[Model, list[str]]:
+        """The model of a checkpoint, and notices."""
+        model, notices = self._model(pick)
+        own = self.config.sampling.autoguidance != 1
+        if own if pick.weak is None else pick.weak:
+            weak, more = self._model(dataclasses.replace(pick, checkpoint="early"))
+            return dataclasses.replace(model, weak=weak), notices + more
+        return model, notices
+
+    def _model(self, pick: Pick) -> tuple[Model, list[str]]:
+        if pick.weights not in ("ema", "network"):
+            raise InputError(f"weights are ema (averaged) or network (raw), got '{pick.weights}'")
+        file = self.checkpoint(pick.checkpoint)
+        saved, notice = self._saved(pick.checkpoint)
+        if saved.facts["images_seen"] == 0:
+            why = f"{notice}; " if notice else ""
+            raise InputError(
+                f"{why}{self.path} holds weights that have seen no image yet: train it, or draw "
+                "with --checkpoint best"
+            )
+        facts, compute = self.config.data, self.config.machine.here(pick.device)
+        denoiser = facts.denoiser(self.config)
+        try:
+            denoiser.network.load_state_dict(saved.part(pick.weights))
+        except RuntimeError as error:
+            raise InputError(
+                f"{file} fits no network that this version builds from {self.path}/config.toml: "
+                "draw with the version that trained it"
+            ) from error
+        compute.place(denoiser)
+        seen = int(saved.facts["images_seen"])
+        return self.model_of(denoiser, compute, seen), [notice] if notice else []
+
+    def _saved(self, which: str) -> tuple[checkpoints.Checkpoint, str | None]:
+        """A checkpoint, and what happened to it; InputError where there is none."""
+        if self.has(which):
+            return self._read_by_all(self.checkpoint(which))
+        if which == "early":
+            raise InputError(
+                f"{self.path} has no early snapshot (training.snapshot = "
+                f"{self.config.training.snapshot:g}): a run trained with --set "
+                "training.snapshot=0.1 keeps one at a tenth of its budget; without it leave "
+                "--autoguidance and --checkpoint early out"
+            )
+        raise InputError(f"{self.path} has no checkpoint yet: train it first")
+
+    def _read_by_all(self, file: Path) -> tuple[checkpoints.Checkpoint, str | None]:
+        """The checkpoint, on every rank the same, though a training may replace it meanwhile."""
+        world = current()
+        while True:
+            saved, notice = checkpoints.recover(file)
+            seen = saved.facts.get("images_seen")
+            if not isinstance(seen, int):
+                raise InputError(f"{file} does not say how many images were seen: it is not ours")
+            if not world.any(world.same(seen) != seen):
+                return saved, notice
+
+    def model_of(self, denoiser: Denoiser, compute: Compute, images_seen: int) -> Model:
+        """A model around a denoiser of this run that has seen so many images."""
+        facts, plan = self.config.data, self.plan()
+        return Model(
+            denoiser=denoiser,
+            sampling=self.config.sampling,
+            schedule=self.config.objective.schedule,
+            shape=(facts.channels, facts.height, facts.width),
+            classes=facts.classes,
+            mean=facts.mean,
+            deviation=facts.deviation,
+            styles=facts.styles,
+            images_seen=images_seen,
+            compute=compute,
+            freed=[name for name, rate in plan.drop.items() if rate > 0],
+            learned=plan.guidance if plan.draws_by_learned_guidance(images_seen) else 1.0,
+        )
+
+
+def _check_links(run: Path) -> None:
+    """Refuse a link in a run's directory that leads out of it; the directory may be one itself."""
+    own = run.resolve()
+    for folder, folders, files in os.walk(own):
+        for entry in map(Path(folder).joinpath, [*folders, *files]):
+            if entry.is_symlink() and not entry.resolve().is_relative_to(own):
+                raise InputError(
+                    f"{run / entry.relative_to(own)} is a link out of the run: put a copy in its "
+                    "place, or link the whole directory"
+                )
+
+
+def _read_config(file: Path) -> RunConfig:
+    """A config.toml; InputError where it is missing, damaged or not understood."""
+    try:
+        text = checksum.opened_text(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read ({error})") from error
+    if text is None:
+        raise InputError(f"{file} is damaged, or was edited: it does not match its check")
+    return parse_config(parse_toml(text, str(file)), RunConfig)
+
+
+@contextlib.contextmanager
+def saying(path: Path) -> Iterator[None]:
+    """An OSError as one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot write in {path}: {error.strerror or error}; free space or choose another "
+            "--out, then run the same command again; nothing saved before is lost"
+        ) from error

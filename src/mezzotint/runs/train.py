@@ -1,0 +1,61 @@
+"""Train a run, or go on with one."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mezzotint.runs.find import say
+from mezzotint.runs.progress import follow
+from mezzotint.runs.run import Run
+from mezzotint.runs.setup import Request, prepare, warnings
+from mezzotint.runs.trainer import Every, advance
+
+__all__ = ["train"]
+
+
+def train(
+    source: str | Path,
+    *,
+    out: str | Path,
+    preset: str | None = None,
+    budget: str | None = None,
+    limit: int | None = None,
+    size: int | None = None,
+    styles: Iterable[str] = (),
+    settings: Iterable[str] = (),
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    begin_from: str | Path | None = None,
+    checkpoint_every: Every = Every(),  # noqa: B008 - frozen
+) -> Run:
+    """Train on a source, or go on with the run that lies at `out`; shows its progress.
+
+    source: a name (digits, mnist, fashion-mnist, cifar10), a folder, or hf:OWNER/NAME.
+    preset: a name from `mezzotint.config.preset_names()`, a TOML file; None: the source's own.
+    budget: the run's total: 40s, 10m, 1h, 30epochs, 20000images; None: the run's own, else the
+        preset's.
+    limit: train on so many images, classes in balance; None: all.
+    size: resize every image to size x size pixels; None: as they are.
+    styles: to learn beside the label, as in ("thickness", "slant"); see `mezzotint data --styles`.
+    settings: `key=value` changes of the preset, as in `training.batch=64`.
+    begin_from: a run whose weights a new one begins with, as far as they fit; None: at random.
+
+    Returns the run; InputError for whatever cannot work. Interrupt it and call it again.
+    """
+    request = Request(
+        source=str(source),
+        out=Path(out),
+        preset=preset,
+        budget=budget,
+        limit=limit,
+        size=size,
+        styles=tuple(styles),
+        settings=tuple(settings),
+        device=device,
+        data_dir=Path(data_dir) if data_dir is not None else None,
+        begin_from=Path(begin_from) if begin_from is not None else None,
+    )
+    run, data = prepare(request, say)
+    for warning in warnings(run.config, run.config.data):
+        say(f"warning: {warning}")
+    follow(run, advance(run, data, checkpoint_every))
+    return run

@@ -1,0 +1,414 @@
+"""One sitting of a training: from the last checkpoint to the budget, or to an interruption.
+
+`advance` is a generator of records; the caller shows them. Whatever is written is written here:
+checkpoints at intervals with the metrics up to there, the best weights at validations, grids of
+samples in between. Of several processes only the first writes; all go through the same steps.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mezzotint import imaging
+from mezzotint.data import ImageSet
+from mezzotint.errors import InputError
+from mezzotint.runs.online_metrics import BETTER, Gauge
+from mezzotint.runs.run import Run, saying
+from mezzotint.runtime import checksum
+from mezzotint.runtime.atomic import write_bytes
+from mezzotint.runtime.device import Compute
+from mezzotint.runtime.interrupt import Interrupt
+from mezzotint.sampling.model import Drawing, Model
+from mezzotint.training import (
+    Diverged,
+    Record,
+    Shrunk,
+    Skipped,
+    Stepped,
+    Stopped,
+    Validated,
+    train,
+)
+from mezzotint.training import checkpoint as checkpoints
+
+__all__ = ["Event", "Every", "Gauged", "Notice", "Previewed", "advance"]
+
+PREVIEW_ROW = 8
+"""Images per class in a preview."""
+
+PREVIEW_EVALUATIONS = 10
+
+ROLL_BACKS = 5
+"""After so many returns to an older checkpoint, each of which halves the rate, it gives up."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the user should read."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Previewed:
+    """A grid of samples was written."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Gauged:
+    """A few samples were judged."""
+
+    images_seen: int
+    values: Mapping[str, float]
+    samples: int
+    seconds: float
+    best: bool
+
+
+@dataclass(frozen=True)
+class Every:
+    """How often to save a checkpoint: a number of seconds or of images."""
+
+    amount: float = 60.0
+    unit: str = "seconds"
+
+
+Event = Record | Notice | Previewed | Gauged
+
+
+def advance(run: Run, data: ImageSet, every: Every = Every()) -> Iterator[Event]:  # noqa: B008 - frozen
+    """Train to the end of the budget, saving, logging and drawing; resumes where a run stands."""
+    compute = run.config.machine.compute()
+    with compute.active(), Interrupt() as interrupt:
+        yield from _Session(run, data, every, compute, interrupt).records()
+
+
+class _Session:
+    """One sitting of a training: from the last checkpoint to the budget, or to an interruption."""
+
+    def __init__(
+        self, run: Run, data: ImageSet, every: Every, compute: Compute, interrupt: Interrupt
+    ) -> None:
+        self.run, self.data, self.every = run, data, every
+        self.compute, self.interrupt = compute, interrupt
+        self.world = compute.world
+        self.plan = run.plan()
+        self.state = run.fresh_state()
+        self.lines: list[str] = []  # of the metrics, since the last save
+        self.logged = 0  # lines until then
+        self.saved_at = time.monotonic()
+        self.saved_images = 0
+        self.roll_backs = 0
+        self.gauge: Gauge | None = None  # judges samples now and then, where asked for
+        self.gauge_due = False
+        self.gauge_cost = 0.0  # seconds that the next time will take
+        self.gauged: list[Mapping[str, Any]] = []  # rows of metrics so far
+
+    def records(self) -> Iterator[Event]:
+        """Resume if there is something to resume, train, and leave everything saved."""
+        with _locked(self.run.path) if self.world.first else contextlib.nullcontext():
+            if self.world.first:
+                self.run.write_config()
+            yield from self._begin()
+            yield from self._begin_gauge()
+            while True:
+                again = False
+                for record in train(self.state, self.data, self.plan, self.compute):
+                    again = isinstance(record, Diverged)
+                    yield from self._handle(record)
+                    yield record
+                    # Never on a step that was left out: such a state is not saved.
+                    stepped = isinstance(record, Stepped) and not self.state.bad_run
+                    if stepped and self.world.any(self.interrupt.asked):
+                        self._save_for_all()
+                        yield Stopped(self.state.images_seen, "interrupted")
+                        return
+                if not again:
+                    break
+            self._save_for_all()
+
+    def _save_for_all(self) -> None:
+        """The last save; nobody leaves before it is done, since that would end the others."""
+        self._save(final=True)
+        self.world.wait()
+
+    def _begin(self) -> Iterator[Notice]:
+        if self.world.same(self.run.has("last")):
+            saved, notice = self._recovered()
+            if notice:
+                yield Notice(notice)
+            self.state.restore(saved)
+            with self.world.in_turn():
+                self._forget_later_metrics()
+            missing = saved.facts.get("logged", self.logged) - self.logged
+            if missing > 0:
+                yield Notice(f"{self.run.metrics} has lost {missing} lines: it was damaged")
+            yield Notice(f"resumed at {self.state.images_seen} images")
+        else:
+            if self._rows():
+                yield Notice(f"{self.run.path} has lost its checkpoints: training begins anew")
+            if base := self.run.config.origin.begun_from:
+                weights, notice = Run.at(base).weights()
+                if notice:
+                    yield Notice(notice)
+                self.state.begin_with(weights)
+            with self.world.in_turn():
+                self._forget_later_metrics()
+            self._save(final=True)  # finds out at once whether the directory can be written
+        self.saved_images = self.state.images_seen
+
+    def _recovered(self) -> tuple[checkpoints.Checkpoint, str | None]:
+        """The last state that is whole, and what happened to a later one."""
+        saved, notice = checkpoints.recover(self.run.last)
+        if notice and self.world.first:
+            with contextlib.suppress(OSError):  # the next save will say so
+                checkpoints.restore(self.run.last)
+        return saved, notice
+
+    def _handle(self, record: Record) -> Iterator[Notice | Previewed | Gauged]:
+        """What each record asks for, before the caller sees it."""
+        match record:
+            case Stepped():
+                if self._crossed(self.run.config.training.log_every):
+                    self._log("step", record, seconds=round(self.state.seconds, 3))
+                if self._crossed(self.run.config.training.preview_every):
+                    yield from self._preview()
+                yield from self._gauge()
+                if self._at_snapshot():
+                    yield from self._try_write(self.run.early, self.state.weights())
+                if self._save_due():
+                    yield from self._try_save()
+            case Validated():
+                self._log("validation", record, seconds=round(self.state.seconds, 3))
+                if record.best and self.run.config.training.best == "loss":
+                    yield from self._try_write(self.run.best, self.state.weights())
+            case Skipped() | Shrunk():
+                self._log("event", record, what=type(record).__name__.lower())
+            case Diverged():
+                yield self._roll_back()
+
+    def _crossed(self, every: int) -> bool:
+        seen = self.state.images_seen
+        return every > 0 and seen // every > (seen - self.plan.batch) // every
+
+    def _at_snapshot(self) -> bool:
+        """Whether this step reached the share of the budget at which weights are kept."""
+        at, seen = self.run.config.training.snapshot * self.plan.images, self.state.images_seen
+        return seen - self.plan.batch < at <= seen
+
+    def _log(self, kind: str, record: Record | Gauged, **more: object) -> None:
+        self.lines.append(checksum.line({"kind": kind, **dataclasses.asdict(record), **more}))
+
+    def _save_due(self) -> bool:
+        if self.every.unit == "images":
+            return self.state.images_seen - self.saved_images >= self.every.amount
+        return time.monotonic() - self.saved_at >= self.every.amount
+
+    def _try_save(self) -> Iterator[Notice]:
+        """A save that may fail: training goes on, and tries again next time."""
+        self.saved_at, self.saved_images = time.monotonic(), self.state.images_seen
+        if not (self.world.first and self.state.healthy()):
+            return
+        try:
+            self._save()
+        except OSError as error:
+            yield Notice(
+                f"cannot save in {self.run.path}: {error.strerror or error}; training goes on and "
+                "tries again, the last checkpoint is intact"
+            )
+
+    def _try_write(self, path: Path, tensors: Mapping[str, Any]) -> Iterator[Notice]:
+        if not self.world.first:
+            return
+        try:
+            checkpoints.write(path, tensors, self._facts({"images_seen": self.state.images_seen}))
+        except OSError as error:
+            yield Notice(f"cannot write {path}: {error.strerror or error}; training goes on")
+
+    def _save(self, *, final: bool = False) -> None:
+        """Write metrics, then the checkpoint; `final`: a failure is the user's to mend."""
+        if not self.world.first:
+            return
+        with saying(self.run.path) if final else contextlib.nullcontext():
+            self.run.path.mkdir(parents=True, exist_ok=True)
+            if self.lines:
+                _append(self.run.metrics, "".join(self.lines).encode())
+                self.logged += len(self.lines)
+                self.lines = []
+            if self.state.healthy():
+                facts = {**self.state.facts(), "logged": self.logged}
+                checkpoints.write(self.run.last, self.state.tensors(), self._facts(facts))
+
+    def _facts(self, facts: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With the configuration, from which config.toml can be mended."""
+        return {**facts, "config": self.run.config_text()}
+
+    def _forget_later_metrics(self) -> None:
+        """Cut what a killed process logged after the checkpoint, and lines that are damaged."""
+        kept = [row for row in self._rows() if row["images_seen"] <= self.state.images_seen]
+        self.logged = len(kept)
+        if not (self.world.first and self.run.metrics.exists()):
+            return
+        with saying(self.run.path):
+            text = "".join(map(checksum.line, kept))
+            write_bytes(self.run.metrics, text.encode())
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """What was logged."""
+        if not self.run.metrics.exists():
+            return []
+        with saying(self.run.path):
+            rows, _ = checksum.rows(self.run.metrics)
+        return [row for row in rows if isinstance(row.get("images_seen"), int)]
+
+    def _roll_back(self) -> Notice:
+        """Return to the last good checkpoint with half the learning rate."""
+        self.roll_backs += 1
+        if self.roll_backs > ROLL_BACKS:
+            raise InputError(
+                f"training diverged {self.roll_backs} times, even at learning rate "
+                f"{self.plan.learning_rate * self.state.rate_scale:.3g}: choose a lower "
+                "training.learning_rate and another --out; the last good checkpoint is kept"
+            )
+        saved, _ = self._recovered()
+        scale = self.state.rate_scale / 2
+        self.state.restore(saved)
+        self.state.rate_scale = scale
+        self.lines = []
+        self._forget_later_metrics()
+        seen = self.state.images_seen
+        self.gauged = [row for row in self.gauged if row["images_seen"] <= seen]
+        return Notice(
+            f"the loss is not finite any more: rolled back to {self.state.images_seen} images, "
+            f"learning rate now {self.plan.learning_rate * scale:.3g}"
+        )
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[Model]:
+        """The model with the averaged weights, for as long as it is drawn from."""
+        network = self.state.denoiser.network
+        try:
+            self.state.denoiser.network = self.state.ema
+            model = self.run.model_of(self.state.denoiser, self.compute, self.state.images_seen)
+            yield model.changed(autoguidance=1)  # the snapshot may not be there yet
+        finally:
+            self.state.denoiser.network = network
+            self.state.denoiser.train()
+
+    def _preview(self) -> Iterator[Notice | Previewed]:
+        """A grid of few-step samples with the averaged weights, one row per class."""
+        try:
+            with self._averaged() as model:
+                few = min(PREVIEW_EVALUATIONS, model.sampling.evaluations)
+                rows = min(10, len(model.classes))
+                drawing = Drawing.of(torch.arange(rows).repeat_interleave(PREVIEW_ROW))
+                images = model.changed(evaluations=few).draw(drawing)
+        except InputError as error:  # pixels that are not finite
+            yield Notice(f"no preview at {self.state.images_seen} images: {error}")
+            return
+        if not self.world.first:
+            return
+        path = self.run.path / "samples" / f"{self.state.images_seen:09d}.png"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            imaging.save_png(imaging.grid(images, PREVIEW_ROW, scale=2), path)
+            yield Previewed(path)
+        except OSError as error:
+            yield Notice(f"cannot write {path}: {error.strerror or error}; training goes on")
+
+    def _begin_gauge(self) -> Iterator[Notice]:
+        """Prepare to judge samples, where the configuration asks for it; says what it costs."""
+        settings = self.run.config.training
+        if settings.metrics_every == 0:
+            return
+        notices: list[str] = []
+        with self.world.in_turn():  # the first makes the classifier, where there is none yet
+            self.gauge = Gauge.of(self.data, settings.metrics_images, notices.append)
+        with self._averaged() as model:
+            self.gauge_cost = self.world.same(self.gauge.cost(model))
+        yield from map(Notice, notices)
+        yield Notice(
+            f"metrics: judging {settings.metrics_images:,} samples takes about "
+            f"{self.gauge_cost:.0f} s, every {settings.metrics_every:,} images and never more "
+            f"than {settings.metrics_share:.0%} of the training time"
+        )
+        self.gauged = [row for row in self._rows() if row.get("kind") == "metrics"]
+
+    def _gauge(self) -> Iterator[Notice | Gauged]:
+        """Judge samples when it is time and the share of the training time allows it."""
+        settings = self.run.config.training
+        self.gauge_due = self.gauge_due or self._crossed(settings.metrics_every)
+        spent = sum(row["seconds"] for row in self.gauged)
+        if self.gauge is None or not self.gauge_due:
+            return
+        if spent + self.gauge_cost > settings.metrics_share * self.world.same(self.state.seconds):
+            return
+        self.gauge_due = False
+        started = time.perf_counter()
+        try:
+            with self._averaged() as model:
+                values = self.gauge.measure(model)
+        except InputError as error:  # pixels that are not finite
+            yield Notice(f"no metrics at {self.state.images_seen} images: {error}")
+            return
+        self.gauge_cost = self.world.same(time.perf_counter() - started)
+        best = self._beats(values)
+        record = Gauged(
+            self.state.images_seen, values, settings.metrics_images, self.gauge_cost, best
+        )
+        self._log("metrics", record)
+        self.gauged.append({**dataclasses.asdict(record), "kind": "metrics"})
+        if best:
+            yield from self._try_write(self.run.best, self.state.weights())
+        yield record
+
+    def _beats(self, values: Mapping[str, float]) -> bool:
+        """Whether these values are the best so far, by the metric that decides."""
+        name = self.run.config.training.best
+        if name not in values:
+            return False
+        earlier = [row["values"][name] for row in self.gauged if name in row["values"]]
+        return all(BETTER[name](values[name], value) for value in earlier)
+
+
+def _append(path: Path, data: bytes) -> None:
+    """Add to a file, all of it or nothing."""
+    with path.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Only one process trains in a directory; the lock dies with the process."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: no such lock
+        yield
+        return
+    with saying(path):
+        path.mkdir(parents=True, exist_ok=True)
+        handle = (path / ".lock").open("w")
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another process is training in {path}: wait for it") from error
+        except OSError as error:  # some network drives know no locks
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
+        yield

@@ -1,0 +1,104 @@
+"""What this machine does best: device, precision and threads.
+
+Decided once at the start of a run, stored with it and obeyed on resume: another precision or
+another number of threads would round differently.
+"""
+
+import contextlib
+import ctypes
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal
+
+import torch
+from torch import nn
+
+from mezzotint.errors import InputError
+from mezzotint.runtime.distributed import World, current
+
+__all__ = ["DEVICES", "Compute", "Precision", "pick_device"]
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+DEVICES: Mapping[str, Callable[[], bool]] = {
+    "cuda": torch.cuda.is_available,
+    "mps": torch.backends.mps.is_available,
+    "cpu": lambda: True,
+}
+"""Best first, and whether this machine has them."""
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How the arithmetic is done."""
+
+    device: str = "cpu"
+    precision: Precision = "float32"
+    threads: int = 1
+    replay: bool = True
+    """On CUDA, play recorded steps (`replay`); without, a profile sees their operators."""
+
+    world: World = field(default_factory=current, compare=False)
+    """The processes that compute together."""
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Convolutions and products in the chosen precision; a no-op for float32."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.split(":")[0], dtype=getattr(torch, self.precision))
+
+    @property
+    def replays(self) -> bool:
+        """Whether work is recorded: sums over several processes are not."""
+        return self.replay and self.device.startswith("cuda") and self.world.size == 1
+
+    def place(self, module: nn.Module) -> None:
+        """Bring a module to the device, laid out as convolutions there are fastest."""
+        module.to(self.device)
+        if self.device.startswith("cuda"):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """The gradient scaler that float16 needs; None otherwise."""
+        if self.precision != "float16":
+            return None
+        return torch.amp.GradScaler(self.device.split(":")[0], init_scale=2.0**12)
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """This many threads, put back afterwards."""
+        _keep_memory()
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+@cache
+def _keep_memory() -> None:
+    """Keep what tensors leave behind.
+
+    glibc gives what a step frees at its end back to the system, and each page of it costs a fault
+    when the next step asks for it: 5 % of the time.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries have other ways
+        set_option = ctypes.CDLL(None).mallopt
+        set_option(_M_TRIM_THRESHOLD, 2**31 - 1)
+        set_option(_M_MMAP_THRESHOLD, 2**30)
+
+
+def pick_device(wish: str = "auto") -> str:
+    """cuda, else mps, else cpu for `auto`; InputError for a device that is not there."""
+    if wish == "auto":
+        return next(name for name, is_there in DEVICES.items() if is_there())
+    if wish not in DEVICES:
+        raise InputError(f"no device is called '{wish}': choose auto, cpu, cuda or mps")
+    if not DEVICES[wish]():
+        raise InputError(f"this machine has no {wish} device; leave --device out or say cpu")
+    return wish

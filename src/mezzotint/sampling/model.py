@@ -1,0 +1,413 @@
+"""A model ready to draw with: images in uint8, whatever it was trained on.
+
+    images = mezzotint.load("runs/fashion").sample(label="Sandal", n=10, seed=0)  # (10, 1, 28, 28)
+
+The noise of image i depends on (seed, i) alone, so an image is the same alone and in any batch,
+to within one grey level (the same chunk size gives the same bytes).
+"""
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import torch
+from torch import Tensor, nn
+
+from mezzotint.config.registry import sampler_named
+from mezzotint.config.schema import Sampling
+from mezzotint.config.tables import parse_config
+from mezzotint.data import Style, find_class, standards
+from mezzotint.diffusion import (
+    Condition,
+    Denoise,
+    Denoiser,
+    Schedule,
+    Step,
+    autoguide,
+    begin,
+    bind,
+    clip,
+    guide,
+    ladder,
+    open_variance,
+    told,
+    within,
+)
+from mezzotint.errors import InputError, is_out_of_memory, suggest
+from mezzotint.imaging import to_float, to_uint8
+from mezzotint.networks import UNet
+from mezzotint.runtime.cuda_graphs import Replay
+from mezzotint.runtime.device import Compute
+from mezzotint.runtime.rng import generator
+
+__all__ = ["Drawing", "Model"]
+
+CHUNK_BYTES = {"cpu": 2**29, "cuda": 2**33, "mps": 2**31}
+"""Memory that the feature maps of one chunk of images may take, roughly."""
+
+LARGEST_CHUNK = {"cpu": 128, "cuda": 512, "mps": 256}
+"""Images drawn at once; on two CPU cores 128 go twice as fast as 512."""
+
+MPS_LARGEST_SIGMA = 1e3
+"""Where there is no float64, larger levels would lose the image to rounding."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What to draw: one row per image."""
+
+    labels: Tensor
+    """int64 (N,)."""
+
+    keys: Sequence[tuple[int, int]]
+    """(seed, i) of every image, which decides its noise."""
+
+    styles: Tensor | None = None
+    """float64 (N, K) for the K styles of the model, nan where free; None, or K = 0: all free."""
+
+    @staticmethod
+    def of(labels: Tensor, seed: int = 0, styles: Tensor | None = None) -> "Drawing":
+        """Images 0 … N - 1 of one seed."""
+        return Drawing(labels, [(seed, i) for i in range(len(labels))], styles)
+
+    def __getitem__(self, rows: slice) -> "Drawing":
+        """Some of the images."""
+        styles = self.styles[rows] if self.styles is not None else None
+        return Drawing(self.labels[rows], self.keys[rows], styles)
+
+    def __len__(self) -> int:
+        """How many images."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A denoiser with everything it needs to draw images."""
+
+    denoiser: Denoiser
+    sampling: Sampling
+    schedule: Schedule
+    """The training schedule: the ladder where `sampling` gives none."""
+
+    shape: tuple[int, int, int]
+    """(C, H, W) of an image."""
+
+    classes: tuple[str, ...]
+    mean: float
+    """Of the training pixels in [-1, 1], as is `deviation`."""
+
+    deviation: float
+    compute: Compute = Compute()
+    freed: Collection[str] = ("label",)
+    """Factors left out in training now and then; guidance by others means nothing."""
+
+    learned: float = 1.0
+    """The largest scale of guidance that costs no second evaluation."""
+
+    images_seen: int = 0
+    """By the weights."""
+
+    styles: tuple[Style, ...] = ()
+    """What else than a label it can be asked for."""
+
+    weak: "Model | None" = None
+    """A weaker model of the same images, which autoguidance needs."""
+
+    steer: Callable[[Denoise, Tensor], Denoise] | None = None
+    """Wraps the guided denoiser of images with these labels (B,): a scorer's wish, for one."""
+
+    def sample(
+        self,
+        label: str | int | None = None,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        styles: Mapping[str, str | float] = {},  # noqa: B006 - never changed
+        watch: Callable[[int], None] = lambda done: None,
+        **changes: object,
+    ) -> Tensor:
+        """Draw n images, uint8 (n, C, H, W); without a label, the classes in equal shares.
+
+        `styles` are asked for by name: a level ("thick") or a number in the style's own unit.
+        `changes` are fields of `Sampling`: sampler, evaluations, guidance, interval, ….
+        `watch` is called with the number of images done.
+        """
+        drawing = Drawing.of(self.labels(label, n), seed, self.style_values(styles, n))
+        return self.changed(**changes).draw(drawing, watch)
+
+    def changed(self, **changes: object) -> "Model":
+        """The same model with other sampling settings; InputError for one that is not known."""
+        known = set(Sampling.model_fields)
+        for name in changes:
+            if name not in known:
+                raise InputError(f"sampling has no setting '{name}': {suggest(name, known)}")
+        sampling = parse_config({**dict(self.sampling), **changes}, Sampling)
+        return dataclasses.replace(self, sampling=sampling)
+
+    def labels(self, label: str | int | None, n: int) -> Tensor:
+        """The labels (n,) of n images: all the same, or the classes in order and equal shares."""
+        if n < 1:
+            raise InputError(f"the number of images is at least 1, got {n}")
+        if label is None:
+            return torch.arange(n) * len(self.classes) // n
+        return torch.full((n,), self.label_index(label))
+
+    def label_index(self, label: str | int) -> int:
+        """The class that a name or a number means."""
+        return find_class(self.classes, label)
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """The names of its styles."""
+        return tuple(style.name for style in self.styles)
+
+    def style_index(self, name: str) -> int:
+        """Which of its styles a name means; InputError says which there are."""
+        names = self.asks
+        if not names:
+            raise InputError(
+                f"no style '{name}': this model was trained without styles; train one with "
+                f"--style {name}"
+            )
+        if name not in names:
+            raise InputError(f"this model knows no style '{name}': {suggest(name, names)}")
+        return names.index(name)
+
+    def style_values(self, asked: Mapping[str, str | float], n: int = 1) -> Tensor:
+        """The same styles for n images, float64 (n, K); nan for those that are not asked for."""
+        values = torch.full((len(self.styles),), torch.nan, dtype=torch.float64)
+        for name, value in asked.items():
+            index = self.style_index(name)
+            values[index] = self.styles[index].asked(str(value))
+        return values.expand(n, -1).clone()
+
+    def doubts(self, asked: Mapping[str, str | float]) -> list[str]:
+        """What to say of styles that are asked for beyond what the train images have."""
+        values = self.style_values(asked)[0].tolist()
+        found = (style.doubt(value) for style, value in zip(self.styles, values, strict=True))
+        return [doubt for doubt in found if doubt is not None]
+
+    def styles_of(self, drawing: Drawing) -> Tensor:
+        """The styles that a drawing asks for, float64 (N, K); nan for what is free."""
+        table = drawing.styles
+        if table is None or table.shape[1] == 0:  # nothing is asked for, or the data has none
+            return self.style_values({}, len(drawing))
+        return table
+
+    def condition(self, drawing: Drawing) -> Condition:
+        """What a drawing asks of the network."""
+        styles = standards(self.styles, self.styles_of(drawing))
+        return Condition({"label": drawing.labels, **styles}).to(self.compute.device)
+
+    def ladder(self) -> Tensor:
+        """The levels that will be visited, float64 (steps + 1,)."""
+        steps = sampler_named(self.sampling.sampler).steps(self.sampling.evaluations)
+        try:
+            levels = ladder(self.sampling.ladder or self.schedule, steps)
+        except ValueError as error:  # more steps than a discrete schedule has levels
+            raise InputError(str(error)) from error
+        return levels.clamp(max=MPS_LARGEST_SIGMA) if self._single() else levels
+
+    def still_open(self, images: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
+        """The mean variance of a pixel that is open at each level, measured on real images.
+
+        images  uint8 (N, C, H, W), some of one chunk; labels (N,)
+
+        Guidance moves x0 and is no part of what is not known: measured without.
+        """
+        plain = self.changed(guidance=min(self.sampling.guidance, 1.0), autoguidance=1.0)
+        drawing = Drawing.of(labels, 0)
+        denoise = dataclasses.replace(plain, steer=None).denoise(self.condition(drawing))
+        draws = [generator("still open", *key) for key in drawing.keys]
+        noise = torch.stack([torch.randn(self.shape, generator=g) for g in draws])
+        x0, noise = (part.to(self.compute.device) for part in (to_float(images), noise))
+        return open_variance(denoise, x0, self.ladder()[:-1], noise)
+
+    def chunk(self) -> int:
+        """How many images are drawn at once."""
+        network, device = self.denoiser.network, self.compute.device
+        assert isinstance(network, UNet | _Played)
+        first = network.spec.levels[0].width  # at full size, where most memory goes
+        per_image = self.shape[1] * self.shape[2] * first * 4 * 8
+        return max(1, min(LARGEST_CHUNK[device], CHUNK_BYTES[device] // per_image))
+
+    def draw(self, drawing: Drawing, watch: Callable[[int], None] = lambda done: None) -> Tensor:
+        """Images uint8 (N, C, H, W) on the CPU, in chunks, so memory does not grow with N.
+
+        Several processes take the chunks in turn, and each returns all images.
+        """
+        world, chunk, trouble = self.compute.world, self.chunk(), None
+        recorded = self.recorded()
+        images = torch.zeros((len(drawing), *self.shape), dtype=torch.uint8)
+        together = world.size * chunk
+        for start in range(0, len(drawing), together):
+            rows = slice(start + world.rank * chunk, start + (world.rank + 1) * chunk)
+            try:
+                if drawing[rows]:
+                    images[rows] = recorded._drawn(drawing[rows])
+            except InputError as error:  # the others wait for these images
+                trouble = error
+                break
+            watch(min(len(drawing), start + together))
+        if world.any(trouble is not None):
+            raise trouble or InputError("another process drew what is no picture; it says why")
+        world.add([images])
+        return images
+
+    def recorded(self) -> "Model":
+        """The same; on CUDA, one that plays a recording of its network's evaluations, which ends
+        with it. What needs a gradient is called as it is.
+        """
+        network = self.denoiser.network
+        if not self.compute.replays or not isinstance(network, UNet):
+            return self
+        denoiser = Denoiser(_Played(network), self.denoiser.precondition)
+        weak = self.weak.recorded() if self.weak is not None else None
+        return dataclasses.replace(self, denoiser=denoiser, weak=weak)
+
+    def _drawn(self, drawing: Drawing) -> Tensor:
+        """One chunk; where memory runs out, in halves: the same, to within one grey level."""
+        try:
+            for step in self.walk(drawing):
+                last = step
+            return to_uint8(last.x.float()).cpu()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(drawing) == 1:
+                raise
+        half = (len(drawing) + 1) // 2
+        return torch.cat([self._drawn(drawing[:half]), self._drawn(drawing[half:])])
+
+    def walk(self, drawing: Drawing, traced: int = 0) -> Iterator[Step]:
+        """The reverse process of one chunk of images, step by step; starts with the noise itself.
+
+        The first `Step` is the starting point with the mean image as its estimate. The last
+        `traced` steps keep their gradient.
+        """
+        draws = [generator("image", *key) for key in drawing.keys]
+
+        def noise() -> Tensor:
+            return torch.stack([torch.randn(self.shape, generator=g) for g in draws])
+
+        yield from self.reverse(self.denoise(self.condition(drawing)), noise, traced)
+
+    def reverse(
+        self, denoise: Denoise, noise: Callable[[], Tensor], traced: int = 0
+    ) -> Iterator[Step]:
+        """The reverse process by any denoiser, from and with unit noise (N, C, H, W).
+
+        The first `Step` is the starting point with the mean image as its estimate. The last
+        `traced` steps keep their gradient.
+        """
+        here = (self.compute.device, torch.float32 if self._single() else torch.float64)
+
+        def noise_here() -> Tensor:
+            return noise().to(*here)
+
+        levels = self.ladder().to(here[1])  # on the CPU: to look at one is not to wait
+        x = begin(noise_here(), levels[0], *self._start())
+        yield Step(levels[0], x, torch.full_like(x, self.mean))
+        walk = sampler_named(self.sampling.sampler).walk(denoise, x, levels, noise_here)
+        yield from _traced(walk, len(levels) - 1 - traced)
+
+    def denoise(self, condition: Condition) -> Denoise:
+        """The denoiser as our samplers see it: of these images, guided, in our precision."""
+        self.denoiser.eval()
+        condition, settings = condition.to(self.compute.device), self.sampling
+        denoise = self._guided(condition, settings)
+        if settings.autoguidance != 1:
+            if self.weak is None:
+                raise InputError(
+                    f"autoguidance {settings.autoguidance:g} needs a weaker model beside this "
+                    "one: load it with weak=True, from a run that kept an early snapshot"
+                )
+            self.weak.denoiser.eval()
+            bad = self.weak._guided(condition, settings)
+            denoise = autoguide(denoise, bad, settings.autoguidance)
+        if settings.interval is not None:
+            denoise = within(denoise, bind(self.denoiser, condition), *settings.interval)
+        if self.steer is not None:
+            denoise = self.steer(denoise, condition.factors["label"])
+        return self._precise(clip(denoise) if settings.clip else denoise)
+
+    def _guided(self, condition: Condition, settings: Sampling) -> Denoise:
+        """The denoiser under a condition, guided as it has learned, beyond that by `guide`."""
+        scale = settings.guidance
+        if scale != 1 and "label" not in self.freed:
+            raise InputError(
+                f"guidance {scale:g} needs a model that was trained without labels "
+                "now and then; this one had training.drop = 0: give --guidance 1"
+            )
+        for name, own in settings.style_guidance.items():
+            self.style_index(name)
+            if own != 1 and name not in self.freed:
+                raise InputError(
+                    f"guidance by {name} needs a model that was trained without it now and then; "
+                    "this one had training.drop_style = 0: leave --style-guidance away"
+                )
+        learned = max(1.0, min(scale, self.learned))
+        denoiser = told(self.denoiser, learned) if learned > 1 else self.denoiser
+        return guide(denoiser, condition, {**settings.style_guidance, "label": scale / learned})
+
+    def free(self) -> Denoise:
+        """The denoiser without a label, in our precision: what the noisy image alone tells."""
+        precise = self._precise(bind(self.denoiser))
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            with torch.no_grad():
+                return precise(x, sigma)
+
+        return denoise
+
+    def _precise(self, denoise: Denoise) -> Denoise:
+        def precise(x: Tensor, sigma: Tensor) -> Tensor:
+            """On our device, wherever x lies; a reader's x lies on the CPU."""
+            here = (self.compute.device, torch.float32 if self._single() else x.dtype)
+            with self.compute.active(), self.compute.autocast():
+                return denoise(x.to(*here), sigma.to(*here)).to(x.device)
+
+        return precise
+
+    def _start(self) -> tuple[float, float]:
+        """Mean and deviation of the data that the first level is drawn with."""
+        return {
+            "noise": (0.0, 0.0),
+            "standard": (0.0, 1.0),
+            "matched": (self.mean, self.deviation),
+        }[self.sampling.start]
+
+    def _single(self) -> bool:
+        """Whether the device knows no float64."""
+        return self.compute.device == "mps"
+
+
+class _Played(nn.Module):
+    """A network whose evaluations without a gradient are recorded and played again."""
+
+    def __init__(self, network: UNet) -> None:
+        super().__init__()
+        self.network, self.spec = network, network.spec
+        self.replay = Replay(active=True)
+
+    def forward(self, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+        """What the network says."""
+        network, names = self.network, tuple(condition.factors)
+        if torch.is_grad_enabled():
+            raw: Tensor = network(x, noise, condition)
+            return raw
+
+        def work(x: Tensor, noise: Tensor, *factors: Tensor) -> object:
+            return network(x, noise, Condition(dict(zip(names, factors, strict=True))))
+
+        raw = self.replay(names, work, x, noise, *condition.factors.values())
+        return raw  # until the next evaluation: the denoiser makes x0 of it at once
+
+
+def _traced(steps: Iterator[Step], plain: int) -> Iterator[Step]:
+    """The steps of a walk, all after the first `plain` with a gradient."""
+    for i in count():
+        with torch.set_grad_enabled(i >= plain):
+            step = next(steps, None)
+        if step is None:
+            return
+        yield step

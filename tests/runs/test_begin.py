@@ -1,0 +1,145 @@
+"""`train --from`: a run that begins with another's weights."""
+
+import shutil
+
+import pytest
+import tomli_w
+import torch
+
+import mezzotint
+from mezzotint.config.presets import load_preset
+from mezzotint.errors import InputError
+from mezzotint.reporting.reading import read
+from mezzotint.runs.run import Run
+from mezzotint.runs.setup import Request, prepare
+from mezzotint.runs.trainer import advance
+from mezzotint.training import checkpoint
+from tiny_runs import TINY
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "small"
+    return mezzotint.train("digits", out=out, size=4, budget="160images", settings=TINY)
+
+
+def begun(request):
+    """The run and what was said, with the checkpoint that is there before the first step."""
+    said = []
+    run, data = prepare(request, said.append)
+    next(advance(run, data))
+    return run, said
+
+
+def request(out, base, **more):
+    given = {"budget": "32images", "settings": TINY, "begin_from": base}
+    return Request("digits", out, **{**given, **more})
+
+
+def test_a_run_of_another_size_begins_with_the_averaged_weights(small, tmp_path):
+    run, said = begun(request(tmp_path / "run", small.path))
+    numbers = sum(value.numel() for value in small.weights()[0].values())
+    assert f"beginning with {numbers:,} of {numbers:,} weights from {small.path}" in said
+    first = checkpoint.read(run.last)
+    average = checkpoint.read(small.last).part("ema")
+    assert first.facts["images_seen"] == 0
+    for part in ("network", "ema"):
+        held = first.part(part)
+        assert all(torch.equal(held[name], average[name]) for name in average | held)
+
+
+def test_what_does_not_fit_begins_at_random_and_is_named(small, tmp_path):
+    """Of images with three channels, the first and the last convolution."""
+    colours = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
+    folder = tmp_path / "colours"
+    mezzotint.imaging.save_folder(colours, torch.arange(40) % 10, list("0123456789"), folder)
+    wish = Request(str(folder), tmp_path / "run", budget="32images", settings=TINY)
+    alone, _ = begun(wish)
+    wish = Request(
+        str(folder), tmp_path / "from", budget="32images", settings=TINY, begin_from=small.path
+    )
+    run, said = begun(wish)
+    assert said[-1].endswith("; at random begin first.weight, last.2.weight, last.2.bias")
+    held, fresh, given = (
+        checkpoint.read(file).part("network") for file in (run.last, alone.last, small.last)
+    )
+    assert torch.equal(held["first.weight"], fresh["first.weight"])
+    assert not torch.equal(held["first.bias"], fresh["first.bias"])
+    assert held.keys() == given.keys()
+
+
+def test_it_goes_on_without_being_told_again_and_not_from_elsewhere(small, tmp_path):
+    out = tmp_path / "run"
+    mezzotint.train("digits", out=out, budget="32images", settings=TINY, begin_from=small.path)
+    run = mezzotint.train("digits", out=out, budget="64images", settings=TINY)
+    assert run.images_seen() == 64
+    assert read(out).subtitle.endswith("begun with the weights of small")
+    assert Run.at(out).config.origin.begun_from == str(small.path.resolve())
+    with pytest.raises(InputError, match=r"began with .*small, not with .*run: leave out --from"):
+        prepare(request(out, out), print)
+
+
+def test_it_has_the_network_that_the_other_was_suited_to(tmp_path, capsys):
+    """Whatever its own budget, which as a new run would give it another."""
+    file = tmp_path / "mine.toml"
+    shorter = {"images": 100, "set": ["network.levels=[{width=16}]"]}
+    file.write_text(tomli_w.dumps(load_preset("digits") | {"shorter": [shorter]}))
+
+    def trained(name, images, base=None):
+        return mezzotint.train(
+            "digits",
+            out=tmp_path / name,
+            preset=str(file),
+            budget=f"{images}images",
+            settings=["training.batch=32"],
+            begin_from=base,
+        )
+
+    short = trained("short", 32)
+    widths = [level.width for level in short.config.network.levels]
+    assert widths == [16]
+    stays = f"{file} keeps its settings for fewer than 100 images"
+    for name, base, wanted in [
+        ("on", short.path, [16]),
+        ("short", None, [16]),  # goes on
+        ("new", None, [48, 96]),
+    ]:
+        capsys.readouterr()
+        run = trained(name, 128, base)
+        assert [level.width for level in run.config.network.levels] == wanted
+        assert (stays in capsys.readouterr().err) is (wanted == [16])
+
+
+def test_with_its_checkpoints_lost_it_begins_there_again(small, tmp_path):
+    out = tmp_path / "run"
+    once = mezzotint.train(
+        "digits", out=out, budget="32images", settings=TINY, begin_from=small.path
+    )
+    after = checkpoint.read(once.last)
+    shutil.rmtree(out / "checkpoints")
+    again = mezzotint.train("digits", out=out, budget="32images", settings=TINY)
+    found = checkpoint.read(again.last)
+    assert all(torch.equal(found.tensors[name], after.tensors[name]) for name in after.tensors)
+
+
+def test_of_damaged_weights_the_backup_counts_and_that_is_said(small, tmp_path):
+    base = Run.at(shutil.copytree(small.path, tmp_path / "base"))
+    shutil.copy(base.last, checkpoint.previous(base.last))
+    base.last.write_bytes(base.last.read_bytes()[:-100])
+    run, data = prepare(request(tmp_path / "run", base.path), print)
+    assert "going on from last.previous.safetensors" in next(advance(run, data)).text
+
+
+@pytest.mark.parametrize(
+    ("settings", "base", "said"),
+    [
+        (TINY[2:], "small", r"of this network's [\d,]+ weights have a counterpart"),
+        (TINY, "nowhere", "is no run"),
+    ],
+)
+def test_a_run_that_cannot_be_begun_from_is_refused(small, tmp_path, settings, base, said):
+    out = tmp_path / "run"
+    wish = request(out, small.path.with_name(base), settings=settings)
+    with pytest.raises(InputError, match=said):
+        prepare(wish, print)
+    assert not out.exists()
