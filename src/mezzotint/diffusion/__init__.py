@@ -1,4 +1,8 @@
-"""Diffusion itself: torch alone; no files, no printing. x = x0 + sigma * eps everywhere."""
+"""Diffusion itself: x = x0 + sigma * eps everywhere.
+
+Here: schedules, parameterizations, conditions, denoiser, guidance, samplers, losses.
+Not here: files, printing, anything but torch.
+"""
 
 from mezzotint.diffusion.condition import GUIDANCE, Condition, is_free
 from mezzotint.diffusion.denoiser import Denoise, Denoiser

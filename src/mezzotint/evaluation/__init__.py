@@ -1,5 +1,5 @@
-"""Evaluation: tensors in, numbers with their protocol out."""
+"""Evaluation: everything that can be said about samples, as one JSON object and pictures.
 
-from mezzotint.metrics.memorisation import nearest
-
-__all__ = ["nearest"]
+Here: requests, samples of runs and files, the analyses, sweeps, selection, evaluation.json.
+Not here: the numbers themselves (`metrics`).
+"""

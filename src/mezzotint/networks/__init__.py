@@ -1,4 +1,8 @@
-"""Networks: F(x, noise, condition). They know no schedule and no data."""
+"""Networks: F(x, noise, condition) -> the shape of x.
+
+Here: the U-Net, its blocks, the embedding of noise level and condition, a summary of layers.
+Not here: what the network predicts (`diffusion.parameterization`), schedules and data.
+"""
 
 from mezzotint.networks.blocks import Block
 from mezzotint.networks.embeddings import Embedding, Factor

@@ -1,4 +1,8 @@
-"""Training: a generator of typed records, and what survives a restart."""
+"""Training: a generator of typed records, and what survives a restart.
+
+Here: the loop, batches, the state and its checkpoints, averages, optimisers, learning rates.
+Not here: run directories, progress bars and previews (`runs`).
+"""
 
 from mezzotint.training.loop import (
     Diverged,

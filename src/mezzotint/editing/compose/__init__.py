@@ -1,4 +1,8 @@
-"""Editing: pictures that are larger than what a model draws, made by the model itself."""
+"""Composition: numbers, words and grids of classes on one canvas, drawn by the model itself.
+
+Here: texts, layouts, windows that keep clear of each other, COCO boxes.
+Not here: the command (`cli`).
+"""
 
 from mezzotint.editing.compose.coco import Ink, annotations, ink_box
 from mezzotint.editing.compose.layout import LARGEST, Layout, Room, laid_out, rooms
