@@ -31,7 +31,8 @@ from .examples import PRECONDITIONS, SAMPLERS, SCHEDULES, TABLES, every, names
 from .gaussian import Perfect, S, column, denoised, flowed, mean_of, no_noise
 
 STEPS = 16
-SCALES = {"label": 2.5, "style": -0.7}
+SCALE, STYLE = 2.5, {"style": -0.28}
+SCALES = (2.5, 2.5 * -0.28)  # of label and style in the closed form
 SCHEDULE = pytest.mark.parametrize("schedule", every(SCHEDULES), ids=names(every(SCHEDULES)))
 DETERMINISTIC = [sampler for sampler in every(SAMPLERS) if getattr(sampler, "eta", 0) == 0]
 PAIRS = [
@@ -126,9 +127,9 @@ def test_a_perfect_network_is_sampled_like_the_exact_denoiser(
     schedule, precondition, sampler, guided
 ):
     levels, condition = ladder(schedule, STEPS), condition_of(5)
-    mean = mean_of(condition, tuple(SCALES.values()) if guided else (1.0, 1.0))
+    mean = mean_of(condition, SCALES if guided else (1.0, 1.0))
     denoiser = Denoiser(Perfect(precondition), precondition)
-    denoise = guide(denoiser, condition, SCALES) if guided else bind(denoiser, condition)
+    denoise = guide(denoiser, condition, SCALE, STYLE) if guided else bind(denoiser, condition)
     x = mean + start(levels[0])
     with torch.no_grad():
         *_, got = sampler.walk(denoise, x, levels, no_noise)
@@ -178,9 +179,9 @@ def test_ancestral_sampling_has_the_moments_of_the_ddpm_chain(schedule, precondi
     condition = Condition(
         {"label": torch.full((rows,), 2), "style": torch.full((rows,), 0.4).double()}
     )
-    mean = mean_of(condition, tuple(SCALES.values()) if guided else (1.0, 1.0))[0].item()
+    mean = mean_of(condition, SCALES if guided else (1.0, 1.0))[0].item()
     denoiser = Denoiser(Perfect(precondition), precondition)
-    denoise = guide(denoiser, condition, SCALES) if guided else bind(denoiser, condition)
+    denoise = guide(denoiser, condition, SCALE, STYLE) if guided else bind(denoiser, condition)
     x = torch.zeros(rows, 1, 1, 1, dtype=torch.float64)
     x[1] += levels[0]
     with torch.no_grad():

@@ -1,9 +1,13 @@
 """Guidance against the formula written out by hand, and its cost in evaluations."""
 
+from itertools import pairwise
+from math import isnan, nan
+
 import pytest
 import torch
 
 from mezzotint.diffusion import (
+    GUIDANCE,
     X0,
     Condition,
     Denoiser,
@@ -59,16 +63,14 @@ def test_without_a_condition_bind_is_unconditional():
 
 @pytest.mark.parametrize("condition", [LABEL, BOTH], ids=["label", "label and style"])
 def test_scale_1_is_bind_in_one_evaluation(condition):
-    for scales in ({}, dict.fromkeys(condition.factors, 1.0)):
-        x0, calls, rows = evaluated(lambda d, s=scales: guide(d, condition, s))
-        assert torch.equal(x0, evaluated(lambda d: bind(d, condition))[0])
-        assert (calls, rows) == (1, B)
+    x0, calls, rows = evaluated(lambda d: guide(d, condition, 1.0))
+    assert torch.equal(x0, evaluated(lambda d: bind(d, condition))[0])
+    assert (calls, rows) == (1, B)
 
 
 @pytest.mark.parametrize("condition", [LABEL, BOTH], ids=["label", "label and style"])
 def test_scale_0_is_unconditional_in_one_evaluation(condition):
-    scales = dict.fromkeys(condition.factors, 0.0)
-    x0, calls, rows = evaluated(lambda d: guide(d, condition, scales))
+    x0, calls, rows = evaluated(lambda d: guide(d, condition, 0.0))
     assert torch.equal(x0, parts(condition)[0])
     assert (calls, rows) == (1, B)
 
@@ -76,34 +78,171 @@ def test_scale_0_is_unconditional_in_one_evaluation(condition):
 @pytest.mark.parametrize("scale", [-1.0, 0.3, 1.3, 7.5])
 def test_one_factor_is_the_formula_of_ho_and_salimans(scale):
     free, label = parts(LABEL)
-    x0, calls, rows = evaluated(lambda d: guide(d, LABEL, {"label": scale}))
+    x0, calls, rows = evaluated(lambda d: guide(d, LABEL, scale))
     w = scale - 1
     torch.testing.assert_close(x0, (1 + w) * label - w * free, rtol=1e-13, atol=1e-12)
     assert (calls, rows) == (1, 2 * B)
 
 
+@pytest.mark.parametrize("scale", [0.3, 2.0])
+def test_all_null_is_one_evaluation_at_any_scale(scale):
+    x0, calls, rows = evaluated(lambda d: guide(d, BOTH.null(), scale, {"style": 2.0}))
+    assert torch.equal(x0, parts(BOTH)[0])
+    assert (calls, rows) == (1, B)
+
+
+SLOPES = {"slant": 0.25, "width": -0.6}
+
+
+class Toy:
+    """The exact denoiser of Gaussians whose means depend on label and styles jointly.
+
+    Where the condition has a guidance scale w, it is the one with perfect model guidance.
+    """
+
+    def __init__(self, largest: float = 1.0) -> None:
+        self.largest, self.rows, self.seen = largest, 0, []
+
+    @staticmethod
+    def mean(label: int, *styles: float) -> float:
+        known = 0.0 if label < 0 else [-0.6, 0.3, 0.8][label]
+        own = sum(k * v for k, v in zip(SLOPES.values(), styles, strict=True) if not isnan(v))
+        return 0.1 + known + own * (1.0 if label < 0 else 0.5 + label)
+
+    def __call__(self, x, sigma, condition):
+        self.rows += len(x)
+        columns = [condition.factors[name].tolist() for name in ("label", *SLOPES)]
+        scales = condition.factors.get(GUIDANCE, torch.full((len(x),), nan)).tolist()
+        means = []
+        for w, *asked in zip(scales, *columns, strict=True):
+            self.seen.append(asked)
+            null, mean = self.mean(-1, nan, nan), self.mean(*asked)
+            if isnan(w):
+                means.append(mean)
+            else:
+                assert 1 < w <= self.largest, "the network never learned this scale"
+                assert asked[0] >= 0, "the scale is null where all else is"
+                means.append(null + w * (mean - null))
+        return denoised(x, sigma, torch.tensor(means, dtype=torch.float64)[:, None, None, None])
+
+
+M = 3.0
+ASKED = {
+    "nothing": [(1, nan, nan), (2, nan, nan), (0, nan, nan)],
+    "a style": [(1, 0.5, nan), (2, -2.0, nan), (0, 7.0, nan)],
+    "of some": [(1, 0.5, nan), (2, nan, nan), (0, 7.0, nan)],
+    "both": [(1, 0.5, 1.5), (2, -2.0, nan), (0, nan, 0.3)],
+}
+
+
+def asked_for(rows) -> Condition:
+    label, slant, width = zip(*rows, strict=True)
+    return Condition(
+        {
+            "label": torch.tensor(label),
+            "slant": torch.tensor(slant, dtype=torch.float64),
+            "width": torch.tensor(width, dtype=torch.float64),
+        }
+    )
+
+
+def by_formula(rows, stages, coefficients) -> torch.Tensor:
+    """D at the first stage, plus a coefficient times each change; a stage says what is kept."""
+    means = []
+    for row in rows:
+        kept = [
+            [value if k in stage else (nan if k else -1) for k, value in enumerate(row)]
+            for stage in stages
+        ]
+        d = [Toy.mean(*each) for each in kept]
+        changes = [after - before for before, after in pairwise(d)]
+        means.append(d[0] + sum(c * x for c, x in zip(coefficients, changes, strict=True)))
+    return denoised(X, SIGMA, torch.tensor(means, dtype=torch.float64)[:, None, None, None])
+
+
+COSTS = {  # (model guidance, scale) -> evaluations at k = 0, 0.5, 1, 2, where a style is asked for
+    (1, 0.0): (1, 1, 1, 1), (M, 0.0): (1, 1, 1, 1),
+    (1, 0.5): (2, 3, 2, 3), (M, 0.5): (2, 3, 2, 3),
+    (1, 1.0): (1, 2, 1, 2), (M, 1.0): (1, 2, 1, 2),
+    (1, 1.5): (2, 3, 2, 3), (M, 1.5): (1, 2, 1, 2),
+    (1, M): (2, 3, 2, 3), (M, M): (1, 2, 1, 2),
+    (1, M + 2): (2, 3, 2, 3), (M, M + 2): (2, 3, 2, 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("asked", ["nothing", "a style", "of some"])
+@pytest.mark.parametrize("k", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize(("largest", "scale"), COSTS)
+def test_a_scale_means_the_same_with_model_guidance_and_without(largest, scale, k, asked):
+    toy, rows = Toy(largest), ASKED[asked]
+    denoise = guide(toy, asked_for(rows), scale, {"slant": k}, max_model_scale=largest)
+    expected = by_formula(rows, [(), (0,), (0, 1)], [scale, scale * k])
+    torch.testing.assert_close(denoise(X, SIGMA), expected, rtol=1e-12, atol=1e-12)
+    at = 2 if asked == "nothing" else (0.0, 0.5, 1.0, 2.0).index(k)  # as if the style were free
+    assert toy.rows == B * COSTS[largest, scale][at]
+
+
+@pytest.mark.parametrize("largest", [1.0, M])
 @pytest.mark.parametrize(
-    ("label_scale", "style_scale", "terms"),
-    [(2.0, 3.5, 3), (1.3, 0.4, 3), (1.0, 2.0, 2), (2.0, 0.0, 2), (3.0, 3.0, 2), (0.0, 2.0, 3)],
+    ("scale", "slant", "width", "evaluations"),
+    [
+        (1.5, 2.0, 0.5, 4),
+        (1.5, 2.0, 2.0, 3),
+        (1.5, 1.0, 1.0, 2),
+        (M + 2, 1.0, 0.0, 2),
+        (0, 2, 3, 1),
+    ],
 )
-def test_two_factors_are_nested(label_scale, style_scale, terms):
-    free, label, both = parts(BOTH)
-    scales = {"label": label_scale, "style": style_scale}
-    x0, calls, rows = evaluated(lambda d: guide(d, BOTH, scales))
-    expected = free + label_scale * (label - free) + style_scale * (both - label)
-    torch.testing.assert_close(x0, expected, rtol=1e-13, atol=1e-12)
-    # Terms of weight 0 cost nothing, the others go as one batch.
-    assert (calls, rows) == (1, terms * B)
+def test_several_styles_are_nested_in_order(largest, scale, slant, width, evaluations):
+    toy, rows = Toy(largest), ASKED["both"]
+    scales = {"slant": slant, "width": width}
+    denoise = guide(toy, asked_for(rows), scale, scales, max_model_scale=largest)
+    stages = [(), (0,), (0, 1), (0, 1, 2)]
+    expected = by_formula(rows, stages, [scale, scale * slant, scale * width])
+    torch.testing.assert_close(denoise(X, SIGMA), expected, rtol=1e-12, atol=1e-12)
+    learned = 1 if largest >= scale > 0 else 0  # the unconditional term falls away
+    assert toy.rows == B * (evaluations - learned)
 
 
-def test_a_factor_without_a_scale_has_scale_1():
-    got = evaluated(lambda d: guide(d, BOTH, {"label": 2.0}))[0]
-    expected = evaluated(lambda d: guide(d, BOTH, {"label": 2.0, "style": 1.0}))[0]
-    assert torch.equal(got, expected)
+@pytest.mark.parametrize("asked", ["nothing", "of some", "both"])
+@pytest.mark.parametrize(("largest", "scale"), COSTS)
+def test_a_style_that_training_never_left_out_stays_with_the_label(largest, scale, asked):
+    toy, rows = Toy(largest), ASKED[asked]
+    condition = asked_for(rows)
+    denoise = guide(toy, condition, scale, droppable=("label",), max_model_scale=largest)
+    expected = by_formula(rows, [(), (0, 1, 2)], [scale])
+    torch.testing.assert_close(denoise(X, SIGMA), expected, rtol=1e-12, atol=1e-12)
+    assert toy.rows == B * COSTS[largest, scale][2]
+    # Training shows an image with all that it is, or with nothing: `Condition.nested`.
+    whole = [str(row) for row in map(list, [*rows, *[(-1, nan, nan)] * B])]
+    assert {str(row) for row in toy.seen} <= set(whole)
+
+
+def test_a_style_between_others_that_were_never_left_out_has_its_own_term():
+    toy, rows = Toy(), ASKED["both"]
+    denoise = guide(toy, asked_for(rows), 2.0, {"slant": 0.5}, droppable=("label", "slant"))
+    expected = by_formula(rows, [(), (0, 2), (0, 1, 2)], [2.0, 1.0])
+    torch.testing.assert_close(denoise(X, SIGMA), expected, rtol=1e-12, atol=1e-12)
+    assert toy.rows == 3 * B
+
+
+@pytest.mark.parametrize(
+    ("scale", "styles", "droppable"),
+    [
+        (1.0, {"thickness": 2.0}, None),
+        (1.0, {"label": 2.0}, None),
+        (1.0, {"slant": 2.0}, ("label", "width")),
+        (2.0, {}, ("slant",)),
+        (0.0, {}, ()),
+    ],
+)
+def test_guidance_by_what_was_never_left_out_is_refused(scale, styles, droppable):
+    with pytest.raises(ValueError, match="in training are|that training left out"):
+        guide(Toy(), asked_for(ASKED["both"]), scale, styles, droppable=droppable)
 
 
 def test_a_float32_state_stays_float32():
-    denoise = guide(Denoiser(Counting(), X0()), LABEL, {"label": 2.0})
+    denoise = guide(Denoiser(Counting(), X0()), LABEL, 2.0)
     assert denoise(X.float(), SIGMA.float()).dtype == torch.float32
 
 
@@ -158,9 +297,8 @@ def test_guidance_of_autoguided_denoisers_is_autoguidance_of_guided_ones():
     def both(x, sigma, condition):
         return autoguide(bind(good, condition), bind(bad, condition), 1.8)(x, sigma)
 
-    scales = {"label": 2.5}
-    one = guide(both, LABEL, scales)(X, SIGMA)
-    other = autoguide(guide(good, LABEL, scales), guide(bad, LABEL, scales), 1.8)(X, SIGMA)
+    one = guide(both, LABEL, 2.5)(X, SIGMA)
+    other = autoguide(guide(good, LABEL, 2.5), guide(bad, LABEL, 2.5), 1.8)(X, SIGMA)
     torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
@@ -176,7 +314,7 @@ def test_an_interval_holds_above_low_up_to_high(sigma, inside):
 def test_outside_the_interval_guidance_costs_nothing():
     network = Counting()
     denoiser = Denoiser(network, X0())
-    guided = guide(denoiser, LABEL, {"label": 2.0})
+    guided = guide(denoiser, LABEL, 2.0)
     denoise = within(guided, bind(denoiser, LABEL), low=0.2, high=1.0)
     for sigma in (2.0, 0.5, 0.1):
         denoise(X, torch.tensor(sigma, dtype=torch.float64))

@@ -134,15 +134,15 @@ def test_guidance_that_was_learned_is_the_guidance_of_two_evaluations(scale):
         optimizer.step()
     x, one = x0[:2], torch.tensor(1.0, dtype=torch.float64)
     both = Condition({"label": label[:2]})
-    wanted = guide(denoiser, both, {"label": scale})(x, one)
+    wanted = guide(denoiser, both, scale)(x, one)
     torch.testing.assert_close(bind(told(denoiser, scale), both)(x, one), wanted)
     free = means[2]
     expected = (free + scale * (means[:2] - free))[:, None, None, None].expand_as(x)
     torch.testing.assert_close(wanted.detach(), expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(bind(denoiser, both)(x, one).detach(), x, rtol=1e-6, atol=0)
-    # Beyond what was learned the scales multiply.
-    twice = guide(told(denoiser, scale), both, {"label": 2.0})(x, one)
-    torch.testing.assert_close(twice, guide(denoiser, both, {"label": 2 * scale})(x, one))
+    # Beyond what was learned the scale means the same.
+    twice = guide(denoiser, both, 2 * scale, max_model_scale=scale)(x, one)
+    torch.testing.assert_close(twice, guide(denoiser, both, 2 * scale)(x, one))
 
 
 def test_no_gradient_is_taken_of_the_target():

@@ -73,7 +73,8 @@ SamplerName = Annotated[
     str | None, typer.Option(help="ddpm, ddim, heun, dpm++2m, dpm++2m-sde, dpm++3m, ipndm.")
 ]
 Guidance = Annotated[
-    float | None, typer.Option(help="Guidance scale: 1 = none, 0 = unconditional.")
+    float | None,
+    typer.Option(help="Guidance scale of label and styles: 1 = none, 0 = unconditional."),
 ]
 Autoguidance = Annotated[
     float | None,
@@ -277,7 +278,10 @@ def sample(
     guidance: Guidance = None,
     style_guidance: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=SCALE: how strongly to follow a style; 1 = as learned."),
+        typer.Option(
+            help="NAME=SCALE: a style's guidance is --guidance times SCALE; 1 (default) = as the "
+            "label, 0 = ignore the style. May be repeated."
+        ),
     ] = None,
     autoguidance: Autoguidance = None,
     interval: Interval = None,

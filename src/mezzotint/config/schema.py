@@ -149,11 +149,13 @@ class Sampling(Strict):
     x_t; or as measured. They differ only where the largest sigma is small."""
 
     guidance: float = Field(1.0, ge=0, allow_inf_nan=False)
-    """1: none, 0: unconditional."""
+    """Guidance scale of the label and of the styles: 1 is none, 0 is unconditional."""
 
     style_guidance: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
-    """Scale of each style, beyond what the label does: 1, or not named: none, 0: not heard.
-    Guidance that was learned is by all that is asked for, styles too: this multiplies it."""
+    """Factor by which a style's guidance scale differs from `guidance`, by the style's name.
+
+    1, or not named: the same scale as the label; 0: the style is ignored. Model guidance or not,
+    the meaning is the same."""
 
     autoguidance: float = Field(1.0, ge=0, allow_inf_nan=False)
     """Scale of guidance by the run's early snapshot; 1: none."""

@@ -1,9 +1,14 @@
 """Guidance: functions from a denoiser to a callable (x, sigma) -> x0. Wrap, don't flag.
 
 Convention: scale 1 is no guidance, 0 is unconditional. (Ho & Salimans 2022, arXiv 2207.12598,
-write w = scale - 1.) With several factors, in the order of the condition, guidance is nested:
+write w = scale - 1.) Styles follow the label's scale s, each times a factor k of its own; in the
+order of the condition, guidance is nested:
 
-    D = D_free + sum_k scale_k * (D_{factors up to k} - D_{factors up to k - 1})
+    D_s = D(null) + s (D(label) - D(null)) + sum_j s k_j (D(styles up to j) - D(styles before j))
+
+A network with model guidance has learned G_w(c) = D(null) + w (D(c) - D(null)) for scales w from
+1 to M. With w = min(s, M) for s > 1 the formula keeps its form, with G_w in the place of D and
+s / w in the place of s. So a scale means the same with model guidance, without it and beyond M.
 
 Autoguidance has a weaker model in the place of the free one, under the same condition:
 
@@ -28,13 +33,13 @@ second where pixels are independent and alike); otherwise the error goes with Co
 sigma.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from mezzotint.diffusion.condition import GUIDANCE, Condition
+from mezzotint.diffusion.condition import GUIDANCE, Condition, is_free
 from mezzotint.diffusion.denoiser import Denoise
 
 __all__ = [
@@ -71,26 +76,59 @@ def bind(denoiser: Conditioned, condition: Condition | None = None) -> Denoise:
     return denoise
 
 
-def guide(denoiser: Conditioned, condition: Condition, scales: Mapping[str, float]) -> Denoise:
-    """Classifier-free guidance with one scale per factor; a factor not named has scale 1.
+def guide(
+    denoiser: Conditioned,
+    condition: Condition,
+    scale: float,
+    style_scales: Mapping[str, float] = {},  # noqa: B006 - never changed
+    *,
+    droppable: Collection[str] | None = None,
+    max_model_scale: float = 1.0,
+) -> Denoise:
+    """Return the denoiser under classifier-free guidance, one batch of evaluations a call.
 
-    The nested sum is a weighted sum of D at growing conditions, whose weights add up to 1; terms
-    of weight 0 are not evaluated, the others run as one batch. All scales 1: `bind`.
+    D_s is a weighted sum of D at growing conditions; the weights add up to 1. Equal conditions
+    are merged, and terms of weight 0 are not evaluated: where one term is left, this is `bind`.
+
+    Args:
+        denoiser: Plain denoiser, or one with model guidance.
+        condition: The condition of B images; its first factor is the label, the others are styles.
+        scale: Guidance scale s: 1 is none, 0 unconditional.
+        style_scales: Factor k of each style, by name; 1 where not named, 0 ignores the style.
+        droppable: Factors that training left out now and then; None: all. A style that is not
+            among them stays with the label: training left it out with the label alone
+            (`Condition.nested`).
+        max_model_scale: Largest scale M of the denoiser's model guidance; 1: it has none.
+
+    Raises:
+        ValueError: A scale is other than 1 for a factor that is missing or was never left out.
+
     """
-    names = list(condition.factors)
-    if unknown := set(scales) - set(names):
-        raise ValueError(f"no factor {sorted(unknown)} to guide here, only {names}")
-    steps = [1.0, *(scales.get(name, 1.0) for name in names), 0.0]
-    terms = [
-        (now - then, condition.null(keep=names[:depth]))
-        for depth, (now, then) in enumerate(pairwise(steps))
-        if now != then
-    ]
+    label, *styles = condition.factors
+    guided = [name for name in styles if droppable is None or name in droppable]
+    if unknown := [name for name, k in style_scales.items() if k != 1 and name not in guided]:
+        raise ValueError(f"no guidance by {unknown}: the styles left out in training are {guided}")
+    if scale != 1 and droppable is not None and label not in droppable:
+        raise ValueError(f"guidance {scale:g} needs a {label} that training left out now and then")
+    model_scale = max(1.0, min(scale, max_model_scale))
+    if model_scale > 1:
+        denoiser = told(denoiser, model_scale)
+    rest = scale / model_scale
+    growth = [(rest, [label, *(name for name in styles if name not in guided)])]
+    growth += [(rest * style_scales.get(name, 1.0), [name]) for name in guided]
+    steps, conditions, kept = [1.0], [condition.null()], list[str]()
+    for step, names in growth:
+        kept += names
+        if not all(is_free(condition.factors[name]).all() for name in names):  # else: as before
+            steps.append(step)
+            conditions.append(condition.null(keep=kept))
+    parts = zip(pairwise([*steps, 0.0]), conditions, strict=True)
+    terms = [(now - then, part) for (now, then), part in parts if now != then]
     if len(terms) == 1:
         return bind(denoiser, terms[0][1])
     weights = torch.tensor([weight for weight, _ in terms], dtype=torch.float64)
-    first, *rest = [part for _, part in terms]
-    stacked = first.concat(*rest)
+    first, *others = [part for _, part in terms]
+    stacked = first.concat(*others)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         x0 = denoiser(x.repeat(len(weights), *(1,) * (x.ndim - 1)), sigma, stacked)
@@ -103,7 +141,7 @@ def guide(denoiser: Conditioned, condition: Condition, scales: Mapping[str, floa
 def told(denoiser: Conditioned, scale: float) -> Conditioned:
     """The denoiser told to guide itself by a scale that it has learned: one evaluation a call.
 
-    Wrapped in `guide` again, the scales multiply.
+    It is plain for images of which nothing is asked.
     """
 
     def denoise(x: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:

@@ -31,7 +31,6 @@ from mezzotint.diffusion import (
     guide,
     ladder,
     open_variance,
-    told,
     within,
 )
 from mezzotint.errors import InputError, is_out_of_memory, suggest
@@ -331,7 +330,12 @@ class Model:
         return self._precise(clip(denoise) if settings.clip else denoise)
 
     def _guided(self, condition: Condition, settings: Sampling) -> Denoise:
-        """The denoiser under a condition, guided as it has learned, beyond that by `guide`."""
+        """Return the denoiser under a condition, guided by `guide`.
+
+        Raises:
+            InputError: Training never left out what a scale other than 1 is for.
+
+        """
         scale = settings.guidance
         if scale != 1 and "label" not in self.freed:
             raise InputError(
@@ -345,9 +349,14 @@ class Model:
                     f"guidance by {name} needs a model that was trained without it now and then; "
                     "this one had training.drop_style = 0: leave --style-guidance away"
                 )
-        learned = max(1.0, min(scale, self.learned))
-        denoiser = told(self.denoiser, learned) if learned > 1 else self.denoiser
-        return guide(denoiser, condition, {**settings.style_guidance, "label": scale / learned})
+        return guide(
+            self.denoiser,
+            condition,
+            scale,
+            settings.style_guidance,
+            droppable=self.freed,
+            max_model_scale=self.learned,
+        )
 
     def free(self) -> Denoise:
         """The denoiser without a label, in our precision: what the noisy image alone tells."""
