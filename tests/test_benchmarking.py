@@ -35,10 +35,10 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setattr("mezzotint.kernels.precision.has_bf16_units", lambda: False)
     monkeypatch.setitem(benchmark.PRODUCT, "cpu", 64)
 
-    def measured(attention=False, sampler="ipndm", evaluations=5):
+    def measured(attention=False, sampler="ipndm", evaluations=5, more=""):
         file = tmp_path / "digits-tiny.toml"
         settings = {"attention": str(attention).lower(), "sampler": sampler}
-        file.write_text(TINY.format(evaluations=evaluations, **settings))
+        file.write_text(TINY.format(evaluations=evaluations, **settings) + more)
         return bench(str(file), "cpu", 0.1)
 
     return measured
@@ -81,6 +81,15 @@ def test_a_second_order_step_is_two_evaluations(tiny):
     found = tiny(sampler="heun", evaluations=7)
     assert found.sampling.flop == 2 * forward(False)
     assert (found.steps, found.evaluations) == (4, 7)
+
+
+@pytest.mark.parametrize(("sampler", "each", "less"), [("ipndm", 1, 0), ("heun", 2, 1)])
+def test_evaluations_are_those_of_the_levels_that_are_visited(tiny, sampler, each, less):
+    base = "{ kind = 'linear-beta', steps = 10_000 }"  # half of whose levels are without signal
+    more = f"ladder = {{ kind = 'zero-terminal', base = {base} }}"
+    found = tiny(sampler=sampler, evaluations=40, more=more)
+    assert 1 < found.steps < 0.7 * 40 / each
+    assert found.evaluations == each * found.steps - less
 
 
 def test_what_is_measured_hangs_together(tiny):

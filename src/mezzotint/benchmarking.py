@@ -32,6 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mezzotint import kernels
 from mezzotint.config.build import build_denoiser
 from mezzotint.config.presets import load_preset, usual_source
+from mezzotint.config.registry import sampler_named
 from mezzotint.config.schema import Budget, Config
 from mezzotint.config.tables import parse_config, with_deviation
 from mezzotint.data import SOURCES, ImageSet
@@ -195,6 +196,7 @@ def bench(
             flop += share * training_flop(last, data)
         say("sampling …")
         chunk, flop_drawn = model.chunk(), _sampling_flop(model)
+        steps_drawn = len(model.ladder()) - 1
         drawn = usual_time(_sampling_steps(model), TIME["sampling"] * seconds)
         memory = peak_memory()  # before the profile, which takes some for itself
         say("profile …")
@@ -211,8 +213,8 @@ def bench(
             peak=2 * side**3 / product,
             training=Work(batch, step, repeats, flop),
             sampling=Work(chunk, *drawn, flop_drawn),
-            steps=len(model.ladder()) - 1,
-            evaluations=config.sampling.evaluations,
+            steps=steps_drawn,
+            evaluations=sampler_named(config.sampling.sampler).evaluations(steps_drawn),
             profile=_profile(steps, count, usual, compute),
             memory=memory,
             budget=budget,

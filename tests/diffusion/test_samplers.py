@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from mezzotint.diffusion import Ancestral, Ipndm, Karras, LinearBeta, Multistep, begin, ladder
+from mezzotint.diffusion import (
+    Ancestral,
+    Ipndm,
+    Karras,
+    LinearBeta,
+    Multistep,
+    begin,
+    distinct_sigmas,
+    ladder,
+)
 
 from .examples import SAMPLERS, every, names
 from .gaussian import denoised
@@ -27,6 +36,56 @@ def test_a_sampler_spends_what_it_is_given_and_no_more(sampler, evaluations):
     assert spent <= evaluations
     # One step more would be over the budget (Heun: two evaluations).
     assert spent > evaluations - 2
+    assert spent == sampler.evaluations(len(levels) - 1)
+    assert sampler.steps(spent) == len(levels) - 1
+
+
+@ALL
+@pytest.mark.parametrize(
+    ("levels", "where"),
+    [
+        ([9.0, 9.0, 4.0, 2.0, 1.0, 0.0], r"levels\[1\] = 9 follows levels\[0\] = 9"),
+        ([9.0, 4.0, 2.0, 2.0, 2.0, 1.0, 0.0], r"levels\[3\] = 2 follows levels\[2\] = 2"),
+        ([9.0, 4.0, 2.0, 1.0, 0.0, 0.0], r"levels\[5\] = 0 follows levels\[4\] = 0"),
+        ([9.0, 2.0, 4.0, 0.0], r"levels\[2\] = 4 follows levels\[1\] = 2"),
+        ([9.0, float("nan"), 4.0, 0.0], r"levels\[1\] = nan follows"),
+    ],
+    ids=["start", "middle", "end", "rising", "nan"],
+)
+def test_levels_that_do_not_descend_are_refused_before_anything_is_computed(
+    sampler, levels, where
+):
+    def denoise(x, sigma):
+        raise AssertionError("evaluated")
+
+    x = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    walk = sampler.walk(denoise, x, torch.tensor(levels).double(), lambda: torch.zeros_like(x))
+    with pytest.raises(ValueError, match=f"strictly descend.*{where}.*distinct_sigmas"):
+        next(walk)
+
+
+@ALL
+@pytest.mark.parametrize(
+    "levels",
+    [
+        [9.0, 9.0, 4.0, 2.0, 1.0, 0.0],
+        [9.0, 4.0, 2.0, 2.0, 2.0, 1.0, 0.0],
+        [9.0, 9.0, 9.0, 0.0, 0.0],
+    ],
+    ids=["start", "middle", "ends"],
+)
+def test_levels_merged_are_those_without_the_repetition(sampler, levels):
+    x = torch.full((1, 1, 1, 1), 9.0, dtype=torch.float64)
+
+    def last(levels):
+        *_, step = sampler.walk(
+            lambda x, s: denoised(x, s, 0.2), x, levels, lambda: torch.ones_like(x)
+        )
+        return step.x
+
+    merged = distinct_sigmas(torch.tensor(levels).double())
+    assert merged.tolist() == sorted(set(levels), reverse=True)
+    assert last(merged).isfinite().all()
 
 
 @ALL

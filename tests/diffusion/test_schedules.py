@@ -17,6 +17,7 @@ from mezzotint.diffusion import (
     LogNormal,
     Resampled,
     ZeroTerminal,
+    distinct_sigmas,
     draw,
     ladder,
     terminal_snr,
@@ -162,6 +163,27 @@ def test_a_ladder_of_t_steps_visits_every_discrete_level_once():
 
 
 @pytest.mark.parametrize("steps", [0, 11])
+@pytest.mark.parametrize(
+    ("schedule", "steps"),
+    [
+        (ZeroTerminal(LinearBeta(10_000)), 100),  # nearly half of its levels are NO_SIGNAL
+        (LogNormal(), 1_500_000),  # the tails are cut at one in a million
+    ],
+    ids=repr,
+)
+def test_a_ladder_visits_no_level_twice(schedule, steps):
+    levels = ladder(schedule, steps)
+    visited = schedule.sigma(torch.linspace(1, 0, steps, dtype=torch.float64)).tolist()
+    assert levels.tolist() == [*sorted(set(visited), reverse=True), 0.0]
+    assert len(levels) < steps
+    assert (levels[1:] < levels[:-1]).all()
+
+
+def test_equal_neighbours_are_merged():
+    levels = torch.tensor([5.0, 5.0, 3.0, 2.0, 2.0, 2.0, 0.0])
+    assert distinct_sigmas(levels).tolist() == [5, 3, 2, 0]
+
+
 def test_a_ladder_refuses_no_step_and_more_steps_than_levels(steps):
     with pytest.raises(ValueError, match=f"1 to 10 steps, got {steps}"):
         ladder(LinearBeta(10), steps)

@@ -49,9 +49,31 @@ class Sampler(Protocol):
         """How many steps fit into this many evaluations of the network (at least 1)."""
         ...
 
-    def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
-        """From x (B, C, H, W) at ladder[0] to ladder[-1]; ladder (steps + 1,) descends to 0."""
+    def evaluations(self, steps: int) -> int:
+        """Return the number of evaluations of the network that this many steps spend."""
         ...
+
+    def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
+        """From x (B, C, H, W) at ladder[0] to ladder[-1]; ladder (steps + 1,) descends to 0.
+
+        Raises:
+            ValueError: A level is not below the one before it.
+
+        """
+        ...
+
+
+def _steps(ladder: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return the two levels of each step; ValueError where they do not strictly descend."""
+    wrong = (~(ladder[1:] < ladder[:-1])).nonzero().flatten().tolist()
+    if wrong:
+        i = wrong[0]
+        raise ValueError(
+            f"the levels that a sampler visits must strictly descend, and levels[{i + 1}] = "
+            f"{ladder[i + 1]:g} follows levels[{i}] = {ladder[i]:g}: merge equal neighbours with "
+            "distinct_sigmas"
+        )
+    return pairwise(ladder)
 
 
 def begin(noise: Tensor, sigma: Tensor, mean: float = 0.0, deviation: float = 0.0) -> Tensor:
@@ -87,10 +109,14 @@ class Ancestral:
         """One evaluation a step."""
         return max(1, evaluations)
 
+    def evaluations(self, steps: int) -> int:
+        """One evaluation a step."""
+        return steps
+
     def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
         """See `Sampler.walk`."""
         past: tuple[Tensor, Tensor] | None = None
-        for now, then in pairwise(ladder):
+        for now, then in _steps(ladder):
             aim = x0 = denoise(x, now)
             if self.order == 2 and past is not None and then > 0:
                 _, change = _change(now, then, x0, past)
@@ -115,9 +141,13 @@ class Heun:
         """(evaluations + 1) / 2, rounded down."""
         return max(1, (evaluations + 1) // 2)
 
+    def evaluations(self, steps: int) -> int:
+        """Two evaluations a step, but one in the last."""
+        return 2 * steps - 1
+
     def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
         """See `Sampler.walk`."""
-        for now, then in pairwise(ladder):
+        for now, then in _steps(ladder):
             x0 = denoise(x, now)
             slope = (x - x0) / now
             if then > 0:
@@ -146,8 +176,12 @@ class Multistep:
 
     def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
         """See `Sampler.walk`."""
+    def evaluations(self, steps: int) -> int:
+        """One evaluation a step."""
+        return steps
+
         history: list[tuple[Tensor, Tensor]] = []
-        for now, then in pairwise(ladder):
+        for now, then in _steps(ladder):
             x0 = denoise(x, now)
             history = [(now, x0), *history][: self.order]
             x = multistep_update(x, then, history)
@@ -216,8 +250,12 @@ class Ipndm:
 
     def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
         """See `Sampler.walk`."""
+    def evaluations(self, steps: int) -> int:
+        """One evaluation a step."""
+        return steps
+
         slopes: list[Tensor] = []
-        for now, then in pairwise(ladder):
+        for now, then in _steps(ladder):
             x0 = denoise(x, now)
             slopes = [(x - x0) / now, *slopes][: self.order]
             order = len(slopes) if then > 0 else 1

@@ -29,6 +29,7 @@ __all__ = [
     "Resampled",
     "Schedule",
     "ZeroTerminal",
+    "distinct_sigmas",
     "draw",
     "ladder",
     "positions",
@@ -73,17 +74,26 @@ def draw(schedule: Schedule, n: int, generator: Generator) -> Tensor:
     return schedule.sigma(positions(n, generator)).float()
 
 
-def ladder(schedule: Schedule, steps: int) -> Tensor:
-    """The descending levels a sampler visits, float64 (steps + 1,); the last one is 0.
+def distinct_sigmas(sigmas: Tensor) -> Tensor:
+    """Return descending sigmas (N,) with equal neighbours merged.
 
-    A discrete schedule has no more steps than levels: a level visited twice is an evaluation
-    wasted, and a multistep sampler would divide by a step of length 0.
+    A sigma visited twice is a wasted evaluation, and a multistep sampler would divide by a step of
+    length 0.
+    """
+    return torch.unique_consecutive(sigmas)
+
+
+def ladder(schedule: Schedule, steps: int) -> Tensor:
+    """Return the strictly descending sigmas a sampler visits, float64 (steps + 1,).
+
+    The last one is 0. There are fewer where the schedule gives neighbours the same sigma, as
+    `ZeroTerminal` does at NO_SIGNAL. A discrete schedule has no more steps than levels.
     """
     most = len(schedule.levels()) if isinstance(schedule, Discrete) else math.inf
     if not 1 <= steps <= most:
         raise ValueError(f"a ladder of this schedule has 1 to {most} steps, got {steps}")
     u = torch.linspace(1, 0, steps, dtype=torch.float64)
-    return torch.cat([schedule.sigma(u), torch.zeros(1, dtype=torch.float64)])
+    return distinct_sigmas(torch.cat([schedule.sigma(u), torch.zeros(1, dtype=torch.float64)]))
 
 
 def terminal_snr(schedule: Schedule) -> float:

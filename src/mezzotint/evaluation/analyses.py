@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mezzotint import imaging
+from mezzotint.config.registry import sampler_named
 from mezzotint.data import Style
 from mezzotint.data.styles.measures import measured
 from mezzotint.data.styles.resolve import is_measure
@@ -39,10 +40,11 @@ from mezzotint.runtime.distributed import current
 from mezzotint.runtime.log import counted
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling import trajectories
-from mezzotint.sampling.model import Drawing
+from mezzotint.sampling.model import Drawing, Model
 
 __all__ = [
     "add_sheets",
+    "evaluations_spent",
     "judge_cas",
     "judge_classes",
     "judge_clip",
@@ -127,6 +129,14 @@ def judge_classes(case: Case) -> Json:
     }
 
 
+def evaluations_spent(model: Model) -> list[int]:
+    """Return the evaluations of the network spent by each step of a walk, from 0 on."""
+    steps = len(model.ladder()) - 1
+    total = sampler_named(model.sampling.sampler).evaluations(steps)
+    each = -(-total // steps)  # Heun's two, but one in its last step
+    return [min(each * i, total) for i in range(steps + 1)]
+
+
 def judge_recognition(case: Case, stream: RunSubject, classifier: Classifier) -> Json:
     """When noise becomes a picture, and a picture noise."""
     model, classes = stream.model, case.data.classes
@@ -137,9 +147,7 @@ def judge_recognition(case: Case, stream: RunSubject, classifier: Classifier) ->
         readers[CLIP_READER] = _zero_shot(case.clip, classes)
     drawing = Drawing.of(torch.arange(len(classes)).repeat_interleave(WALKED), stream.seed)
     free = model.free() if "label" in model.freed else None
-    steps = len(model.ladder()) - 1
-    each = -(-model.sampling.evaluations // steps)  # Heun's two, but one in its last step
-    spent = [min(each * i, each * steps - (each - 1)) for i in range(steps + 1)]
+    spent = evaluations_spent(model)
 
     def chunks() -> Iterator[list[Readings]]:
         for start in range(0, len(drawing), model.chunk()):

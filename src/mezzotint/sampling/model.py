@@ -28,6 +28,7 @@ from mezzotint.diffusion import (
     begin,
     bind,
     clip,
+    distinct_sigmas,
     guide,
     ladder,
     open_variance,
@@ -200,13 +201,19 @@ class Model:
         return Condition({"label": drawing.labels, **styles}).to(self.compute.device)
 
     def ladder(self) -> Tensor:
-        """The levels that will be visited, float64 (steps + 1,)."""
+        """Return the sigmas that the sampler visits, float64 (steps + 1,), the last one 0.
+
+        There are fewer where equal neighbours are merged.
+        """
         steps = sampler_named(self.sampling.sampler).steps(self.sampling.evaluations)
         try:
             levels = ladder(self.sampling.ladder or self.schedule, steps)
         except ValueError as error:  # more steps than a discrete schedule has levels
             raise InputError(str(error)) from error
-        return levels.clamp(max=MPS_LARGEST_SIGMA) if self._single() else levels
+        if not self._single():
+            return levels
+        # In float32, as they will be used: what it cannot tell apart is one level.
+        return distinct_sigmas(levels.clamp(max=MPS_LARGEST_SIGMA).float()).double()
 
     def still_open(self, images: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
         """The mean variance of a pixel that is open at each level, measured on real images.
