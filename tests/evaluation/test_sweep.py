@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import mezzotint
+from mezzotint.config.schema import Sampling
 from mezzotint.errors import InputError
 from mezzotint.evaluation.samples import run_subject
 from mezzotint.evaluation.sweep import Ask, Point, Setting, advice, jackknife, settings, sweep
@@ -205,6 +206,33 @@ def test_a_curve_without_an_interval_is_guided_everywhere_whatever_the_run_does(
         for r in (narrow, run)
     )
     assert ours == theirs
+
+
+def test_plain_is_plain_for_a_run_that_guides_in_every_way():
+    """Whatever guides in the settings of a run, scale 1 of every curve is the default of each."""
+    own = Sampling(
+        guidance=2.0,
+        style_guidance={"slant": 3.0},
+        autoguidance=2.0,
+        interval=(0.1, 2.0),
+        clip=True,
+    )
+    for family in ("guidance", "autoguidance"):
+        plain = Sampling(**{**dict(own), **Setting(family, 1.0).changes()})
+        assert plain == Sampling(clip=True)
+
+
+def test_a_sweep_draws_without_the_style_guidance_of_the_run(run):
+    keen = Run.at(shutil.copytree(run.path, run.path.with_name("keen")))
+    own = keen.config.sampling.model_copy(update={"style_guidance": {"slant": 2.0}})
+    config = keen.config.model_copy(update={"sampling": own})
+    keen = dataclasses.replace(keen, config=config)
+    keen.write_config()
+    found, expected = (sweep(ask(r), print) for r in (keen, run))
+    for one, other in zip(found["points"], expected["points"], strict=True):
+        assert one["values"] == other["values"]
+    guides = {"guidance", "style_guidance", "autoguidance", "interval"}
+    assert not guides & set(found["subject"])
 
 
 def test_a_sweep_that_was_interrupted_goes_on(run, monkeypatch):

@@ -108,10 +108,11 @@ class Setting:
     interval: tuple[float, float] | None = None
 
     def changes(self) -> dict[str, object]:
-        """As `Model.changed` takes them: everything that guides is said."""
+        """Return every setting that guides, for `Model.changed`; the run's own do not count."""
         auto = self.family == "autoguidance"
         return {
             "guidance": 1.0 if auto else self.scale,
+            "style_guidance": {},
             "autoguidance": self.scale if auto else 1.0,
             "interval": self.interval,
         }
@@ -242,7 +243,7 @@ def sweep(ask: Ask, say: Say) -> Json:
     rows = chosen(stream.data, "train", ask.n, ask.seed)
     floor = reference.read(stream.data.images[rows], stream.data.labels[rows])
     advised, sentences = advice(points, ask.n)
-    left_out = {"guidance", "autoguidance", "weak"}
+    left_out = {*wanted[0].changes(), "weak"}  # what guides is said of every point
     facts = {name: fact for name, fact in stream.facts.items() if name not in left_out}
     if weak:
         assert stream.model.weak is not None
