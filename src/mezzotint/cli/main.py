@@ -70,7 +70,11 @@ Evaluations = Annotated[
     typer.Option(min=1, max=10_000, help="Evaluations of the network per image (NFE)."),
 ]
 SamplerName = Annotated[
-    str | None, typer.Option(help="ddpm, ddim, heun, dpm++2m, dpm++2m-sde, dpm++3m, ipndm.")
+    str | None,
+    typer.Option(
+        help="ddpm, ddim, heun, dpm++2m, dpm++2m-sde, dpm++3m, ipndm. dpm++3m gives its "
+        "third-order term the whole weight, published code half of it."
+    ),
 ]
 Guidance = Annotated[
     float | None,

@@ -162,6 +162,8 @@ class Multistep:
     """DPM-Solver++ 2M and 3M: Lu et al. 2022 (arXiv 2211.01095), in lambda = -log sigma.
 
     Order 1 is DDIM. The first steps climb through the lower orders; the last, to 0, is order 1.
+    Order 3 gives its third-order term the whole weight, published code half of it: its numbers
+    differ from those of papers.
     """
 
     order: int = 2
@@ -174,12 +176,12 @@ class Multistep:
         """One evaluation a step."""
         return max(1, evaluations)
 
-    def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
-        """See `Sampler.walk`."""
     def evaluations(self, steps: int) -> int:
         """One evaluation a step."""
         return steps
 
+    def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
+        """See `Sampler.walk`."""
         history: list[tuple[Tensor, Tensor]] = []
         for now, then in _steps(ladder):
             x0 = denoise(x, now)
@@ -248,12 +250,12 @@ class Ipndm:
         """One evaluation a step."""
         return max(1, evaluations)
 
-    def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
-        """See `Sampler.walk`."""
     def evaluations(self, steps: int) -> int:
         """One evaluation a step."""
         return steps
 
+    def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
+        """See `Sampler.walk`."""
         slopes: list[Tensor] = []
         for now, then in _steps(ladder):
             x0 = denoise(x, now)
