@@ -141,7 +141,8 @@ def test_log_normal_is_finite_at_the_ends():
 def test_a_schedule_never_decreases_and_stays_positive(schedule, positions):
     sigma = schedule.sigma(torch.tensor(sorted(positions), dtype=torch.float64))
     assert (sigma > 0).all()
-    assert (sigma[1:] >= sigma[:-1]).all()
+    # One u may round differently in another lane of a vector register.
+    assert (sigma[1:] >= sigma[:-1] * (1 - 1e-14)).all()
     assert sigma.isfinite().all()
 
 
@@ -162,7 +163,6 @@ def test_a_ladder_of_t_steps_visits_every_discrete_level_once():
         assert torch.equal(ladder(schedule, steps)[:-1].flip(0), schedule.levels()), steps
 
 
-@pytest.mark.parametrize("steps", [0, 11])
 @pytest.mark.parametrize(
     ("schedule", "steps"),
     [
@@ -184,6 +184,7 @@ def test_equal_neighbours_are_merged():
     assert distinct_sigmas(levels).tolist() == [5, 3, 2, 0]
 
 
+@pytest.mark.parametrize("steps", [0, 11])
 def test_a_ladder_refuses_no_step_and_more_steps_than_levels(steps):
     with pytest.raises(ValueError, match=f"1 to 10 steps, got {steps}"):
         ladder(LinearBeta(10), steps)
