@@ -28,7 +28,7 @@ from mezzotint.editing.compose.compose import Composed, random_text, read_back
 from mezzotint.imaging import to_uint8
 from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.runs.run import Pick, Run
-from mezzotint.runtime.rng import generator
+from mezzotint.sampling.noise import image_keys, noise_of
 
 WAYS = ("overwrite", "lighter", "mean", "compose")
 
@@ -43,15 +43,16 @@ def overwritten(windows, x0):
 
 def by_mean(model, windows, keys):
     """Bar-Tal et al. 2023, equation 5, with equal weights: canvases (B, C, H', W')."""
-    draws = [generator("image", *key) for key in keys]
     height, width = windows.shape
+    own = [
+        noise_of(model.sampling.noise, key[None], (model.shape[0], at.height, at.width))
+        for key, at in zip(keys, windows.layouts, strict=True)
+    ]
 
     def noise():
-        each = []
-        for draw, at in zip(draws, windows.layouts, strict=True):
-            own = torch.randn(model.shape[0], at.height, at.width, generator=draw)
-            each.append(F.pad(own, (0, width - at.width, 0, height - at.height)))
-        return torch.stack(each)
+        each = [draw()[0] for draw in own]
+        sizes = [(0, width - x.shape[2], 0, height - x.shape[1]) for x in each]
+        return torch.stack([F.pad(x, size) for x, size in zip(each, sizes, strict=True)])
 
     count = windows.add(torch.ones(len(windows), 1, *windows.size)).clamp(min=1)
     denoise = model.denoise(Condition({"label": windows.labels}))
@@ -107,7 +108,8 @@ def main():
     classifier = classifier_for(load(run.config.origin.source), print)
     texts = [random_text(model.classes, given.places, given.seed, i) for i in range(given.strings)]
     rows = [read_text(text, model.classes) for text in texts]
-    ground, room = compose._measured(model)
+    style = model.style_values({})
+    ground, room = compose._measured(model, style)
     size = model.shape[1:]
     singles = {}  # the same at every spacing
     print(f"{run.path}: {given.strings} strings of {given.places}, seed {given.seed}")
@@ -117,18 +119,18 @@ def main():
             pages, close, right = [], [], []
             for part in compose._batches(layouts, model.chunk()):
                 windows = Windows(layouts[part], size, ground)
-                keys = [(given.seed, i) for i in range(part.start, part.stop)]
+                keys = image_keys(given.seed, torch.arange(part.start, part.stop))
                 if way == "mean":
                     canvases = by_mean(model, windows, keys)
                     x0 = windows.cut(canvases)  # whose ink is whose, nobody knows
                 elif way == "compose":
-                    x0 = compose._drawn(model, windows, keys)
+                    x0 = compose._drawn(model, windows, keys, style)
                     canvases = windows.joined(x0)
                 else:
                     if part.start not in singles:
                         far = [laid_out(page, room, size, size[1]) for page in rows[part]]
                         singles[part.start] = compose._drawn(
-                            model, Windows(far, size, ground), keys
+                            model, Windows(far, size, ground), keys, style
                         )
                     x0 = singles[part.start]
                     lighter = way == "lighter"

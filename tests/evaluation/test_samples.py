@@ -76,11 +76,11 @@ def test_samples_are_those_of_the_model_with_the_labels_of_the_train_split(run, 
     whole = subject.drawing(len(labels))
     assert torch.equal(whole.labels.bincount(), labels.bincount())
     assert not torch.equal(whole.labels, labels)
-    assert whole.keys[:3] == [(3, 0), (3, 1), (3, 2)]
+    assert whole.keys[:3].tolist() == [[3, 0], [3, 1], [3, 2]]
     twice = subject.drawing(2 * len(labels)).labels
     assert torch.equal(twice[: len(labels)], twice[len(labels) :])
     assert torch.equal(found.labels, whole.labels[:20])
-    asked = Drawing(found.labels, [(3, i) for i in range(20)])
+    asked = Drawing(found.labels, torch.tensor([[3, i] for i in range(20)]))
     assert torch.equal(model.changed(evaluations=2).draw(asked), found.images)
 
 
@@ -110,6 +110,19 @@ def test_blocks_on_disk_are_not_drawn_again(run, drawn, small_blocks):
     blocks(run)[1].unlink()
     stream(run).samples(60)
     assert drawn[5:] == [16]
+
+
+def test_facts_name_the_generator_of_noise_unless_it_is_torchs(run, drawn):
+    """Blocks and evaluations made before Philox do not name it, and are found again."""
+    new, old = stream(run), stream(run, noise="torch")
+    assert {name: fact for name, fact in new.facts.items() if name not in old.facts} == {
+        "noise": "philox"
+    }
+    assert new.changed(noise="torch").facts == old.facts
+    assert old.changed(noise="philox").facts == new.facts
+    assert not torch.equal(new.samples(8).images, old.samples(8).images)
+    assert drawn == [8, 8]
+    assert len({path.parent for path in blocks(run)}) == 2
 
 
 def test_a_style_that_an_image_does_not_have_is_found_again(run, drawn):

@@ -363,7 +363,7 @@ def test_an_image_is_the_same_alone_and_in_any_batch(model):
     together = model.sample(n=20, seed=3).int()
     labels = model.labels(None, 20)
     for i in (0, 7, 19):
-        alone = model.draw(Drawing(labels[i : i + 1], [(3, i)])).int()
+        alone = model.draw(Drawing(labels[i : i + 1], torch.tensor([[3, i]]))).int()
         assert (alone - together[i]).abs().max() <= 1
     assert torch.equal(model.sample(n=20, seed=3).int(), together)
     assert not torch.equal(model.sample(n=20, seed=4).int(), together)

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from mezzotint import imaging
 from mezzotint.cli.outputs import Outputs
 from mezzotint.config.schema import Budget
@@ -22,6 +25,7 @@ from mezzotint.runtime.hardware import peak_memory
 from mezzotint.runtime.log import counted
 from mezzotint.sampling import trajectories
 from mezzotint.sampling.model import Drawing, Model
+from mezzotint.sampling.noise import image_keys
 from mezzotint.sampling.prompt import Prompt, prompted
 
 __all__ = [
@@ -136,7 +140,7 @@ class Wish:
         labels, styles = model.labels(self.label, n), model.style_values(self.styles, n)
         if self.seeds is None:
             return Drawing.of(labels, self.seed, styles)
-        return Drawing(labels, [(self.seed + k, 0) for k in range(n)], styles)
+        return Drawing(labels, self._first_images(n), styles)
 
     def _along(self, model: Model, name: str) -> Drawing:
         """Rows of images of one noise each, along one style."""
@@ -158,8 +162,14 @@ class Wish:
         styles = model.style_values(self.styles, rows * len(steps))
         styles[:, index] = steps.repeat(rows)
         labels = model.labels(self.label, rows).repeat_interleave(len(steps))
-        keys = [(self.seed + row, 0) for row in range(rows) for _ in steps]
+        keys = self._first_images(rows).repeat_interleave(len(steps), dim=0)
         return Drawing(labels, keys, styles)
+
+    def _first_images(self, n: int) -> Tensor:
+        """Return the keys (seed, 0), (seed + 1, 0), … of n images, int64 (n, 2)."""
+        keys = image_keys(self.seed, torch.zeros(n, dtype=torch.int64))
+        keys[:, 0] += torch.arange(n)
+        return keys
 
     def columns(self, model: Model) -> int:
         """Images in a row of a sheet."""
@@ -265,10 +275,10 @@ def asked_of(
 ) -> Iterator[tuple[tuple[int, int], dict[str, dict[str, float]]]]:
     """The key of every image, and the styles that were asked of it, for a manifest."""
     table = model.styles_of(drawing)
-    for key, values in zip(drawing.keys, table.tolist(), strict=True):
+    for (seed, i), values in zip(drawing.keys.tolist(), table.tolist(), strict=True):
         named = zip(model.styles, values, strict=True)
         asked = {style.name: value for style, value in named if not math.isnan(value)}
-        yield key, {"styles": asked} if asked else {}
+        yield (seed, i), {"styles": asked} if asked else {}
 
 
 def class_sheet(images: Any, labels: Any, model: Model, columns: int = ROW) -> Any:

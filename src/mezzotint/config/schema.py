@@ -148,6 +148,9 @@ class Sampling(Strict):
     """Mean and deviation of the data that the first level is drawn with: none; N(0, I) for DDPM's
     x_t; or as measured. They differ only where the largest sigma is small."""
 
+    noise: Literal["philox", "torch"] = "philox"
+    """Generator of the noise: philox; or torch's, which runs made before 2026-12 keep."""
+
     guidance: float = Field(1.0, ge=0, allow_inf_nan=False)
     """Guidance scale of the label and of the styles: 1 is none, 0 is unconditional."""
 

@@ -216,8 +216,13 @@ def _refuse_other_choices(path: Path, model: Model, data: ImageSet) -> None:
 
 
 def _drawn_with(model: Model) -> dict[str, Any]:
-    """The sampling settings as facts; of guidance that there is none of, nothing is said."""
+    """Return the sampling settings as facts, without guidance that is off.
+
+    torch's noise is left out: blocks and evaluations made before Philox do not name it.
+    """
     settings = {name: value for name, value in to_table(model.sampling).items() if value != {}}
+    if settings["noise"] == "torch":
+        del settings["noise"]
     if model.weak is None or model.sampling.autoguidance == 1:
         return {name: value for name, value in settings.items() if name != "autoguidance"}
     return {**settings, "weak": weights_digest(model.weak.denoiser.network.state_dict())}

@@ -30,6 +30,7 @@ from mezzotint.runtime.log import counted
 from mezzotint.runtime.outputs import check_output
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Drawing, Model
+from mezzotint.sampling.noise import image_keys
 
 __all__ = ["Effect", "Kept", "best_of", "effect", "refilled"]
 
@@ -301,7 +302,7 @@ def _refill(
     assert wish.threshold is not None
 
     def draw(asked: Tensor, start: int) -> Tensor:
-        keys = [(wish.seed, start + i) for i in range(len(asked))]
+        keys = image_keys(wish.seed, torch.arange(start, start + len(asked)))
         return stream.model.draw(Drawing(asked, keys), counted("drawing", len(asked), say))
 
     wanted = wish.refill * len(labels)

@@ -32,6 +32,7 @@ from mezzotint.runtime.atomic import replacing
 from mezzotint.runtime.outputs import check_output
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Drawing, Model
+from mezzotint.sampling.noise import image_keys
 from mezzotint.sampling.prompt import Prompt
 from mezzotint.training import checkpoint as checkpoints
 
@@ -81,7 +82,7 @@ def tuned(
 
     def reward(seen: int, batch: int) -> Tensor:
         labels = torch.arange(seen, seen + batch) % len(model.classes)
-        keys = [(goal.seed, seen + i) for i in range(batch)]
+        keys = image_keys(goal.seed, torch.arange(seen, seen + batch))
         *_, last = model.walk(Drawing(labels, keys), traced=goal.last)
         # What lies beyond black and white is cut from the picture; left to itself the reward is
         # climbed there first.

@@ -114,3 +114,12 @@ class RunConfig(Config):
     origin: Origin
     data: DataFacts
     machine: Machine
+
+    @model_validator(mode="before")
+    @classmethod
+    def _noise_of_before(cls, table: Mapping[str, object]) -> dict[str, object]:
+        """Runs made before 2026-12 do not name their generator, which was torch's."""
+        sampling = table.get("sampling", {})
+        if isinstance(sampling, Mapping):
+            sampling = {"noise": "torch", **sampling}
+        return {**table, "sampling": sampling}

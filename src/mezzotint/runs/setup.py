@@ -146,11 +146,13 @@ def warnings(config: Config, facts: DataFacts | None = None) -> list[str]:
 
 def _table(request: Request, preset: str, images: int, found: Run | None = None) -> dict[str, Any]:
     """The preset for a budget of so many, with what the user has otherwise; a run that is there
-    keeps its own budget until another is given.
+    keeps its own budget and its generator of noise until another is given.
     """
     table = load_preset(preset, images)
     if found is not None:
-        table = override(table, [f'training.budget="{found.config.training.budget}"'])
+        own = found.config
+        kept = (("training.budget", own.training.budget), ("sampling.noise", own.sampling.noise))
+        table = override(table, [f'{name}="{value}"' for name, value in kept])
     table = override(table, request.settings)
     if request.budget is not None:
         table = override(table, [f'training.budget="{request.budget}"'])

@@ -2,12 +2,12 @@
 
     images = mezzotint.load("runs/fashion").sample(label="Sandal", n=10, seed=0)  # (10, 1, 28, 28)
 
-The noise of image i depends on (seed, i) alone, so an image is the same alone and in any batch,
-to within one grey level (the same chunk size gives the same bytes).
+The noise of image i depends on (seed, i) alone (`runtime.noise`), so an image is the same alone
+and in any batch, to within one grey level (the same chunk size gives the same bytes).
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 
@@ -40,6 +40,7 @@ from mezzotint.networks import UNet
 from mezzotint.runtime.cuda_graphs import Replay
 from mezzotint.runtime.device import Compute
 from mezzotint.runtime.rng import generator
+from mezzotint.sampling.noise import image_keys, noise_of
 
 __all__ = ["Drawing", "Model"]
 
@@ -60,8 +61,8 @@ class Drawing:
     labels: Tensor
     """int64 (N,)."""
 
-    keys: Sequence[tuple[int, int]]
-    """(seed, i) of every image, which decides its noise."""
+    keys: Tensor
+    """int64 (N, 2), the (seed, i) of every image, which decides its noise."""
 
     styles: Tensor | None = None
     """float64 (N, K) for the K styles of the model, nan where free; None, or K = 0: all free."""
@@ -69,7 +70,7 @@ class Drawing:
     @staticmethod
     def of(labels: Tensor, seed: int = 0, styles: Tensor | None = None) -> "Drawing":
         """Images 0 … N - 1 of one seed."""
-        return Drawing(labels, [(seed, i) for i in range(len(labels))], styles)
+        return Drawing(labels, image_keys(seed, torch.arange(len(labels))), styles)
 
     def __getitem__(self, rows: slice) -> "Drawing":
         """Some of the images."""
@@ -225,7 +226,7 @@ class Model:
         plain = self.changed(guidance=min(self.sampling.guidance, 1.0), autoguidance=1.0)
         drawing = Drawing.of(labels, 0)
         denoise = dataclasses.replace(plain, steer=None).denoise(self.condition(drawing))
-        draws = [generator("still open", *key) for key in drawing.keys]
+        draws = [generator("still open", *key) for key in drawing.keys.tolist()]
         noise = torch.stack([torch.randn(self.shape, generator=g) for g in draws])
         x0, noise = (part.to(self.compute.device) for part in (to_float(images), noise))
         return open_variance(denoise, x0, self.ladder()[:-1], noise)
@@ -290,12 +291,13 @@ class Model:
         The first `Step` is the starting point with the mean image as its estimate. The last
         `traced` steps keep their gradient.
         """
-        draws = [generator("image", *key) for key in drawing.keys]
+        denoise = self.denoise(self.condition(drawing))
+        yield from self.reverse(denoise, self.noise(drawing.keys), traced)
 
-        def noise() -> Tensor:
-            return torch.stack([torch.randn(self.shape, generator=g) for g in draws])
-
-        yield from self.reverse(self.denoise(self.condition(drawing)), noise, traced)
+    def noise(self, keys: Tensor, parts: Tensor | None = None) -> Callable[[], Tensor]:
+        """Return the noise of images for `reverse`; see `noise_of`."""
+        device = "cpu" if self._single() else self.compute.device  # Philox's normals are float64
+        return noise_of(self.sampling.noise, keys, self.shape, device, parts)
 
     def reverse(
         self, denoise: Denoise, noise: Callable[[], Tensor], traced: int = 0

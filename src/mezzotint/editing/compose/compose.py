@@ -5,8 +5,8 @@
     page.inks   # where each digit lies
 
 All windows of all canvases are one batch of the network, each with its own row of the condition;
-`editing.windows` says how neighbours heed each other. The noise of canvas i is of (seed, i) alone;
-a canvas of one class is image i of that seed.
+`editing.windows` says how neighbours heed each other. The noise of canvas i is of (seed, i) alone:
+its windows are the parts of one noise (`runtime.noise`), and a canvas of one class is image i.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +30,7 @@ from mezzotint.imaging import to_uint8
 from mezzotint.metrics.extractors.classifier import Classifier
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Drawing, Model
+from mezzotint.sampling.noise import image_keys
 
 __all__ = ["Composed", "ReadBack", "compose", "random_text", "read_back"]
 
@@ -94,7 +95,8 @@ def compose(
     found: list[Composed] = []
     for rows in _batches(layouts, model.chunk()):
         windows = Windows(layouts[rows], (height, width), ground)
-        x0 = _drawn(model, windows, [(seed, i) for i in range(rows.start, rows.stop)], style)
+        keys = image_keys(seed, torch.arange(rows.start, rows.stop))
+        x0 = _drawn(model, windows, keys, style)
         canvases = to_uint8(windows.joined(x0))
         ink = iter(x0 - ground)
         for text, layout, canvas in zip(texts[rows], windows.layouts, canvases, strict=True):
@@ -163,20 +165,20 @@ def _batches(layouts: Sequence[Layout], most: int) -> Iterator[slice]:
         yield slice(start, len(layouts))
 
 
-def _drawn(
-    model: Model, windows: Windows, keys: Sequence[tuple[int, int]], style: Tensor
-) -> Tensor:
-    """The image of every window (N, C, H, W), float32 on the CPU; keys: (seed, i) of canvases."""
-    draws: list[torch.Generator] = []
-    for key, at in zip(keys, windows.layouts, strict=True):
-        draws += [generator("image", *key)] * len(at.labels)
+def _drawn(model: Model, windows: Windows, keys: Tensor, style: Tensor) -> Tensor:
+    """The image of every window (N, C, H, W), float32 on the CPU.
 
-    def noise() -> Tensor:
-        """A canvas's windows, in order, share its generator."""
-        return torch.stack([torch.randn(model.shape, generator=draw) for draw in draws])
-
-    asked = Drawing.of(windows.labels, 0, style.expand(len(windows.labels), -1))
+    Args:
+        model: what draws them.
+        windows: those of B canvases.
+        keys: int64 (B, 2), the (seed, i) of each canvas.
+        style: float64 (1, K), of all windows.
+    """
+    counts = [len(at.labels) for at in windows.layouts]
+    keys = keys.repeat_interleave(torch.tensor(counts), dim=0)
+    parts = torch.cat([torch.arange(count) for count in counts])
+    asked = Drawing(windows.labels, keys, style.expand(len(windows.labels), -1))
     denoise = windows.apart(model.denoise(model.condition(asked)))
-    for step in model.reverse(denoise, noise):
+    for step in model.reverse(denoise, model.noise(keys, parts)):
         last = step
     return last.x.float().cpu()
