@@ -130,7 +130,7 @@ def test_networks_know_conditions_and_kernels_and_nothing_else_of_ours():
         assert all(name.startswith(known) for name in ours), file
 
 
-HEAVY = "matplotlib datasets pyarrow sklearn scipy diffusers transformers gradio huggingface_hub"
+HEAVY = "matplotlib datasets pyarrow scipy diffusers transformers gradio huggingface_hub"
 
 
 def loaded_by(statement, names):
@@ -151,4 +151,15 @@ def test_what_is_heavy_is_imported_where_it_is_needed(name):
 
 
 def test_what_is_loaded_is_seen():
-    assert loaded_by("import sklearn, json", [*HEAVY.split(), "json"]) != ["json"]
+    assert loaded_by("import scipy, json", [*HEAVY.split(), "json"]) == ["scipy", "json"]
+
+
+def test_no_module_imports_scikit_learn():
+    found = [f"{file}:{line}" for file in modules().values() for line, name in imports(file)
+             if name.split(".")[0] == "sklearn"]  # fmt: skip
+    assert found == []
+
+
+def test_the_embedded_digits_are_read_without_scikit_learn():
+    read = "from mezzotint.data import load; assert len(load('digits').images) == 1797"
+    assert loaded_by(read, ["sklearn", "numpy"]) == ["numpy"]

@@ -392,7 +392,7 @@ HELP = """
 import resource, sys
 from mezzotint.cli.main import run
 code = run(sys.argv[1:])
-heavy = {"torch", "numpy", "matplotlib", "datasets", "sklearn", "pyarrow", "PIL"}
+heavy = {"torch", "numpy", "matplotlib", "datasets", "pyarrow", "PIL"}
 print(*sorted(heavy & sys.modules.keys()), file=sys.stderr)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_utime, file=sys.stderr)
 sys.exit(code)

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from mezzotint.data import SOURCES, load
+from mezzotint.data.readers.digits import read_digits
 from mezzotint.data.readers.hub import FetchError
 from mezzotint.errors import InputError
 
@@ -22,12 +22,19 @@ def message(*args, **options):
 
 
 def test_digits_are_scikit_learns():
+    published = pytest.importorskip("sklearn.datasets").load_digits()
     data = load("digits")
-    grey = load_digits().images
-    assert np.array_equal(data.images[:, 0].numpy(), np.floor(grey * 255 / 16 + 0.5))
-    assert np.array_equal(data.labels, load_digits().target)
-    assert data.classes == tuple("0123456789")
+    assert np.array_equal(data.images[:, 0].numpy(), np.floor(published.images * 255 / 16 + 0.5))
+    assert np.array_equal(data.labels, published.target)
+    assert data.labels.dtype == torch.int64
+    assert data.classes == tuple(str(name) for name in published.target_names)
     assert sum(len(own) for own in data.splits.values()) == 1797
+
+
+def test_digits_keep_the_fingerprint_that_runs_and_classifiers_know():
+    # As the version that read them from scikit-learn made them.
+    assert load("digits").fingerprint == "f4dc6a30fb039efc006728cd392ca04a"
+    assert read_digits().digest == "4fad935d357e372f693715d99ce69ec9a372cc88"
 
 
 def test_the_statistics_are_numpys():
@@ -153,7 +160,7 @@ def test_unknown_sources_are_named(tmp_path):
 
 
 def test_importing_the_room_brings_nothing_heavy():
-    heavy = "datasets pyarrow sklearn PIL platformdirs huggingface_hub"
+    heavy = "datasets pyarrow PIL platformdirs huggingface_hub"
     code = f"import sys, mezzotint.data; print([m for m in '{heavy}'.split() if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
