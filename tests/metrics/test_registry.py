@@ -328,3 +328,26 @@ def test_half_of_the_images_twice_is_seen(digits, reference):
     same = images[:1].expand(40, -1, -1, -1)
     assert reference.read(same, labels[:40]).different == 1
     assert registry.GROUPS["distinct"].metrics["distinct"].better == "higher"
+
+
+# --- directions -------------------------------------------------------------------------------
+
+
+def test_directions_are_those_of_the_papers():
+    lower, higher = "fd fd_infinite kd", "density coverage clipped_density clipped_coverage"
+    higher += " accuracy classifier_score distinct"
+    expected = dict.fromkeys(lower.split(), "lower") | dict.fromkeys(higher.split(), "higher")
+    assert expected == registry.DIRECTIONS
+    assert {name for name in expected if registry.sign(name) == 1} == set(higher.split())
+    assert {name for name in expected if registry.sign(name) == -1} == set(lower.split())
+
+
+def test_noise_makes_a_metric_worse_in_its_direction(digits, reference):
+    images, labels = digits.split("test")
+    damaged = reference.read(*registry.ANCHORS["noise"](images, labels, generator("noise")))
+    real = measure(reference.read(images, labels), reference)
+    for key, bad in measure(damaged, reference).items():
+        name = bad.protocol["metric"]
+        assert bad.better == registry.DIRECTIONS[name]
+        if name != "distinct":  # noise makes no copies
+            assert registry.sign(name) * real[key].value > registry.sign(name) * bad.value, key

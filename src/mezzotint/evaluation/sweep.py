@@ -29,7 +29,7 @@ from torch import Tensor
 from mezzotint.errors import InputError
 from mezzotint.evaluation.samples import RunSubject, run_subject
 from mezzotint.metrics.extractors.extractor import classifier_for
-from mezzotint.metrics.registry import GROUPS, Read, Reference, chosen
+from mezzotint.metrics.registry import GROUPS, Read, Reference, chosen, sign
 from mezzotint.reporting import figures
 from mezzotint.runs.run import Pick, Run
 from mezzotint.runtime import checksum
@@ -39,8 +39,8 @@ from mezzotint.runtime.hardware import hardware
 from mezzotint.runtime.rng import generator
 
 __all__ = [
-    "BETTER",
     "FAMILIES",
+    "NUMBERS",
     "Ask",
     "Point",
     "Setting",
@@ -63,11 +63,8 @@ DOUBT = 2.0
 MEASURED = ("fd", "coverage", "accuracy")
 """Groups of `measures.GROUPS`."""
 
-BETTER: Mapping[str, float] = {
-    "fd": -1, "density": 1, "coverage": 1, "clipped_density": 1, "clipped_coverage": 1,
-    "accuracy": 1,
-}  # fmt: skip
-"""Every number, and the sign that makes more of it better."""
+NUMBERS = ("fd", "density", "coverage", "clipped_density", "clipped_coverage", "accuracy")
+"""Names of the metrics that a point holds, of `registry.DIRECTIONS`."""
 
 FAMILIES = {
     "guidance": "guidance",
@@ -133,7 +130,7 @@ class Point:
 
     setting: Setting
     values: Mapping[str, float]
-    """By the names of `BETTER`."""
+    """By the names of `NUMBERS`."""
 
     without: Mapping[str, tuple[float, ...]]
     """The same without each group of samples in turn."""
@@ -144,11 +141,11 @@ class Point:
 
     def beyond(self, other: "Point", name: str) -> tuple[float, float]:
         """By how much this value is better than another's, and the standard error of that."""
-        sign = BETTER[name]
+        turn = sign(name)
         apart = [
-            sign * (a - b) for a, b in zip(self.without[name], other.without[name], strict=True)
+            turn * (a - b) for a, b in zip(self.without[name], other.without[name], strict=True)
         ]
-        return sign * (self.values[name] - other.values[name]), jackknife(apart)
+        return turn * (self.values[name] - other.values[name]), jackknife(apart)
 
     def to_json(self) -> Json:
         """Plain JSON."""
@@ -297,7 +294,7 @@ def measured(setting: Setting, samples: Read, reference: Reference) -> Point:
 
 
 def _values(samples: Read, reference: Reference, rows: Tensor) -> dict[str, float]:
-    """The numbers of `BETTER` for the samples that rows, bool (N,), names."""
+    """The numbers of `NUMBERS` for the samples that rows, bool (N,), names."""
     real, seed = reference.real, int(reference.facts["seed"])
     # Coverage compares as many samples as real images. Which ones must not depend on the group
     # that is left out: drawn anew, they would add noise that the jackknife makes larger.
@@ -310,7 +307,7 @@ def _values(samples: Read, reference: Reference, rows: Tensor) -> dict[str, floa
         .measure(_some(samples, own), real, generator("sweep", seed, group))
         .items()
     }
-    return {name: found[name] for name in BETTER}
+    return {name: found[name] for name in NUMBERS}
 
 
 def _some(samples: Read, rows: Tensor) -> Read:
@@ -365,7 +362,7 @@ def advice(points: Sequence[Point], n: int) -> tuple[Json, list[str]]:
 
 
 def _best(points: Sequence[Point], name: str) -> Point:
-    return max(points, key=lambda point: BETTER[name] * point.values[name])
+    return max(points, key=lambda point: sign(name) * point.values[name])
 
 
 def _differ(best: Point, other: Point, name: str) -> bool:

@@ -28,7 +28,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import permutations
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ from mezzotint.data import find_class
 from mezzotint.data.styles.measures import gradient
 from mezzotint.errors import InputError
 from mezzotint.imaging import check_batch
+from mezzotint.metrics.registry import Direction
 
 __all__ = [
     "PROPERTIES",
@@ -106,8 +107,7 @@ class Quality:
     """One number for the samples of each class."""
 
     name: str
-    better: str
-    """lower or higher."""
+    better: Direction
 
     values: tuple[float, ...]
     """In the order of the classes."""
@@ -116,7 +116,7 @@ class Quality:
     """Their standard errors, where known."""
 
     def __post_init__(self) -> None:
-        if self.better not in ("lower", "higher"):
+        if self.better not in get_args(Direction):
             raise InputError(f"{self.name} is better '{self.better}': say lower or higher")
         if broken := [value for value in self.values if not math.isfinite(value)]:
             raise InputError(f"{self.name} of a class is {broken[0]}: give numbers, one a class")

@@ -16,7 +16,7 @@ noise, and with one class missing. `compare` refuses numbers of different protoc
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -34,7 +34,9 @@ from mezzotint.runtime.rng import generator
 
 __all__ = [
     "ANCHORS",
+    "DIRECTIONS",
     "GROUPS",
+    "Direction",
     "Measured",
     "Number",
     "Read",
@@ -43,7 +45,11 @@ __all__ = [
     "compare",
     "even_coverage",
     "measure",
+    "sign",
 ]
+
+Direction = Literal["lower", "higher"]
+"""Which values of a metric are better."""
 
 BLUR = 1.0
 """Of the anchor: the deviation of a Gaussian, in pixels of the images."""
@@ -84,8 +90,7 @@ class Measured:
     title: str
     value: float
     error: float | None
-    better: str
-    """lower or higher."""
+    better: Direction
 
     floor: float | None
     """The same of real train images in the samples' place."""
@@ -105,7 +110,7 @@ class Metric:
     """One name in the table."""
 
     title: str
-    better: str
+    better: Direction
     counted: bool = False
     """Whether its value depends on n so much that the name says n: fd10k."""
 
@@ -192,6 +197,21 @@ GROUPS: Mapping[str, Group] = {
     ),
 }
 """By the names that `evaluate --metrics` takes."""
+
+DIRECTIONS: Mapping[str, Direction] = {
+    name: metric.better for group in GROUPS.values() for name, metric in group.metrics.items()
+}
+"""The better direction of each metric in `GROUPS`."""
+
+
+def sign(name: str) -> int:
+    """Return 1 for a metric of which higher is better, -1 for one of which lower is.
+
+    >>> sign("coverage"), sign("fd")
+    (1, -1)
+    """
+    return 1 if DIRECTIONS[name] == "higher" else -1
+
 
 ANCHORS: Mapping[str, Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]] = {
     "noise": lambda images, labels, draws: (corruption.noise(images, NOISE, draws), labels),

@@ -5,7 +5,7 @@ reference is the validation split (a checkpoint must not be chosen on the images
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +13,11 @@ import torch
 from mezzotint.data import ImageSet
 from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.metrics.frechet import frechet_distance, moments
-from mezzotint.metrics.registry import GROUPS, Reference, chosen
+from mezzotint.metrics.registry import GROUPS, Reference, chosen, sign
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Drawing, Model
 
-__all__ = ["BETTER", "EVALUATIONS", "Gauge"]
+__all__ = ["EVALUATIONS", "MEASURED", "Gauge", "beats"]
 
 EVALUATIONS = 10
 """Of the network per sample, at most."""
@@ -25,13 +25,13 @@ EVALUATIONS = 10
 PROBE = 64
 """Samples drawn to estimate what a measurement costs."""
 
-BETTER: Mapping[str, Callable[[float, float], bool]] = {
-    "fd": lambda new, old: new < old,
-    "kd": lambda new, old: new < old,
-    "coverage": lambda new, old: new > old,
-    "accuracy": lambda new, old: new > old,
-}
-"""What is measured, and whether a new value beats an old one."""
+MEASURED = ("fd", "kd", "coverage", "accuracy")
+"""Names of the metrics that are computed, of `registry.DIRECTIONS`."""
+
+
+def beats(name: str, new: float, old: float) -> bool:
+    """Return whether a metric's new value is better than its old one."""
+    return sign(name) * new > sign(name) * old
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Gauge:
         return (time.perf_counter() - started) / len(probe) * len(self.drawing)
 
     def measure(self, model: Model) -> dict[str, float]:
-        """The numbers of `BETTER` for samples of a model; fd only where there are enough."""
+        """The numbers of `MEASURED` for samples of a model; fd only where there are enough."""
         samples = self.reference.read(_draw(model, self.drawing), self.drawing.labels)
         draws = generator("gauge")
         values: dict[str, float] = {}
@@ -73,7 +73,7 @@ class Gauge:
             )
         for group in ("kd", "coverage", "accuracy"):
             found = GROUPS[group].measure(samples, self.reference.real, draws)
-            values |= {name: number.value for name, number in found.items() if name in BETTER}
+            values |= {name: number.value for name, number in found.items() if name in MEASURED}
         return values
 
 

@@ -19,7 +19,7 @@ import torch
 from mezzotint import imaging
 from mezzotint.data import ImageSet
 from mezzotint.errors import InputError
-from mezzotint.runs.online_metrics import BETTER, Gauge
+from mezzotint.runs.online_metrics import Gauge, beats
 from mezzotint.runs.run import Run, saying
 from mezzotint.runtime import checksum
 from mezzotint.runtime.atomic import write_bytes
@@ -377,7 +377,7 @@ class _Session:
         if name not in values:
             return False
         earlier = [row["values"][name] for row in self.gauged if name in row["values"]]
-        return all(BETTER[name](values[name], value) for value in earlier)
+        return all(beats(name, values[name], value) for value in earlier)
 
 
 def _append(path: Path, data: bytes) -> None:
