@@ -6,7 +6,7 @@ import torch
 from mezzotint.config.registry import SAMPLERS
 from mezzotint.config.schema import Sampling
 from mezzotint.diffusion import LinearBeta, ZeroTerminal
-from mezzotint.evaluation.analyses import evaluations_spent
+from mezzotint.evaluation.analyses.recognition import evaluations_spent
 from mezzotint.sampling.model import MPS_LARGEST_SIGMA, Drawing, Model
 from mezzotint.sampling.trajectories import walk_frames
 from tiny import make_data, make_state

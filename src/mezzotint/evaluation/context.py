@@ -1,10 +1,12 @@
 """What all parts of an evaluation look at: samples, real images, and who reads them."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from mezzotint import imaging
 from mezzotint.data import ImageSet, load
 from mezzotint.data.styles.measures import MEASURES
 from mezzotint.errors import InputError, suggest
+from mezzotint.evaluation.analyses import ANALYSES
 from mezzotint.evaluation.request import Question
 from mezzotint.evaluation.samples import (
     RunSubject,
@@ -26,19 +29,24 @@ from mezzotint.metrics.clip.clip import Clip
 from mezzotint.metrics.clip.scorers import clip_for
 from mezzotint.metrics.extractors.classifier import Classifier
 from mezzotint.metrics.extractors.extractor import Extractor, classifier_for
-from mezzotint.metrics.registry import Read, Reference
+from mezzotint.metrics.per_class import class_rows
+from mezzotint.metrics.registry import GROUPS, Read, Reference
 from mezzotint.runs.run import Run
 from mezzotint.runtime.distributed import current
 
-__all__ = ["Case", "Clock", "Pictures", "gather"]
+__all__ = ["Case", "Clock", "Json", "Pictures", "gather"]
 
+Json = dict[str, Any]
 Say = Callable[[str], None]
 
 MOST = 10_000
 """Samples judged where the user names no number."""
 
-LABELLED = ("accuracy", "difficulty", "clip", "cas")
-"""Parts that need to know what the images were meant to be."""
+LABELLED = (
+    *(name for name, group in GROUPS.items() if "labels" in group.needs),
+    *(analysis.name for analysis in ANALYSES if analysis.needs_labels),
+)
+"""Parts that need to know the intended class of every image."""
 
 
 @dataclass
@@ -52,6 +60,10 @@ class Clock:
         """Time what is inside."""
         started = time.monotonic()
         yield
+        self.add(name, started)
+
+    def add(self, name: str, started: float) -> None:
+        """Record the time since `started`, a reading of `time.monotonic`."""
         self.seconds[name] = round(time.monotonic() - started, 2)
 
 
@@ -103,6 +115,14 @@ class Case:
     def held(self) -> Tensor:
         """Rows of the real images to judge with."""
         return self.data.splits[self.question.split]
+
+    @functools.cached_property
+    def per_class(self) -> list[Json] | None:
+        """Metrics of each class; None without labels or without a classifier."""
+        samples = self.samples
+        if samples.probabilities is None or samples.labels is None:
+            return None
+        return class_rows(samples, self.reference.real, self.data.classes, self.question.seed)
 
 
 def gather(question: Question, clock: Clock, say: Say) -> Case:
@@ -222,15 +242,15 @@ def _refuse_impossible(question: Question, subject: Subject, stream: RunSubject 
     """What was asked for by name is made, or refused; what was not may be left out."""
     path = subject.facts["path"]
     for part in question.metrics:
-        if part in LABELLED and subject.labels is None:
-            raise InputError(
-                f"{part} needs labels, and {path} has none: put images into class subfolders, "
-                "or add an array 'labels' to the .npz"
-            )
         if part == "styles" and not subject.styles:
             raise InputError(
                 f"styles compares what was asked for with what was drawn, and {path} knows no "
                 "styles: train with --style, or give an .npz that sample wrote of such a run"
+            )
+        if part in LABELLED and subject.labels is None:
+            raise InputError(
+                f"{part} needs labels, and {path} has none: put images into class subfolders, "
+                "or add an array 'labels' to the .npz"
             )
         if part == "recognition" and stream is None:
             raise InputError(f"recognition watches a run draw, and {path} is none: give a run")

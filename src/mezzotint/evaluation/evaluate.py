@@ -1,9 +1,10 @@
 """A question answered: every part that was asked for, in one JSON object."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
-from mezzotint.evaluation import analyses
+from mezzotint.evaluation.analyses import ANALYSES
 from mezzotint.evaluation.context import Clock, gather
 from mezzotint.evaluation.request import Question
 from mezzotint.evaluation.results import differing, keep
@@ -22,8 +23,7 @@ def judge(question: Question, say: Callable[[str], None]) -> Json:
     case = gather(question, clock, say)
     groups = {name: group for name, group in registry.GROUPS.items() if name in asked}
     with clock("metrics"):
-        found = registry.measure(case.samples, case.reference, groups)
-    metrics: Json = {name: number.to_json() for name, number in found.items()}
+        numbers = registry.measure(case.samples, case.reference, groups)
     result: Json = {
         "subject": dict(case.subject.facts),
         "against": {
@@ -37,7 +37,7 @@ def judge(question: Question, say: Callable[[str], None]) -> Json:
             "name": case.reference.extractor.name,
             "hash": case.reference.extractor.digest,
         },
-        "metrics": metrics,
+        "metrics": {name: number.to_json() for name, number in numbers.items()},
     }
     out = case.pictures.out
     if out is not None and (names := differing(out, result)):
@@ -45,27 +45,18 @@ def judge(question: Question, say: Callable[[str], None]) -> Json:
             f"{out} holds an evaluation of other {', '.join(names)}, which this one will replace: "
             "--out keeps both"
         )
-    if case.samples.probabilities is not None and case.samples.labels is not None:
-        result |= analyses.judge_classes(case)
-    if "memorisation" in asked:
-        with clock("memorisation"):
-            result["memorisation"] = analyses.judge_memorisation(case)
-    if "recognition" in asked and case.stream is not None and case.classifier is not None:
-        with clock("recognition"):
-            result["recognition"] = analyses.judge_recognition(case, case.stream, case.classifier)
-    if "difficulty" in asked and "per_class" in result:
-        with clock("difficulty"):
-            result["difficulty"] = analyses.judge_difficulty(case, result["per_class"])
-    if "styles" in asked and case.subject.styles:
-        with clock("styles"):
-            result["styles"] = analyses.judge_styles(case)
-    if case.clip is not None:
-        with clock("clip"):
-            result["clip"] = analyses.judge_clip(case, case.clip)
-    if "cas" in asked and case.subject.labels is not None:
-        with clock("cas"):
-            metrics["cas"] = analyses.judge_cas(case)
-    analyses.add_sheets(case)
+    for analysis in ANALYSES:
+        if analysis.name not in asked and not analysis.always:
+            continue
+        if analysis.needs_labels and case.subject.labels is None:
+            continue
+        started = time.monotonic()
+        found = analysis.run(case)
+        if found is None:
+            continue
+        analysis.put(found, result)
+        if not analysis.always:
+            clock.add(analysis.name, started)
     result |= {
         "verdict": verdict(result),
         "pictures": case.pictures.written,

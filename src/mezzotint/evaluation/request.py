@@ -5,16 +5,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mezzotint.errors import InputError, suggest
+from mezzotint.evaluation.analyses import ANALYSES
 from mezzotint.metrics import registry
 from mezzotint.runs.run import Pick
 
 __all__ = ["EXTRAS", "PARTS", "Question"]
 
-EXTRAS = ("memorisation", "recognition", "difficulty", "styles", "clip", "cas")
+EXTRAS = tuple(analysis.name for analysis in ANALYSES if not analysis.always)
+"""Names of the analyses that `metrics` may name."""
+
 PARTS = (*registry.GROUPS, *EXTRAS)
 """What `metrics` may name."""
 
-USUAL = tuple(part for part in PARTS if part != "cas")
+USUAL = tuple(
+    part for part in PARTS if part not in {each.name for each in ANALYSES if not each.in_default}
+)
+"""What an evaluation makes where `metrics` names nothing."""
 
 
 @dataclass(frozen=True)
