@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from mezzotint.errors import is_out_of_memory
+from mezzotint.errors import first_line, is_out_of_memory
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,17 @@ def test_a_command_without_memory_ends_in_one_line():
     assert done.returncode == 2
     assert done.stderr.startswith("mezzotint: memory ran out")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("one"), "one"),
+        (ValueError("one\ntwo"), "one"),
+        (ValueError("\n  one\r\ntwo"), "one"),
+        (ValueError(" \n "), "ValueError"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_an_error_is_one_line(error, line):
+    assert first_line(error) == line

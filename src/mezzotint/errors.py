@@ -2,14 +2,14 @@
 
 Every such mistake is an `InputError`; the command line prints its message and exits with code 2.
 Being a `ValueError`, it is what a library user expects to catch. And how to tell that memory is
-used up, which everything that takes much of it wants to know.
+used up, which everything that takes much of it wants to know, and one line of another error.
 """
 
 import difflib
 import errno
 from collections.abc import Iterable
 
-__all__ = ["InputError", "is_out_of_memory", "suggest"]
+__all__ = ["InputError", "first_line", "is_out_of_memory", "suggest"]
 
 OUT_OF_MEMORY = (
     "out of memory",
@@ -38,6 +38,15 @@ def suggest(given: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.5)
     known = ", ".join(names)
     return f"did you mean '{close[0]}'? (known: {known})" if close else f"choose one of {known}"
+
+
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of an error's message, or its type's name where it has none.
+
+    >>> first_line(ValueError("\nno room\nat all")), first_line(KeyError())
+    ('no room', 'KeyError')
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,5 +1,6 @@
 """Pictures against pixel positions computed by hand and files read back by other means."""
 
+import errno
 import json
 import os
 import zipfile
@@ -446,3 +447,53 @@ def test_load_npz_says_what_is_wrong_with_a_file(tmp_path):
     for name in ("array.npy", "text.npz", "torn.npz", "empty.npz"):
         with pytest.raises(InputError, match="cannot be read as .npz"):
             imaging.load_npz(tmp_path / name)
+
+
+def test_memory_that_runs_out_is_no_broken_file(tmp_path, monkeypatch):
+    path = imaging.save_npz(tmp_path / "s.npz", noise(2, 1, 4, 4), torch.tensor([0, 1]), {})
+    for error in (OSError(errno.ENOMEM, "Cannot allocate memory"), MemoryError()):
+
+        def fail(*args, error=error, **options):
+            raise error
+
+        monkeypatch.setattr(np, "load", fail)
+        with pytest.raises(type(error)) as caught:
+            imaging.load_arrays(path)
+        assert caught.value is error
+
+
+@pytest.mark.parametrize("name", ["images", "samples", "x", "arr_0", "whatever"])
+@pytest.mark.parametrize(
+    "order", ["nchw->nchw", "nchw->nhwc"], ids=["channels first", "channels last"]
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_arrays_of_any_program_become_one_layout(tmp_path, name, order, channels):
+    images, labels = noise(4, channels, 6, 5), torch.tensor([3, 0, 90, 3])
+    np.savez(tmp_path / "a.npz", y=labels.numpy().astype(np.uint8),
+             **{name: np.einsum(order, images.numpy())})  # fmt: skip
+    found = imaging.load_image_arrays(tmp_path / "a.npz")
+    assert torch.equal(found.images, images)
+    assert found.images.is_contiguous()
+    assert torch.equal(found.labels, labels)
+    assert found.styles == {}
+
+
+def test_arrays_of_ours_keep_their_styles(tmp_path):
+    images, labels = noise(2, 1, 4, 4), torch.tensor([1, 0])
+    styles = torch.tensor([[0.5, float("nan")], [2, 3]])
+    path = imaging.save_npz(tmp_path / "s.npz", images, labels, {}, styles, ["a", "b"])
+    found = imaging.load_image_arrays(path)
+    assert list(found.styles) == ["a", "b"]
+    for column, values in zip(styles.T, found.styles.values(), strict=True):
+        assert values.dtype == torch.float64
+        assert torch.equal(values.nan_to_num(-1), column.double().nan_to_num(-1))
+    wrong = {**np.load(path), "styles": np.zeros((2, 3))}
+    np.savez(path, **wrong)
+    with pytest.raises(InputError, match=r"styles float64 \(2, 3\) for 2 images and 2 names"):
+        imaging.load_image_arrays(path)
+
+
+def test_shapes_are_said_in_words():
+    assert imaging.describe_shape((1, 28, 20)) == "28x20 grey"
+    assert imaging.describe_shape(torch.zeros(2, 3, 4, 5).shape[1:]) == "4x5 RGB"
+    assert imaging.describe_shape((4, 8, 8)) == "8x8 4 channels"

@@ -9,7 +9,7 @@ import torch
 
 from mezzotint.errors import InputError
 from mezzotint.metrics import corruption
-from mezzotint.metrics.corruption import blur, erase, noise
+from mezzotint.metrics.corruption import blur, erase, missing_classes, noise
 from mezzotint.runtime.rng import generator
 
 
@@ -142,3 +142,24 @@ def test_mistakes_are_named(damage, message):
     with pytest.raises(InputError, match=message) as caught:
         damage(pictures(2, 1, 8, 8))
     assert "\n" not in str(caught.value)
+
+
+def test_missing_classes_are_replaced_by_images_of_the_others():
+    images, labels = pictures(60, 1, 4, 4), torch.arange(60) % 4
+    found, own = missing_classes(images, labels, 2, generator("missing"))
+    assert found.shape == images.shape
+    assert set(own.tolist()) == {2, 3}
+    kept = labels >= 2
+    assert torch.equal(found[kept], images[kept])
+    assert torch.equal(own[kept], labels[kept])
+    pairs = {(image.tobytes(), int(k)) for image, k in zip(images.numpy(), labels, strict=True)}
+    assert {(image.tobytes(), int(k)) for image, k in zip(found.numpy(), own, strict=True)} < pairs
+    assert len({image.tobytes() for image in found[~kept].numpy()}) > 10  # drawn, not repeated
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_no_class_or_all_of_them_missing_leaves_the_images_alone(count):
+    images, labels = pictures(8, 1, 4, 4), torch.arange(8) % 4
+    found, own = missing_classes(images, labels, count, generator("missing"))
+    assert torch.equal(found, images)
+    assert torch.equal(own, labels)

@@ -36,6 +36,7 @@ from mezzotint.data.encoded import Encoded, Say
 from mezzotint.data.pixels import Layout, fill, survey
 from mezzotint.data.styles import measures
 from mezzotint.errors import InputError, is_out_of_memory
+from mezzotint.imaging import load_arrays
 from mezzotint.runtime.cache import cache_directory
 
 __all__ = ["VERSION", "Pixels", "cache_directory", "decoded", "kept_measures"]
@@ -126,8 +127,8 @@ def _write_measure(path: Path, values: Tensor) -> None:
 def _open_measure(path: Path) -> Tensor | None:
     """What is kept there, whole; None for nothing, or nothing that can be trusted."""
     try:
-        with np.load(path) as kept:
-            values, check = kept["values"], int(kept["check"])
+        kept = load_arrays(path)
+        values, check = kept["values"], int(kept["check"])
         if values.dtype != np.float64 or zlib.crc32(values.data) != check:
             return None
     except DAMAGED as error:
@@ -165,8 +166,8 @@ def _decoded_to_disk(path: Path, encoded: Encoded, layout: Layout) -> Pixels:
 def _open(path: Path, memory_budget: int) -> Pixels | None:
     """What is kept there, whole; None for nothing, or nothing that can be trusted."""
     try:
-        with np.load(path.with_suffix(".npz")) as kept:
-            sums, squares, check = kept["sums"], kept["squares"], int(kept["check"])
+        kept = load_arrays(path.with_suffix(".npz"))
+        sums, squares, check = kept["sums"], kept["squares"], int(kept["check"])
         images = np.load(path, mmap_mode="c")
         if images.nbytes <= memory_budget:
             images = np.array(images)

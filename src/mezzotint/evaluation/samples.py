@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from mezzotint.data.encoded import Encoded, Picture
 from mezzotint.data.pixels import fill, survey
 from mezzotint.data.readers.folder import SUFFIXES, read_folder
 from mezzotint.errors import InputError
+from mezzotint.imaging import describe_shape
 from mezzotint.metrics.extractors.weights_io import weights_digest
 from mezzotint.runs.run import Pick, Run
 from mezzotint.runtime.rng import generator
@@ -178,9 +179,9 @@ def run_subject(
         say(notice)
     if tuple(data.images.shape[1:]) != model.shape or data.classes != model.classes:
         raise InputError(
-            f"{path} draws {len(model.classes)} classes of {_shape(model.shape)}, and {data.name} "
-            f"has {len(data.classes)} of {_shape(data.images.shape[1:])}: judge it against "
-            f"{origin.source}"
+            f"{path} draws {len(model.classes)} classes of {describe_shape(model.shape)}, and "
+            f"{data.name} has {len(data.classes)} of {describe_shape(data.images.shape[1:])}: "
+            f"judge it against {origin.source}"
         )
     _refuse_other_choices(path, model, data)
     if own and data.styles != run.config.data.styles:
@@ -229,65 +230,19 @@ def _drawn_with(model: Model) -> dict[str, Any]:
 
 
 def npz_subject(path: Path, data: ImageSet) -> Subject:
-    """The images of an .npz: ours, or any with an array of images (N, H, W, C) or (N, C, H, W).
+    """Return the images of an .npz, ours or another program's, that fit a data set.
 
-    Others' files: the array called images, samples, x or arr_0, else the only 4-dimensional one;
-    labels from labels, y or arr_1 where there are.
+    See `imaging.load_image_arrays` for the arrays it may hold.
     """
-    arrays = imaging.load_arrays(path)
-    images = _first(arrays, ("images", "samples", "x", "arr_0"))
-    deep = [array for array in arrays.values() if array.ndim == 4]
-    if images is None and len(deep) == 1:
-        images = deep[0]
-    if images is None or images.ndim not in (3, 4):
+    found = imaging.load_image_arrays(path)
+    labels, most = found.labels, len(data.classes) - 1
+    if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() <= most:
         raise InputError(
-            f"{path} holds no images: name an array 'images', uint8 (N, C, H, W); it has "
-            + (", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "no array")
+            f"{path} has labels {int(labels.min())} to {int(labels.max())}, and the classes of "
+            f"{data.name} are 0 to {most}"
         )
-    if images.dtype != np.uint8:
-        raise InputError(
-            f"{path} holds {images.dtype} images: they must be uint8, 0 to 255; for values in "
-            "[-1, 1] that is round((x + 1) * 127.5)"
-        )
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
-        images = images.transpose(0, 3, 1, 2)
-    labels = _first(arrays, ("labels", "y", "arr_1"))
-    if labels is not None and labels.dtype.kind not in "iu":
-        raise InputError(
-            f"{path} holds {labels.dtype} labels: they must be integers, 0 to "
-            f"{len(data.classes) - 1} for {data.name}"
-        )
-    found = torch.from_numpy(labels.astype(np.int64)) if labels is not None else None
-    if found is not None and found.shape != images.shape[:1]:
-        raise InputError(f"{path} holds {len(images)} images and labels {tuple(found.shape)}")
-    if (
-        found is not None
-        and len(found)
-        and not 0 <= int(found.min()) <= int(found.max()) < len(data.classes)
-    ):
-        raise InputError(
-            f"{path} has labels {int(found.min())} to {int(found.max())}, and the classes of "
-            f"{data.name} are 0 to {len(data.classes) - 1}"
-        )
-    pixels = torch.from_numpy(np.ascontiguousarray(images))
-    facts = _facts("npz", path, pixels, found)
-    return checked(Subject(pixels, found, facts, _asked_styles(arrays, len(images), path)), data)
-
-
-def _asked_styles(arrays: Mapping[str, np.ndarray], n: int, path: Path) -> dict[str, Tensor]:
-    """The styles that an .npz of ours says were asked for; none of others'."""
-    table, names = arrays.get("styles"), arrays.get("style_names")
-    if table is None or names is None or names.size == 0:
-        return {}
-    if table.shape != (n, names.size) or table.dtype.kind not in "fiu":
-        raise InputError(
-            f"{path} holds styles {table.dtype} {table.shape} for {n} images and "
-            f"{names.size} names: they must be numbers, images by names"
-        )
-    columns = torch.from_numpy(table.astype(np.float64)).T
-    return dict(zip(map(str, names.ravel()), columns, strict=True))
+    facts = _facts("npz", path, found.images, labels)
+    return checked(Subject(found.images, labels, facts, found.styles), data)
 
 
 def folder_subject(path: Path, data: ImageSet, say: Say) -> Subject:
@@ -343,8 +298,9 @@ def checked(subject: Subject, data: ImageSet) -> Subject:
     ours, theirs = tuple(subject.images.shape[1:]), tuple(data.images.shape[1:])
     if ours != theirs:
         raise InputError(
-            f"{subject.facts['path']} holds images of {_shape(ours)}, and {data.name} has "
-            f"{_shape(theirs)}: choose another --against, or bring the images to that size"
+            f"{subject.facts['path']} holds images of {describe_shape(ours)}, and "
+            f"{data.name} has {describe_shape(theirs)}: choose another --against, or bring the "
+            "images to that size"
         )
     return subject
 
@@ -362,13 +318,3 @@ def limited(subject: Subject, n: int, seed: int) -> Subject:
         {**subject.facts, "n": n, "seed": seed},
         {name: values[rows] for name, values in subject.styles.items()},
     )
-
-
-def _first(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray | None:
-    return next((arrays[name] for name in names if name in arrays), None)
-
-
-def _shape(shape: Sequence[int]) -> str:
-    channels, height, width = shape
-    kind = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
-    return f"{height}x{width} {kind}"

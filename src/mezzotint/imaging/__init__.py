@@ -7,9 +7,17 @@ Convention: a batch of images is uint8 (N, C, H, W), a finished picture uint8 (C
 from mezzotint.imaging.animations import save_animation
 from mezzotint.imaging.folders import folder_names, manifest_classes, save_folder
 from mezzotint.imaging.grids import grid, labelled_grid, scale_for, strip
-from mezzotint.imaging.npz import Samples, load_arrays, load_npz, save_npz
+from mezzotint.imaging.npz import (
+    ImageArrays,
+    Samples,
+    load_arrays,
+    load_image_arrays,
+    load_npz,
+    save_npz,
+)
 from mezzotint.imaging.pixels import (
     check_batch,
+    describe_shape,
     from_pillow,
     shown,
     to_float,
@@ -19,14 +27,17 @@ from mezzotint.imaging.pixels import (
 from mezzotint.imaging.png import is_whole_png, save_png
 
 __all__ = [
+    "ImageArrays",
     "Samples",
     "check_batch",
+    "describe_shape",
     "folder_names",
     "from_pillow",
     "grid",
     "is_whole_png",
     "labelled_grid",
     "load_arrays",
+    "load_image_arrays",
     "load_npz",
     "manifest_classes",
     "save_animation",

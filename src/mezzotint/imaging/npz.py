@@ -1,9 +1,9 @@
-"""Samples as .npz, read and written without pickle."""
+"""Images as .npz, read and written without pickle: our samples, and other programs' arrays."""
 
 import json
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mezzotint.errors import InputError
+from mezzotint.errors import InputError, is_out_of_memory
 from mezzotint.imaging.checks import check_labels, check_suffix
 from mezzotint.runtime.atomic import replacing
 
-__all__ = ["LARGEST_NPZ", "NPZ_KEYS", "Samples", "load_arrays", "load_npz", "save_npz"]
+__all__ = [
+    "LARGEST_NPZ",
+    "NPZ_KEYS",
+    "ImageArrays",
+    "Samples",
+    "load_arrays",
+    "load_image_arrays",
+    "load_npz",
+    "save_npz",
+]
 
 LARGEST_NPZ = 8 * 2**30
 """Bytes unpacked; some kilobytes can promise a thousand times that."""
 
+
+IMAGE_KEYS = ("images", "samples", "x", "arr_0")
+"""Names under which programs keep images; the first that is there counts."""
+
+LABEL_KEYS = ("labels", "y", "arr_1")
+"""The same for labels."""
 
 NPZ_KEYS = ("images", "labels", "styles", "style_names", "meta")
 
@@ -33,6 +48,20 @@ class Samples:
     styles: Tensor  # float32 (N, K); K = 0 without styles
     style_names: tuple[str, ...]  # K
     meta: dict[str, Any]  # how they were made
+
+
+@dataclass(frozen=True)
+class ImageArrays:
+    """What any .npz with images holds, whoever wrote it."""
+
+    images: Tensor
+    """uint8 (N, C, H, W)."""
+
+    labels: Tensor | None
+    """int64 (N,), of unknown range; None where there are none."""
+
+    styles: Mapping[str, Tensor] = field(default_factory=dict)
+    """What was asked of each image besides its label, float64 (N,) by name; nan: nothing."""
 
 
 def save_npz(
@@ -84,10 +113,12 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np
             return {name: file[name] for name in wanted}
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; make it with `mezzotint sample`") from None
-    except (InputError, MemoryError):
+    except InputError:
         raise
     # Somebody else's file lies behind this: whatever goes wrong there, the answer is the same.
     except Exception as error:
+        if is_out_of_memory(error):
+            raise  # the file may be whole
         raise InputError(f"{path} cannot be read as .npz ({error})") from error
 
 
@@ -105,6 +136,77 @@ def load_npz(path: Path) -> Samples:
     check_labels(images, labels)
     _check_styles(images, styles, style_names)
     return Samples(images, labels, styles, style_names, meta)
+
+
+def load_image_arrays(path: Path) -> ImageArrays:
+    """Read the images of an .npz that any program wrote.
+
+    Args:
+        path: The file. Images are the array named in `IMAGE_KEYS`, else the only 4-dimensional
+            one: uint8 (N, C, H, W), (N, H, W, C) or (N, H, W). Labels are that of `LABEL_KEYS`.
+
+    Returns:
+        Images as (N, C, H, W), with labels where the file has them and styles where we wrote it.
+
+    Raises:
+        InputError: The file is missing or broken, holds no images, or arrays that do not fit them.
+
+    """
+    arrays = load_arrays(path)
+    images, labels = _images(arrays, path), _first(arrays, LABEL_KEYS)
+    if labels is not None and labels.dtype.kind not in "iu":
+        raise InputError(
+            f"{path} holds {labels.dtype} labels: they must be integers, the index of a class for "
+            "each image"
+        )
+    if labels is not None and labels.shape != images.shape[:1]:
+        raise InputError(f"{path} holds {len(images)} images and labels {labels.shape}")
+    return ImageArrays(
+        torch.from_numpy(np.ascontiguousarray(images)),
+        None if labels is None else torch.from_numpy(labels.astype(np.int64)),
+        _styles(arrays, len(images), path),
+    )
+
+
+def _images(arrays: Mapping[str, np.ndarray], path: Path) -> np.ndarray:
+    """The images among the arrays, uint8 (N, C, H, W)."""
+    images = _first(arrays, IMAGE_KEYS)
+    deep = [array for array in arrays.values() if array.ndim == 4]
+    if images is None and len(deep) == 1:
+        images = deep[0]
+    if images is None or images.ndim not in (3, 4):
+        raise InputError(
+            f"{path} holds no images: name an array 'images', uint8 (N, C, H, W); it has "
+            + (", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "no array")
+        )
+    if images.dtype != np.uint8:
+        raise InputError(
+            f"{path} holds {images.dtype} images: they must be uint8, 0 to 255; for values in "
+            "[-1, 1] that is round((x + 1) * 127.5)"
+        )
+    if images.ndim == 3:
+        return images[:, None]
+    if images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
+        return images.transpose(0, 3, 1, 2)
+    return images
+
+
+def _styles(arrays: Mapping[str, np.ndarray], n: int, path: Path) -> dict[str, Tensor]:
+    """The styles that an .npz of ours says were asked for; none of others'."""
+    table, names = arrays.get("styles"), arrays.get("style_names")
+    if table is None or names is None or names.size == 0:
+        return {}
+    if table.shape != (n, names.size) or table.dtype.kind not in "fiu":
+        raise InputError(
+            f"{path} holds styles {table.dtype} {table.shape} for {n} images and "
+            f"{names.size} names: they must be numbers, images by names"
+        )
+    columns = torch.from_numpy(table.astype(np.float64)).T
+    return dict(zip(map(str, names.ravel()), columns, strict=True))
+
+
+def _first(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray | None:
+    return next((arrays[name] for name in names if name in arrays), None)
 
 
 def _check_styles(images: Tensor, styles: Tensor, style_names: Sequence[str]) -> None:

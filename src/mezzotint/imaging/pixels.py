@@ -4,6 +4,8 @@ Models work on x = v / 127.5 - 1 in [-1, 1]; the way back is v = round(127.5 (x 
 `to_uint8` is the one place where x is clamped.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image
@@ -11,7 +13,16 @@ from torch import Tensor
 
 from mezzotint.errors import InputError
 
-__all__ = ["check_batch", "check_least", "from_pillow", "to_float", "to_pillow", "to_uint8"]
+__all__ = [
+    "check_batch",
+    "check_least",
+    "describe_shape",
+    "from_pillow",
+    "shown",
+    "to_float",
+    "to_pillow",
+    "to_uint8",
+]
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -43,6 +54,17 @@ def check_batch(images: Tensor) -> None:
         raise InputError(f"images must be uint8 (N, C, H, W) with C = 1 or 3; {given}")
     if images.numel() == 0:
         raise InputError(f"there must be at least one image; {given}")
+
+
+def describe_shape(shape: Sequence[int]) -> str:
+    """Return an image shape (C, H, W) in words.
+
+    >>> describe_shape((1, 28, 28)), describe_shape((3, 32, 24))
+    ('28x28 grey', '32x24 RGB')
+    """
+    channels, height, width = shape
+    kind = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
+    return f"{height}x{width} {kind}"
 
 
 def check_least(name: str, value: int, least: int) -> None:

@@ -1,7 +1,8 @@
 """Controlled damage to real images: the anchors that give a number its scale.
 
-All take and give uint8 (N, C, H, W). Strengths are in units that mean the same at every image
-size: pixels of 28, shares of the range, shares of the area.
+Blur, noise and erased squares take and give uint8 (N, C, H, W). Their strengths are in units that
+mean the same at every image size: pixels of 28, shares of the range, shares of the area. Missing
+classes take and give labels too.
 """
 
 import math
@@ -13,7 +14,7 @@ from torch import Tensor
 from mezzotint.errors import InputError
 from mezzotint.imaging import check_batch, to_float, to_uint8
 
-__all__ = ["blur", "erase", "noise"]
+__all__ = ["blur", "erase", "missing_classes", "noise"]
 
 CHUNK = 4096
 
@@ -77,6 +78,29 @@ def erase(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
     inside = ((rows >= top) & (rows < top + tall))[:, :, None]
     inside = inside & ((columns >= left) & (columns < left + wide))[:, None, :]  # (N, H, W)
     return torch.where(inside[:, None], torch.tensor(128, dtype=torch.uint8), images)
+
+
+def missing_classes(
+    images: Tensor, labels: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Replace the images of the first `count` classes by random ones of the other classes.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,), indices of classes.
+        count: Number of classes to remove.
+        generator: Chooses the images that stand in.
+
+    Returns:
+        As many images and their labels; unchanged where there are no other classes.
+
+    """
+    gone, rest = ((labels < count).nonzero()[:, 0], (labels >= count).nonzero()[:, 0])
+    if len(rest) == 0:
+        return images, labels
+    rows = torch.arange(len(labels))
+    rows[gone] = rest[torch.randint(len(rest), (len(gone),), generator=generator)]
+    return images[rows], labels[rows]
 
 
 def _check(name: str, value: float, most: float = math.inf) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mezzotint.data import ImageSet, load
-from mezzotint.metrics.corruption import blur, erase, noise
+from mezzotint.metrics.corruption import blur, erase, missing_classes, noise
 from mezzotint.metrics.extractors.classifier import Classifier
 from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.metrics.registry import GROUPS, Reference
@@ -50,7 +50,7 @@ def damaged(classes: int) -> Iterator[tuple[str, float, Damage]]:
     for share in (0.0, *ERASED):
         yield "erased", share, lambda x, y, g, s=share: (erase(x, s, g), y)  # type: ignore[misc]
     for count in (0, *(m for m in MISSING if m < classes)):
-        yield "classes missing", count, lambda x, y, g, c=count: _without(x, y, c, g)  # type: ignore[misc]
+        yield "classes missing", count, lambda x, y, g, c=count: missing_classes(x, y, c, g)  # type: ignore[misc]
     yield "labels shuffled", 1.0, lambda x, y, g: (x, y[torch.randperm(len(y), generator=g)])
     yield "half duplicated", 0.5, _halved
 
@@ -81,17 +81,6 @@ def table(rows: list[Row]) -> str:
         cells = " | ".join(f"{row.values[name]:.4g}" for name in names)
         lines.append(f"| {row.damage} {row.amount:g} | {cells} |")
     return "\n".join(lines)
-
-
-def _without(
-    images: Tensor, labels: Tensor, count: int, draws: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """As many images, those of the first `count` classes replaced by others of the rest."""
-    rest = (labels >= count).nonzero()[:, 0]
-    gone = (labels < count).nonzero()[:, 0]
-    rows = torch.arange(len(labels))
-    rows[gone] = rest[torch.randint(len(rest), (len(gone),), generator=draws)]
-    return images[rows], labels[rows]
 
 
 def _halved(images: Tensor, labels: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -216,27 +216,15 @@ def sign(name: str) -> int:
 ANCHORS: Mapping[str, Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]] = {
     "noise": lambda images, labels, draws: (corruption.noise(images, NOISE, draws), labels),
     "blur": lambda images, labels, draws: (_blurred(images), labels),
-    "one class missing": lambda images, labels, draws: _without(images, labels, 0, draws),
+    "one class missing": lambda images, labels, draws: corruption.missing_classes(
+        images, labels, 1, draws
+    ),
 }
 """Images and labels with something wrong with them."""
 
 
 def _blurred(images: Tensor) -> Tensor:
     return corruption.blur(images, BLUR * 28 / images.shape[-1])
-
-
-def _without(
-    images: Tensor, labels: Tensor, label: int, draws: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """As many images, but those of one class replaced by others of the rest."""
-    rest = (labels != label).nonzero()[:, 0]
-    if len(rest) == 0:
-        return images, labels
-    rows = torch.arange(len(labels))
-    gone = labels == label
-    picks = torch.randint(len(rest), (int(gone.sum()),), generator=draws)
-    rows[gone] = rest[picks]
-    return images[rows], labels[rows]
 
 
 @dataclass(frozen=True)

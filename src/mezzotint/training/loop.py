@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mezzotint.data import ImageSet, spread
 from mezzotint.diffusion import Condition, Learned, loss, positions
-from mezzotint.errors import InputError, is_out_of_memory
+from mezzotint.errors import InputError, first_line, is_out_of_memory
 from mezzotint.runtime.cuda_graphs import Replay
 from mezzotint.runtime.device import Compute
 from mezzotint.runtime.rng import generator
@@ -224,7 +224,7 @@ def _fewer(images: int, error: Exception) -> int:
         raise error
     if images == 1:
         raise InputError(
-            f"memory runs out even with one image at a time ({_first_line(error)}): use a smaller "
+            f"memory runs out even with one image at a time ({first_line(error)}): use a smaller "
             "network"
         ) from error
     return images // 2
@@ -234,10 +234,6 @@ def _give_back(compute: Compute) -> None:
     """Memory that nobody uses: not while an error is handled, which holds what failed."""
     if compute.device.startswith("cuda"):
         torch.cuda.empty_cache()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _accumulate(

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from mezzotint.errors import InputError
+from mezzotint.errors import InputError, first_line
 from mezzotint.imaging import check_batch, to_pillow
 from mezzotint.metrics.clip.captions import phrase
 from mezzotint.metrics.corruption import blur, noise
@@ -115,10 +115,10 @@ class TransformersClip:
             mean, deviation = tuple(images["image_mean"]), tuple(images["image_std"])
             size = model.config.vision_config.image_size
         except (OSError, ValueError, KeyError, AttributeError) as error:
-            reason = str(error).strip().partition("\n")[0]
             raise InputError(
-                f"no CLIP could be loaded from {name!r} ({reason}): give a hub id, with network, "
-                "or a local folder with config, weights, tokenizer and preprocessor_config.json"
+                f"no CLIP could be loaded from {name!r} ({first_line(error)}): give a hub id, "
+                "with network, or a local folder with config, weights, tokenizer and "
+                "preprocessor_config.json"
             ) from error
         model.eval().requires_grad_(False).to(device)
         return TransformersClip(model, tokenizer, name, size, mean, deviation)

@@ -24,7 +24,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from mezzotint.data import Augment
 from mezzotint.errors import InputError
-from mezzotint.imaging import check_batch
+from mezzotint.imaging import check_batch, describe_shape
 from mezzotint.kernels.precision import bf16_pays
 from mezzotint.metrics.extractors.weights_io import read, weights_digest, write
 from mezzotint.networks.blocks import Conv3x3
@@ -116,8 +116,8 @@ class Classifier:
         check_batch(images)
         if tuple(images.shape[1:]) != self.shape:
             raise InputError(
-                f"the images are {_shape(tuple(images.shape[1:]))}, but the {self.name} "
-                f"reads {_shape(self.shape)}: judge them --against their own data"
+                f"the images are {describe_shape(images.shape[1:])}, but the {self.name} "
+                f"reads {describe_shape(self.shape)}: judge them --against their own data"
             )
         features, probabilities = [], []
         device = next(self.network.parameters()).device
@@ -338,9 +338,3 @@ def _channels_last(network: nn.Sequential) -> nn.Sequential:
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return network
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    channels, height, width = shape
-    kind = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
-    return f"{height}x{width} {kind}"

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mezzotint.errors import InputError, suggest
+from mezzotint.errors import InputError, first_line, suggest
 from mezzotint.imaging import check_batch, to_float
 from mezzotint.metrics.extractors.extractor import Extractor
 from mezzotint.metrics.extractors.weights_io import weights_digest
@@ -109,7 +109,7 @@ def dinov2(where: str) -> Extractor:
         )
     except (*UNREADABLE, SafetensorError) as error:
         raise InputError(
-            f"{name} cannot be loaded ({_first_line(error)}): check the network, or give "
+            f"{name} cannot be loaded ({first_line(error)}): check the network, or give "
             "dinov2:FOLDER with its config.json, preprocessor_config.json and weights"
         ) from error
 
@@ -173,13 +173,9 @@ def _package(name: str, extra: str) -> Any:
     except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision for another torch
         package = name.partition(".")[0]
         raise InputError(
-            f"{package} cannot be used here ({_first_line(error)}): "
+            f"{package} cannot be used here ({first_line(error)}): "
             f'pip install "mezzotint[{extra}]"'
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @contextmanager
