@@ -12,11 +12,13 @@ from sklearn.metrics.pairwise import polynomial_kernel
 from mezzotint.config.schema import Sampling
 from mezzotint.errors import InputError
 from mezzotint.metrics.coverage import coverage
+from mezzotint.metrics.extractors.classifier import Classifier
 from mezzotint.metrics.extractors.extractor import shipped
 from mezzotint.metrics.frechet import frechet_distance, moments
 from mezzotint.runs.online_metrics import EVALUATIONS, MEASURED, Gauge, beats
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Model
+from tiny_runs import trained
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def model(tiny_run):
 
 @pytest.fixture(scope="module")
 def gauge(digits):
-    return Gauge.of(digits, 160, silent)
+    return Gauge.of(digits, 160, silent, "cpu")
 
 
 def silent(line):
@@ -132,7 +134,7 @@ def test_the_same_weights_give_the_same_numbers(gauge, model):
 
 
 def test_too_few_for_the_rank_have_no_frechet_distance(digits, model):
-    small = Gauge.of(digits, 100, silent)
+    small = Gauge.of(digits, 100, silent, "cpu")
     assert len(small.drawing) == 100
     assert set(small.measure(model)) == {"kd", "coverage", "accuracy"}
 
@@ -165,8 +167,46 @@ def test_the_reference_is_the_validation_split_and_has_no_anchors(gauge, digits)
     assert torch.equal(gauge.reference.real.features, expected)
 
 
+def test_the_classifier_reads_where_it_is_told(digits, monkeypatch):
+    moved = []
+
+    def on(classifier, device):
+        moved.append((device, dataclasses.replace(classifier)))
+        return moved[-1][1]
+
+    monkeypatch.setattr(Classifier, "on", on)
+    found = Gauge.of(digits, 40, silent, "somewhere")
+    ((device, classifier),) = moved
+    assert device == "somewhere"
+    assert found.reference.classifier is found.reference.extractor is classifier
+
+
+def test_training_asks_for_the_device_that_it_trains_on(tmp_path, monkeypatch):
+    devices = []
+
+    def on(classifier, device):
+        devices.append(device)
+        return classifier
+
+    monkeypatch.setattr(Classifier, "on", on)
+    settings = ("training.metrics_every=16", "training.metrics_images=20")
+    run = trained(tmp_path / "run", *settings, budget="32images")
+    assert devices == [run.model()[0].compute.device]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+def test_on_a_gpu_the_numbers_are_those_of_the_cpu(gauge, digits, model):
+    there = Gauge.of(digits, 160, silent, "cuda")
+    assert next(there.reference.classifier.network.parameters()).is_cuda
+    assert there.reference.real.features.device.type == "cpu"
+    torch.testing.assert_close(
+        there.reference.real.features, gauge.reference.real.features, rtol=1e-2, atol=1e-2
+    )
+    assert there.measure(model) == pytest.approx(gauge.measure(model), rel=0.05, abs=1e-3)
+
+
 def test_without_validation_images_it_is_one_line(digits):
     splits = {**digits.splits, "validation": torch.empty(0, dtype=torch.int64)}
     with pytest.raises(InputError, match="digits has no validation images") as caught:
-        Gauge.of(dataclasses.replace(digits, splits=splits), 50, silent)
+        Gauge.of(dataclasses.replace(digits, splits=splits), 50, silent, "cpu")
     assert "\n" not in str(caught.value)

@@ -169,7 +169,7 @@ def tune(asked: Tune, say: Say) -> dict[str, Any]:
     if words.score == "clip" and (strange := check(words.prompt, stream.data)):
         say(strange)
     clip = clip_for(stream.data, words.score, say)
-    gauge = Gauge.of(stream.data, asked.judged, say)
+    gauge = Gauge.of(stream.data, asked.judged, say, stream.model.compute.device)
     facts = {"prompt": words.prompt, "clip": clip.name, "weights": asked.pick.weights}
     wished = wish(clip, words.prompt, stream.model.classes)
     goal = Goal(wished, asked.last, asked.seed, facts)

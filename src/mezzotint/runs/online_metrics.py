@@ -43,9 +43,17 @@ class Gauge:
     """What is asked for: the reference's own labels and styles, repeated to n."""
 
     @staticmethod
-    def of(data: ImageSet, n: int, say: Callable[[str], None]) -> "Gauge":
-        """For n samples; makes the set's classifier if there is none yet."""
-        classifier = classifier_for(data, say)
+    def of(data: ImageSet, n: int, say: Callable[[str], None], device: str) -> "Gauge":
+        """Read the reference for n samples; make the set's classifier if there is none yet.
+
+        Args:
+            data: The data set.
+            n: Number of samples that are drawn at each measurement.
+            say: Takes a line for each wait.
+            device: Where the classifier reads images, such as "cuda".
+
+        """
+        classifier = classifier_for(data, say).on(device)
         reference = Reference.of(data, classifier, classifier, n=n, split="validation", anchors=())
         picks = chosen(data, "validation", n, seed=0)
         rows = picks[torch.arange(n) % len(picks)]

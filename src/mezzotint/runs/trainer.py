@@ -332,7 +332,9 @@ class _Session:
             return
         notices: list[str] = []
         with self.world.in_turn():  # the first makes the classifier, where there is none yet
-            self.gauge = Gauge.of(self.data, settings.metrics_images, notices.append)
+            self.gauge = Gauge.of(
+                self.data, settings.metrics_images, notices.append, self.compute.device
+            )
         with self._averaged() as model:
             self.gauge_cost = self.world.same(self.gauge.cost(model))
         yield from map(Notice, notices)

@@ -237,6 +237,18 @@ def test_usual_recipes_are_long_enough_and_named_apart():
     assert Recipe.usual(500).digest == Recipe().digest != Recipe(images=7).digest
 
 
+def test_a_copy_on_another_device_leaves_the_classifier_where_it_is(shipped, digits):
+    before = shipped.read(digits.images[:9])
+    there = shipped.on("meta")  # a device that every machine has
+    assert {p.device.type for p in there.network.parameters()} == {"meta"}
+    assert {p.device.type for p in shipped.network.parameters()} == {"cpu"}
+    assert torch.equal(shipped.read(digits.images[:9]).features, before.features)
+    assert (there.classes, there.shape, there.source) == (
+        shipped.classes, shipped.shape, shipped.source,
+    )  # fmt: skip
+    assert shipped.on("cpu") is shipped
+
+
 def test_images_of_another_shape_are_refused(shipped):
     wide = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
     colour = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)

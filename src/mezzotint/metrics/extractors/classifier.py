@@ -10,6 +10,8 @@ Where a data set's images may be mirrored (its `Augment`), features and probabil
 over the image and its mirror.
 """
 
+import copy
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Mapping
@@ -104,12 +106,18 @@ class Classifier:
         """Images are read at their own size."""
         return "none"
 
+    def on(self, device: str) -> "Classifier":
+        """Return a classifier that reads on another device: itself where it already does."""
+        if next(self.network.parameters()).device == torch.device(device):
+            return self
+        return dataclasses.replace(self, network=copy.deepcopy(self.network).to(device))
+
     def features(self, images: Tensor) -> Tensor:
         """The features alone, float32 (N, 128)."""
         return self.read(images).features
 
     def read(self, images: Tensor) -> Reading:
-        """Features and probabilities of uint8 images (N, C, H, W), all on the CPU.
+        """Features and probabilities, on the CPU, of uint8 images (N, C, H, W).
 
         Computed in float32, where the weights are.
         """
