@@ -4,7 +4,9 @@ import torch
 
 from mezzotint import imaging
 from mezzotint.evaluation.context import Case, Json
+from mezzotint.metrics.extractors.kept import kept_features
 from mezzotint.metrics.memorisation import memorisation
+from mezzotint.runtime.distributed import current
 from mezzotint.runtime.rng import generator
 
 __all__ = ["judge_memorisation"]
@@ -27,12 +29,12 @@ def judge_memorisation(case: Case) -> Json:
         held = torch.cat([held, case.data.splits["test"]])
     draws = generator("memorisation", case.question.seed)
     pixels = memorisation(subject.images, images[train], images[held], draws)
-    features = memorisation(
-        case.samples.features,
-        extractor.features(images[train]),
-        extractor.features(images[held]),
-        generator("memorisation", case.question.seed),
-    )
+    with current().in_turn():  # what the first computes and keeps, the others find
+        train_features, held_features = (
+            kept_features(extractor, case.data, rows, case.say) for rows in (train, held)
+        )
+    draws = generator("memorisation", case.question.seed)
+    features = memorisation(case.samples.features, train_features, held_features, draws)
     worst = pixels.worst[:SHOWN]
     rows = torch.tensor([offender.sample for offender in worst])
     near = torch.tensor([offender.train for offender in worst])
