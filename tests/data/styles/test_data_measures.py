@@ -9,7 +9,7 @@ from scipy import ndimage
 from skimage.morphology import medial_axis
 
 from mezzotint.data import load
-from mezzotint.data.styles.measures import MEASURES, measured, shows_figures
+from mezzotint.data.styles.measures import MEASURES, _distances, measured, shows_figures
 from mezzotint.errors import InputError
 from mezzotint.runtime.rng import generator
 
@@ -205,3 +205,13 @@ def test_digits_are_figures_and_noise_is_none(digits):
 @pytest.fixture(scope="module")
 def digits():
     return load("digits")
+
+
+def test_distances_to_the_ground_are_scipys():
+    grey = load("digits").images[:200, 0].numpy()
+    draws = np.random.default_rng(0)
+    blobs = ndimage.gaussian_filter(draws.normal(size=(20, 60, 40)), (0, 4, 4)) > 0
+    for inside in (np.kron(grey, np.ones((1, 4, 4))) > 127, blobs):
+        inside = np.pad(inside, ((0, 0), (2, 2), (2, 2)))
+        expected = np.stack([ndimage.distance_transform_edt(each) for each in inside])
+        assert np.array_equal(_distances(inside), expected.astype(np.float32))
