@@ -22,7 +22,7 @@ from mezzotint.runtime.rng import generator
 from mezzotint.sampling import trajectories
 from mezzotint.sampling.model import Drawing, Model
 
-__all__ = ["evaluations_spent", "judge_recognition"]
+__all__ = ["judge_recognition"]
 
 WALKED = 20
 """Images of each class whose processes are read."""
