@@ -1,12 +1,15 @@
 import platform
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from mezzotint.errors import InputError
+from mezzotint.kernels import precision
 from mezzotint.kernels.precision import bf16_pays, choose
 from mezzotint.runtime.device import Compute, pick_device
 
@@ -41,6 +44,29 @@ def test_a_rank_without_bf16_units_asks_like_the_others(monkeypatch):
         )
         choose("cpu")
     assert asked == [2.0, 0.0]
+
+
+def test_threads_that_ask_at_once_wait_for_one_race(monkeypatch):
+    """Two races would slow each other, and two commands could have two precisions."""
+    running, most = [], []
+
+    def slow(x, weight, bias):
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.01)
+        running.pop()
+        return weight * 2
+
+    monkeypatch.setattr(precision, "has_bf16_units", lambda: True)
+    monkeypatch.setattr(precision, "conv3x3", slow)
+    precision._bf16_race.cache_clear()
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            gains = list(pool.map(lambda _: precision._bf16_gain(), range(3)))
+    finally:
+        precision._bf16_race.cache_clear()
+    assert len(set(gains)) == 1
+    assert max(most) == 1
 
 
 def test_threads_are_put_back():

@@ -1,5 +1,6 @@
 """Which precision is the fastest here, decided by a race."""
 
+import threading
 import time
 from collections.abc import Callable
 from functools import cache
@@ -7,7 +8,7 @@ from functools import cache
 import torch
 
 from mezzotint.kernels.convolution import conv3x3
-from mezzotint.runtime.device import Compute, pick_device
+from mezzotint.runtime.device import Compute, pick_device, thread_count
 from mezzotint.runtime.distributed import current
 from mezzotint.runtime.rng import generator
 
@@ -15,6 +16,8 @@ __all__ = ["bf16_pays", "choose", "has_bf16_units", "native_bf16"]
 
 FASTER = 1.2
 """Times as fast as float32 that bf16 has to be on a CPU."""
+
+_racing = threading.Lock()  # two races at once would slow each other, and could end differently
 
 
 def choose(wish: str = "auto") -> Compute:
@@ -51,7 +54,10 @@ def has_bf16_units() -> bool:
 
 def _bf16_gain() -> float:
     """How many times faster bf16 is on this CPU; 0 without units for it, which needs no race."""
-    return _bf16_race() if has_bf16_units() else 0.0
+    if not has_bf16_units():
+        return 0.0
+    with _racing:
+        return _bf16_race()
 
 
 @cache
@@ -77,13 +83,9 @@ def _bf16_race(seconds: float = 0.8) -> float:
     draws = generator("race")
     given = [torch.randn(shape, generator=draws) for shape in ((8, 64, 14, 14), (64, 64, 3, 3))]
     short, plain = trip(torch.bfloat16), trip(torch.float32)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with thread_count(1):
         end, times = time.perf_counter() + seconds, [(short(), plain())]
         while time.perf_counter() < end:
             times.append((short(), plain()))
-    finally:
-        torch.set_num_threads(threads)
     fastest, other = map(min, zip(*times, strict=True))
     return other / fastest

@@ -6,6 +6,7 @@ another number of threads would round differently.
 
 import contextlib
 import ctypes
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,7 +18,7 @@ from torch import nn
 from mezzotint.errors import InputError
 from mezzotint.runtime.distributed import World, current
 
-__all__ = ["DEVICES", "Compute", "Precision", "pick_device"]
+__all__ = ["DEVICES", "Compute", "Precision", "pick_device", "thread_count"]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -30,6 +31,9 @@ DEVICES: Mapping[str, Callable[[], bool]] = {
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+_changing = threading.Lock()
+"""Held while the default thread count is another for a moment."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +74,52 @@ class Compute:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """This many threads, put back afterwards."""
+        """Compute with `threads` threads within the block; see `thread_count`."""
         _keep_memory()
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
+        with thread_count(self.threads):
             yield
-        finally:
-            torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def thread_count(count: int) -> Iterator[None]:
+    """Let the calling thread compute with `count` threads within the block.
+
+    Other Python threads keep their count, also those that start within the block.
+    """
+    with _changing:  # a new thread takes the default over here, not while it is changed
+        before = torch.get_num_threads()
+    try:
+        _set_own_count(count)
+        yield
+    finally:
+        _set_own_count(before)
+
+
+def _set_own_count(count: int) -> None:
+    """Set the thread count of the calling thread alone.
+
+    torch.set_num_threads sets two values: the calling thread's own, and the default that each
+    thread takes over at its first computation. A new thread reads the default and puts it back.
+    """
+    if count == torch.get_num_threads():
+        return
+    known, changed = threading.Event(), threading.Event()
+
+    def keep_default() -> None:
+        default = torch.get_num_threads()
+        known.set()
+        changed.wait()
+        torch.set_num_threads(default)
+
+    with _changing:
+        keeper = threading.Thread(target=keep_default, daemon=True)
+        keeper.start()
+        try:
+            known.wait()
+            torch.set_num_threads(count)
+        finally:  # also when a signal interrupts the wait
+            changed.set()
+            keeper.join()
 
 
 @cache

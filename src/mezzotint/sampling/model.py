@@ -266,6 +266,8 @@ class Model:
         """The same; on CUDA, one that plays a recording of its network's evaluations, which ends
         with it. What needs a gradient is called as it is.
         """
+        # A recording reads and writes fixed memory. Each draw makes its own, so threads may share
+        # a model.
         network = self.denoiser.network
         if not self.compute.replays or not isinstance(network, UNet):
             return self
@@ -276,8 +278,9 @@ class Model:
     def _drawn(self, drawing: Drawing) -> Tensor:
         """One chunk; where memory runs out, in halves: the same, to within one grey level."""
         try:
-            for step in self.walk(drawing):
-                last = step
+            with self.compute.active():  # once a chunk, not at each evaluation
+                for step in self.walk(drawing):
+                    last = step
             return to_uint8(last.x.float()).cpu()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or len(drawing) == 1:
