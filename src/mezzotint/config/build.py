@@ -12,6 +12,7 @@ from mezzotint.diffusion import Denoiser
 from mezzotint.errors import InputError
 from mezzotint.networks import Factor, UNet
 from mezzotint.runtime.device import Compute
+from mezzotint.runtime.rng import seeded_globally
 from mezzotint.training import Muon, Plan, TrainState
 
 __all__ = ["build_denoiser", "fresh_state", "plan_of"]
@@ -24,14 +25,11 @@ def build_denoiser(
 
     Initial weights come from the training seed; the process's random state stays as it was.
     """
-    import torch
-
     try:
         diffusion.refuse_pair(config.objective.schedule, config.objective.precondition)
     except ValueError as error:
         raise InputError(str(error)) from error
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
+    with seeded_globally(config.training.seed):
         factors = [Factor("label", classes)]
         factors += [Factor(s.name, len(s.levels) if s.choice else None) for s in styles]
         if config.training.guidance > 1:

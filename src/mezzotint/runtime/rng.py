@@ -6,10 +6,15 @@ uninterrupted one. The noise of images comes from `runtime.noise`.
 
 import hashlib
 import operator
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
-__all__ = ["generator"]
+__all__ = ["generator", "seeded_globally"]
+
+_global_generator = threading.RLock()
 
 
 def generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
@@ -21,3 +26,21 @@ def generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Gene
     parts = tuple(part if isinstance(part, str) else operator.index(part) for part in key)
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+@contextmanager
+def seeded_globally(seed: int) -> Iterator[None]:
+    """Seed torch's global CPU generator within the block, and restore its state afterwards.
+
+    torch's layers draw their initial weights from the global generator. The process has one, so
+    one thread at a time is in the block; a second thread would draw from the first one's stream.
+    Code that loads a foreign network enters the block too, whatever the seed: transformers
+    replaces the functions of torch.nn.init meanwhile, for all threads.
+    """
+    with _global_generator:
+        before = torch.get_rng_state()
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.set_rng_state(before)

@@ -1,5 +1,7 @@
 import io
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -153,6 +155,27 @@ def test_an_unreachable_hub_fails_at_once_and_leaves_no_trace(monkeypatch):
     with pytest.raises(FetchError):
         fetch("nobody/has-such-a-set", said.append)
     assert "does not answer" in said[0]
+    assert before == (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE)
+
+
+def test_two_threads_that_fetch_at_once_leave_no_trace(monkeypatch):
+    """The first to begin ends first; what the second saved would be the first one's flag."""
+    import datasets
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    seen, spans = [], {"a/first": 0.1, "b/second": 0.3}
+
+    def load_dataset(name):
+        seen.append((constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE))
+        time.sleep(spans[name])
+        return name
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda name: fetch(name, lambda line: None), spans)) == list(spans)
+    assert seen == [(True, True)] * 2
     assert before == (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE)
 
 

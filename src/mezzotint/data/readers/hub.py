@@ -4,6 +4,7 @@ Without a network the library would try again and again for half a minute; one s
 to the hub beforehand decides whether to ask for more than the local copy.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ __all__ = ["FetchError", "fetch", "read_hub"]
 
 PATIENCE = 5.0  # seconds to wait for the hub's first answer
 
+_one_at_a_time = threading.Lock()  # the offline flags belong to the process
+
 
 class FetchError(Exception):
     """The hub gave no data set; the message is the reason, in one line."""
@@ -30,7 +33,7 @@ def fetch(repository: str, say: Say) -> "DatasetDict":
     """The hub's data set OWNER/NAME, or its local copy; `FetchError` when there is neither."""
     import datasets
 
-    with _offline_unless_reachable(say):
+    with _one_at_a_time, _offline_unless_reachable(say):
         try:
             return datasets.load_dataset(repository)
         # Behind this call lie a network, a disk and somebody else's files: whatever goes wrong

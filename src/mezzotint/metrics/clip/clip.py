@@ -36,6 +36,7 @@ from mezzotint.errors import InputError, first_line
 from mezzotint.imaging import check_batch, to_pillow
 from mezzotint.metrics.clip.captions import phrase
 from mezzotint.metrics.corruption import blur, noise
+from mezzotint.runtime.rng import seeded_globally
 
 __all__ = [
     "Clip",
@@ -109,7 +110,8 @@ class TransformersClip:
                 'pip install "mezzotint[clip]", or use the small CLIP'
             ) from error
         try:
-            model = AutoModel.from_pretrained(name, dtype=torch.float32)
+            with seeded_globally(0):  # while it loads, no other thread may build a network
+                model = AutoModel.from_pretrained(name, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(name)
             images, _ = ImageProcessingMixin.get_image_processor_dict(name)
             mean, deviation = tuple(images["image_mean"]), tuple(images["image_std"])

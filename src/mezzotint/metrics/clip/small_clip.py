@@ -40,7 +40,7 @@ from mezzotint.metrics.clip.captions import Captioner, tokens
 from mezzotint.metrics.corruption import blur, noise
 from mezzotint.metrics.extractors.classifier import build, triangle
 from mezzotint.metrics.extractors.weights_io import read, weights_digest, write
-from mezzotint.runtime.rng import generator
+from mezzotint.runtime.rng import generator, seeded_globally
 
 __all__ = ["Recipe", "SmallClip", "TextEncoder", "file_name", "fit", "sigmoid_loss"]
 
@@ -300,8 +300,7 @@ def _damaged(images: Tensor, recipe: Recipe, draws: torch.Generator) -> tuple[Te
 
 
 def _encoders(channels: int, seed: int) -> nn.ModuleDict:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # layers draw their first weights from the global generator
+    with seeded_globally(seed):
         return nn.ModuleDict({"images": build(channels, WIDTH), "texts": TextEncoder()})
 
 

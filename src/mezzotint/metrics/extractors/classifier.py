@@ -31,7 +31,7 @@ from mezzotint.kernels.precision import bf16_pays
 from mezzotint.metrics.extractors.weights_io import read, weights_digest, write
 from mezzotint.networks.blocks import Conv3x3
 from mezzotint.runtime.cuda_graphs import Replay
-from mezzotint.runtime.rng import generator
+from mezzotint.runtime.rng import generator, seeded_globally
 
 __all__ = ["VERSION", "Classifier", "Reading", "Recipe", "fit"]
 
@@ -236,8 +236,7 @@ def fit(
     """
     check_batch(images)
     changed = Augment(augment.flip, images.shape[-1] // (8 if augment.flip else 14))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # layers draw their first weights from the global generator
+    with seeded_globally(seed):
         network = build(images.shape[1], len(classes))
     network = _channels_last(network.to(device)).train()
     optimizer = torch.optim.SGD(

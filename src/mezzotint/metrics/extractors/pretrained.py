@@ -31,6 +31,7 @@ from mezzotint.imaging import check_batch, to_float
 from mezzotint.metrics.extractors.extractor import Extractor
 from mezzotint.metrics.extractors.weights_io import weights_digest
 from mezzotint.runtime.cache import cache_directory
+from mezzotint.runtime.rng import seeded_globally
 
 __all__ = ["PRETRAINED", "Pretrained", "extractor_named"]
 
@@ -77,7 +78,8 @@ def inception(where: str) -> Extractor:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         # The constructor loads weights itself, by unpickling; it is handed ours instead.
-        with _replaced(module, "load_state_dict_from_url", lambda *_, **__: state):
+        fetched = _replaced(module, "load_state_dict_from_url", lambda *_, **__: state)
+        with seeded_globally(0), fetched:  # the module is the process's: one thread at a time
             network = module.FeatureExtractorInceptionV3("inception", ["2048"])
     except UNREADABLE as error:
         raise InputError(
@@ -100,7 +102,8 @@ def dinov2(where: str) -> Extractor:
         kind = transformers.AutoConfig.from_pretrained(name).model_type
         if not kind.startswith("dinov2"):
             raise ValueError(f"it is a {kind}")
-        network = transformers.AutoModel.from_pretrained(name, dtype=torch.float32)
+        with seeded_globally(0):  # while it loads, no other thread may build a network
+            network = transformers.AutoModel.from_pretrained(name, dtype=torch.float32)
         network.eval().requires_grad_(False)
         images, _ = transformers.ImageProcessingMixin.get_image_processor_dict(name)
         size = int(images["crop_size"]["height"])  # not the configuration's: 518, of training
