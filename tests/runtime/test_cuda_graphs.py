@@ -7,7 +7,9 @@ numbers. Played, they run again on that memory, whatever Python would do by then
 import contextlib
 import dataclasses
 import gc
+import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -89,7 +91,7 @@ def graphs(monkeypatch):
     made = []
 
     @contextlib.contextmanager
-    def graph(recording, stream):
+    def graph(recording, stream, capture_error_mode):
         made.append(recording)
         with recording:
             yield
@@ -239,3 +241,31 @@ def test_a_recording_ends_with_its_model(graphs):
         assert seen() is None
     finally:
         gc.enable()
+
+
+def test_two_threads_do_not_capture_at_once(graphs, monkeypatch):
+    """CUDA refuses a second capture, and what a thread launches meanwhile would be recorded."""
+    capture, running, most = torch.cuda.graph, [], []
+
+    @contextlib.contextmanager
+    def slow(*given, **named):
+        with capture(*given, **named):
+            running.append(1)
+            most.append(len(running))
+            time.sleep(0.02)
+            running.pop()
+            yield
+
+    monkeypatch.setattr(torch.cuda, "graph", slow)
+    x = torch.ones(3)
+
+    def work(number):
+        replay = Replay(active=True)
+        return [replay("double", lambda x: x * number, x).clone() for _ in range(4)]
+
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(work, range(3)))
+    assert len(graphs) == 3
+    assert max(most) == 1
+    for number, seen in enumerate(results):
+        assert all(torch.equal(each, x * number) for each in seen)

@@ -11,6 +11,7 @@ and writes the same memory every time, so what is recorded may
 and may not wait for the device, look at a value, or make a tensor from numbers of Python's.
 """
 
+import threading
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -21,6 +22,9 @@ __all__ = ["Replay"]
 
 WARM = 2
 """Times that work runs as it is: optimisers make their state, libraries choose their kernels."""
+
+_recording = threading.RLock()
+"""CUDA captures one graph at a time in a process, and replays share torch's 32 side streams."""
 
 
 class Replay:
@@ -50,14 +54,15 @@ class Replay:
         if key in self._recordings:
             return self._recordings[key].play(given)
         self._calls[key] = self._calls.get(key, 0) + 1
-        if self._calls[key] > WARM:
-            self._recordings[key] = _Recording(work, given, self._stream)
-            return self._recordings[key].play(given)
-        # On the stream that it will be recorded on, to which gradients stay bound.
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            result = work(*given)
-        torch.cuda.current_stream().wait_stream(self._stream)
+        with _recording:
+            if self._calls[key] > WARM:
+                self._recordings[key] = _Recording(work, given, self._stream)
+                return self._recordings[key].play(given)
+            # On the stream that it will be recorded on, to which gradients stay bound.
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                result = work(*given)
+            torch.cuda.current_stream().wait_stream(self._stream)
         return result
 
     def forget(self) -> None:
@@ -76,7 +81,8 @@ class _Recording:
         self.given = [t.clone() for t in given]
         self.work = work  # tensors that it holds are read whenever it is played
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, stream=stream):
+        # thread_local: other threads may allocate and wait meanwhile.
+        with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
             self.result = work(*self.given)
 
     def play(self, given: tuple[Tensor, ...]) -> Any:
