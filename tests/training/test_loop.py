@@ -1,11 +1,14 @@
+import copy
 import dataclasses
 import math
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
 import torch
 
-from mezzotint.diffusion import Condition, Learned, LogNormal, loss
+from mezzotint.data import spread
+from mezzotint.diffusion import Condition, Denoiser, Edm, Learned, LogNormal, loss, positions
 from mezzotint.errors import InputError
 from mezzotint.imaging import to_float
 from mezzotint.runtime.rng import generator
@@ -322,3 +325,60 @@ def test_validation_in_small_memory_gives_the_same_loss(data, new_state, new_pla
     whole = loops.validation_loss(state, data, plan, compute)
     state.ema.register_forward_pre_hook(small_memory)
     assert loops.validation_loss(state, data, plan, compute) == pytest.approx(whole, rel=1e-5)
+
+
+def test_the_averaged_denoiser_shares_its_weights_and_leaves_the_modes_alone(
+    data, new_state, new_plan, compute
+):
+    state = new_state()
+    list(train(state, data, new_plan(), compute))
+    averaged = state.ema_denoiser
+    for ours, theirs in zip(averaged.parameters(), state.ema.parameters(), strict=True):
+        assert ours is theirs
+    assert averaged.precondition == state.denoiser.precondition
+    assert not any(module.training for module in averaged.modules())
+    assert all(module.training for module in state.denoiser.modules())
+
+
+def test_validation_has_the_bits_of_a_denoiser_whose_network_is_the_average(
+    data, new_state, new_plan, compute
+):
+    state, plan = new_state("batch"), new_plan(guidance=2.0, guidance_after=0.5)
+    list(train(state, data, plan, compute))
+    swapped = copy.deepcopy(state)
+    swapped.denoiser.network = swapped.ema
+    batch = held_out(
+        data, plan, spread(data.splits["validation"], plan.validation_images),
+        positions(5, generator("validation levels")), 0,
+    )  # fmt: skip
+    with torch.no_grad():
+        each = loss(
+            swapped.denoiser, batch.x0, batch.condition, batch.sigma, batch.eps, plan.weight
+        )
+    assert state.history[-1] == float(each.double().sum()) / 5
+
+
+def test_a_thread_that_uses_the_training_network_is_not_given_the_average_by_a_validation(
+    data, new_state, new_plan, compute
+):
+    state, plan = new_state(), new_plan()
+    list(train(state, data, plan, compute))
+    x, sigma = to_float(data.images[:4]), torch.ones(4)
+
+    def denoised():
+        with torch.no_grad():
+            return state.denoiser(x, sigma)
+
+    expected, seen = denoised(), []
+    with torch.no_grad():
+        assert not torch.equal(Denoiser(state.ema, Edm(0.58))(x, sigma), expected)
+
+    def elsewhere(*given):
+        hook.remove()  # once, and not within itself
+        with ThreadPoolExecutor(1) as pool:
+            seen.append(pool.submit(denoised).result())
+
+    hook = state.ema.register_forward_pre_hook(elsewhere)
+    loops.validation_loss(state, data, plan, compute)
+    assert seen
+    assert all(torch.equal(each, expected) for each in seen)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mezzotint.data import ImageSet, spread
-from mezzotint.diffusion import Condition, Learned, loss, positions
+from mezzotint.diffusion import Condition, Denoiser, Learned, loss, positions
 from mezzotint.errors import InputError, first_line, is_out_of_memory
 from mezzotint.runtime.cuda_graphs import Replay
 from mezzotint.runtime.device import Compute
@@ -164,28 +164,25 @@ def validation_loss(state: TrainState, data: ImageSet, plan: Plan, compute: Comp
     """
     chosen = spread(data.splits["validation"], plan.validation_images)
     position = positions(len(chosen), generator("validation levels"))
-    network, state.denoiser.network = state.denoiser.network, state.ema
+    denoiser = state.ema_denoiser
     world, total, at_once = compute.world, torch.zeros((), dtype=torch.float64), VALIDATION_CHUNK
-    try:
-        for start in range(0, len(chosen), VALIDATION_CHUNK)[world.rank :: world.size]:
-            chunk = slice(start, start + VALIDATION_CHUNK)
-            batch = held_out(data, plan, chosen[chunk], position[chunk], start)
-            losses, at_once = _losses_of(state, batch.to(compute.device), plan, compute, at_once)
-            total += losses.cpu().double().sum()
-    finally:
-        state.denoiser.network = network
+    for start in range(0, len(chosen), VALIDATION_CHUNK)[world.rank :: world.size]:
+        chunk = slice(start, start + VALIDATION_CHUNK)
+        batch = held_out(data, plan, chosen[chunk], position[chunk], start)
+        losses, at_once = _losses_of(denoiser, batch.to(compute.device), plan, compute, at_once)
+        total += losses.cpu().double().sum()
     world.add([total])
     return float(total) / len(chosen)
 
 
 def _losses_of(
-    state: TrainState, batch: Batch, plan: Plan, compute: Compute, at_once: int
+    denoiser: Denoiser, batch: Batch, plan: Plan, compute: Compute, at_once: int
 ) -> tuple[Tensor, int]:
     """Losses (B,) without gradient, and how many images went through at once in the end."""
     while True:
         parts = batch.parts(at_once, compute.device)
         try:
-            each = [_losses(state, batch, *part, plan, compute) for part in parts]
+            each = [_losses(denoiser, batch, *part, plan, compute) for part in parts]
             return torch.cat(each), at_once
         except (RuntimeError, MemoryError) as error:
             at_once = _fewer(at_once, error)
@@ -249,7 +246,7 @@ def _accumulate(
         losses = torch.zeros(plan.batch, device=compute.device)
         own, weight = losses[batch.share], weight[batch.share]
         for part, guided in parts:
-            each = _losses(state, given, part, guided, plan, compute)
+            each = _losses(state.denoiser, given, part, guided, plan, compute)
             value = (each * weight[part]).sum() / plan.batch
             (state.scaler.scale(value) if state.scaler else value).backward()
             own[part] = each.detach()
@@ -269,7 +266,7 @@ def _kind(state: TrainState, batch: Batch) -> tuple[Hashable, ...]:
 
 
 def _losses(
-    state: TrainState,
+    denoiser: Denoiser,
     batch: Batch,
     part: slice,
     guided: Tensor | None,
@@ -279,7 +276,7 @@ def _losses(
     """The loss of each image of a part of a batch; `guided`: see `loss`."""
     with compute.autocast():
         return loss(
-            state.denoiser,
+            denoiser,
             batch.x0[part],
             batch.condition[part],
             batch.sigma[part],

@@ -54,6 +54,11 @@ class TrainState:
         self.ema = copy.deepcopy(self.denoiser.network).eval().requires_grad_(False)
 
     @property
+    def ema_denoiser(self) -> Denoiser:
+        """The denoiser of the averaged network, in eval mode; it shares the weights of `ema`."""
+        return Denoiser(self.ema, self.denoiser.precondition).eval()
+
+    @property
     def best(self) -> float:
         """The lowest validation loss so far."""
         return min(filter(math.isfinite, self.history), default=math.inf)
