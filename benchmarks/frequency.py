@@ -21,7 +21,7 @@ from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.metrics.kernel import kernel_distance
 from mezzotint.runs.facts import DataFacts, RunConfig
 from mezzotint.runs.run import Run
-from mezzotint.runs.trainer import advance
+from mezzotint.runs.trainer import Trainer
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Drawing, Model
 from mezzotint.training import Stepped
@@ -46,9 +46,11 @@ def main() -> None:
     few = dataclasses.replace(data, splits={**data.splits, "train": rows})
     tables = {**to_table(run.config), "data": DataFacts.of(few)}
     twin = Run(given.out, RunConfig.model_validate(tables))
-    for record in advance(twin, few):
-        if isinstance(record, Stepped) and record.images_seen % 12_800 == 0:
-            print(f"{record.images_seen:,} of {twin.config.machine.images:,} images", flush=True)
+    total = twin.config.machine.images
+    with Trainer(twin, few) as trainer:
+        for record in trainer.run():
+            if isinstance(record, Stepped) and record.images_seen % 12_800 == 0:
+                print(f"{record.images_seen:,} of {total:,} images", flush=True)
     classifier = classifier_for(data, print)
     held, truth = data.split("test")
 

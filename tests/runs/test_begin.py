@@ -12,7 +12,7 @@ from mezzotint.errors import InputError
 from mezzotint.reporting.reading import read
 from mezzotint.runs.run import Run
 from mezzotint.runs.setup import Request, prepare
-from mezzotint.runs.trainer import advance
+from mezzotint.runs.trainer import Trainer
 from mezzotint.training import checkpoint
 from tiny_runs import TINY
 
@@ -23,11 +23,16 @@ def small(tmp_path_factory):
     return mezzotint.train("digits", out=out, size=4, budget="160images", settings=TINY)
 
 
+def first_record(run, data):
+    with Trainer(run, data) as trainer:
+        return next(trainer.run())
+
+
 def begun(request):
     """The run and what was said, with the checkpoint that is there before the first step."""
     said = []
     run, data = prepare(request, said.append)
-    next(advance(run, data))
+    first_record(run, data)
     return run, said
 
 
@@ -127,7 +132,7 @@ def test_of_damaged_weights_the_backup_counts_and_that_is_said(small, tmp_path):
     shutil.copy(base.last, checkpoint.previous(base.last))
     base.last.write_bytes(base.last.read_bytes()[:-100])
     run, data = prepare(request(tmp_path / "run", base.path), print)
-    assert "going on from last.previous.safetensors" in next(advance(run, data)).text
+    assert "going on from last.previous.safetensors" in first_record(run, data).text
 
 
 @pytest.mark.parametrize(

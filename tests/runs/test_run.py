@@ -19,7 +19,7 @@ from mezzotint.metrics.memorisation import nearest
 from mezzotint.runs import facts
 from mezzotint.runs.run import Pick, Run
 from mezzotint.runs.setup import Request, prepare
-from mezzotint.runs.trainer import ROLL_BACKS, Every, Notice, Previewed, advance
+from mezzotint.runs.trainer import ROLL_BACKS, Every, Notice, Previewed, Trainer
 from mezzotint.runtime import checksum
 from mezzotint.runtime.device import Compute
 from mezzotint.runtime.distributed import World
@@ -36,6 +36,12 @@ TINY = (
     "training.guidance=1",
     "sampling.guidance=1",
 )
+
+
+def records_of(run, data, *every):
+    """The records of a training from where the run stands to its end."""
+    with Trainer(run, data, *every) as trainer:
+        return list(trainer.run())
 
 
 @pytest.fixture(scope="session")
@@ -118,25 +124,26 @@ def test_a_time_is_turned_into_images_once(tmp_path, monkeypatch):
 def test_a_checkpoint_cut_in_half_falls_back_and_says_so(tmp_path):
     request = Request("digits", tmp_path / "run", budget="96images", settings=TINY)
     run, data = prepare(request, lambda line: None)
-    list(advance(run, data, Every(32, "images")))
+    records_of(run, data, Every(32, "images"))
     content = run.last.read_bytes()
     run.last.write_bytes(content[: len(content) // 2])
     whole = checkpoint.read(checkpoint.previous(run.last)).facts["images_seen"]
-    records = advance(run, data)
-    notices = [next(records).text, next(records).text]
-    assert "last.previous.safetensors" in notices[0]
-    assert notices[1] == f"resumed at {whole} images"
-    # The next save must not make the damaged one the backup.
-    for file in (run.last, checkpoint.previous(run.last)):
-        assert checkpoint.read(file).facts["images_seen"] == whole
-    list(records)
+    with Trainer(run, data) as trainer:
+        records = trainer.run()
+        notices = [next(records).text, next(records).text]
+        assert "last.previous.safetensors" in notices[0]
+        assert notices[1] == f"resumed at {whole} images"
+        # The next save must not make the damaged one the backup.
+        for file in (run.last, checkpoint.previous(run.last)):
+            assert checkpoint.read(file).facts["images_seen"] == whole
+        list(records)
     assert run.images_seen() == 96
 
 
 def test_a_checkpoint_with_other_facts_is_refused(tmp_path):
     request = Request("digits", tmp_path / "run", budget="32images", settings=TINY)
     run, data = prepare(request, lambda line: None)
-    list(advance(run, data))
+    records_of(run, data)
     saved = checkpoint.read(run.last)
     for seen in (None, "32", [32]):
         checkpoint.write(run.last, saved.tensors, {**saved.facts, "images_seen": seen})
@@ -152,7 +159,7 @@ def collect(source, into):
 def test_weights_that_have_seen_nothing_are_not_drawn_from(tmp_path):
     request = Request("digits", tmp_path / "run", budget="32images", settings=TINY)
     run, data = prepare(request, lambda line: None)
-    list(advance(run, data, Every(1000, "images")))
+    records_of(run, data, Every(1000, "images"))
     run.last.write_bytes(b"")  # the backup is the checkpoint of the very start
     with pytest.raises(InputError, match="seen no image yet"):
         run.model()
@@ -164,8 +171,11 @@ def test_divergence_rolls_back_with_half_the_rate_and_gives_up_in_the_end(tmp_pa
     request = Request("digits", tmp_path / "run", budget="1600images", settings=settings)
     run, data = prepare(request, lambda line: None)
     records = []
-    with pytest.raises(InputError, match="choose a lower training.learning_rate"):
-        collect(advance(run, data), records)
+    with (
+        Trainer(run, data) as trainer,
+        pytest.raises(InputError, match="choose a lower training.learning_rate"),
+    ):
+        collect(trainer.run(), records)
     told = [r.text for r in records if isinstance(r, Notice) and "rolled back" in r.text]
     assert len(told) == ROLL_BACKS
     rates = [float(text.rsplit(" ", 1)[1]) for text in told]
@@ -187,7 +197,7 @@ def test_an_interruption_waits_for_a_step_that_can_be_saved(tmp_path, monkeypatc
     run, data = prepare(request, lambda line: None)
     monkeypatch.setattr("mezzotint.runs.trainer.Interrupt", lambda: Asked(Asked()))
     monkeypatch.setattr("mezzotint.runs.trainer.train", train)
-    assert list(advance(run, data))[-1] == Stopped(32, "interrupted")
+    assert records_of(run, data)[-1] == Stopped(32, "interrupted")
     assert run.images_seen() == 32
 
 
@@ -203,7 +213,7 @@ def test_a_full_disk_in_the_middle_keeps_the_training_going(tmp_path, monkeypatc
         real(path, tensors, facts)
 
     monkeypatch.setattr("mezzotint.training.checkpoint.write", full_for_a_while)
-    records = list(advance(run, data, Every(16, "images")))
+    records = records_of(run, data, Every(16, "images"))
     notices = [r.text for r in records if isinstance(r, Notice)]
     assert any("No space left on device" in text for text in notices)
     assert [r.images_seen for r in records if isinstance(r, Stepped)][-1] == 96
@@ -220,7 +230,7 @@ def test_two_processes_do_not_train_in_one_directory(tmp_path):
     with (run.path / ".lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="another process"):
-            list(advance(run, data))
+            records_of(run, data)
 
 
 def test_a_place_that_knows_no_locks_is_trained_in_without(tmp_path, monkeypatch):
@@ -288,7 +298,7 @@ def test_a_log_that_was_damaged_is_cut_to_what_is_right_and_says_so(tmp_path):
     lines = run.metrics.read_text().splitlines(keepends=True)
     run.metrics.write_text(lines[0].replace("16", "17") + "".join(lines[1:-1]) + lines[-1][:9])
     again, data = prepare(Request("digits", **words, budget="320images"), lambda line: None)
-    notices = [r.text for r in advance(again, data) if isinstance(r, Notice)]
+    notices = [r.text for r in records_of(again, data) if isinstance(r, Notice)]
     assert f"{run.metrics} has lost 2 lines: it was damaged" in notices
     kept = run.metrics.read_text().splitlines(keepends=True)
     assert kept[: len(lines) - 2] == lines[1:-1]

@@ -11,7 +11,7 @@ from mezzotint.errors import InputError
 from mezzotint.evaluation.samples import run_subject
 from mezzotint.runs.run import Pick, Run
 from mezzotint.runs.setup import Request, prepare
-from mezzotint.runs.trainer import Every, advance
+from mezzotint.runs.trainer import Every, Trainer
 from mezzotint.sampling.model import Drawing
 from mezzotint.training import Stepped, checkpoint
 from tiny_runs import TINY, trained
@@ -52,9 +52,10 @@ def test_an_interrupted_training_keeps_the_same_snapshot(run, tmp_path):
     request = Request("digits", tmp_path / "broken", budget="96images", settings=settings)
     for stop in (16, 48, 80, 96):
         broken, data = prepare(request, lambda line: None)
-        for record in advance(broken, data, Every(32, "images")):
-            if isinstance(record, Stepped) and record.images_seen == stop:
-                break  # as if killed: what was not saved is lost
+        with Trainer(broken, data, Every(32, "images")) as trainer:
+            for record in trainer.run():
+                if isinstance(record, Stepped) and record.images_seen == stop:
+                    break  # as if killed: what was not saved is lost
     for part in ("ema", "network"):
         assert equal(broken.early, run.early, part)
         assert equal(broken.last, run.last, part)

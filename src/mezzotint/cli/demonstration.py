@@ -13,7 +13,7 @@ from mezzotint.reporting import figures
 from mezzotint.runs.find import load
 from mezzotint.runs.progress import follow
 from mezzotint.runs.setup import Request, prepare
-from mezzotint.runs.trainer import advance
+from mezzotint.runs.trainer import Trainer
 from mezzotint.sampling import trajectories
 from mezzotint.sampling.model import Drawing
 
@@ -26,7 +26,8 @@ def demo(out: Path, device: str, say: Callable[[str], None]) -> tuple[dict[str, 
     """Train about a minute, draw every class, write pictures, compare with the training set."""
     run, data = prepare(Request("digits", out, device=device), say)
     say(f"training on {len(data.splits['train']):,} real 8x8 digits …")
-    stopped = follow(run, advance(run, data))
+    with Trainer(run, data) as trainer:
+        stopped = follow(run, trainer.run())
     if stopped is not None:
         return {"run": str(out), "interrupted": True}, True
     model = load(run)

@@ -19,7 +19,7 @@ from mezzotint.runs import find
 from mezzotint.runs.progress import follow
 from mezzotint.runs.run import Pick, Run
 from mezzotint.runs.setup import Request, prepare, warnings
-from mezzotint.runs.trainer import Every, advance
+from mezzotint.runs.trainer import Every, Trainer
 from mezzotint.runtime.distributed import current
 from mezzotint.runtime.hardware import peak_memory
 from mezzotint.runtime.log import counted
@@ -76,7 +76,8 @@ def train(request: Request, saves: Every, say: Say) -> tuple[dict[str, Any], boo
         f"training on {machine.device} in {machine.precision}: {machine.images:,} images "
         f"({machine.images / len(data.splits['train']):.3g} epochs)"
     )
-    stopped = follow(run, advance(run, data, saves))
+    with Trainer(run, data, saves) as trainer:
+        stopped = follow(run, trainer.run())
     interrupted = stopped is not None and stopped.reason == "interrupted"
     if current().first and run.metrics.exists():
         result["curves"] = str(figures.loss_curves(run.metrics, run.path / "loss.png"))

@@ -7,7 +7,7 @@
                              of a share of the budget, where it is asked for; with backups
     samples/                 grids over time
 
-`start.prepare` makes or finds one, `session.advance` trains it, `Run.model` draws from it.
+`setup.prepare` makes or finds one, `trainer.Trainer` trains it, `Run.model` draws from it.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Where a training begins: from what the user asked for to a run that can advance.
+"""Where a training begins: from what the user asked for to a run that can be trained.
 
 `prepare` reads data and configuration, decides for this machine, measures how fast it trains where
 the budget is a time, and refuses a directory that holds something else.

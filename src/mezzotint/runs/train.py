@@ -7,7 +7,7 @@ from mezzotint.runs.find import say
 from mezzotint.runs.progress import follow
 from mezzotint.runs.run import Run
 from mezzotint.runs.setup import Request, prepare, warnings
-from mezzotint.runs.trainer import Every, advance
+from mezzotint.runs.trainer import Every, Trainer
 
 __all__ = ["train"]
 
@@ -57,5 +57,6 @@ def train(
     run, data = prepare(request, say)
     for warning in warnings(run.config, run.config.data):
         say(f"warning: {warning}")
-    follow(run, advance(run, data, checkpoint_every))
+    with Trainer(run, data, checkpoint_every) as trainer:
+        follow(run, trainer.run())
     return run

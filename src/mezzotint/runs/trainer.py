@@ -1,8 +1,9 @@
-"""One sitting of a training: from the last checkpoint to the budget, or to an interruption.
+"""Train a run from its last checkpoint to its budget, or until an interruption.
 
-`advance` is a generator of records; the caller shows them. Whatever is written is written here:
-checkpoints at intervals with the metrics up to there, the best weights at validations, grids of
-samples in between. Of several processes only the first writes; all go through the same steps.
+`Trainer.run` is a generator of records; the caller shows them. Whatever is written is written
+here: checkpoints at intervals with the metrics up to there, the best weights at validations,
+grids of samples in between. Of several processes only the first writes; all go through the same
+steps.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -23,7 +25,6 @@ from mezzotint.runs.online_metrics import Gauge, beats
 from mezzotint.runs.run import Run, saying
 from mezzotint.runtime import checksum
 from mezzotint.runtime.atomic import write_bytes
-from mezzotint.runtime.device import Compute
 from mezzotint.runtime.interrupt import Interrupt
 from mezzotint.sampling.model import Drawing, Model
 from mezzotint.training import (
@@ -38,7 +39,7 @@ from mezzotint.training import (
 )
 from mezzotint.training import checkpoint as checkpoints
 
-__all__ = ["Event", "Every", "Gauged", "Notice", "Previewed", "advance"]
+__all__ = ["Event", "Every", "Gauged", "Notice", "Previewed", "Trainer"]
 
 PREVIEW_ROW = 8
 """Images per class in a preview."""
@@ -85,24 +86,24 @@ class Every:
 Event = Record | Notice | Previewed | Gauged
 
 
-def advance(run: Run, data: ImageSet, every: Every = Every()) -> Iterator[Event]:  # noqa: B008 - frozen
-    """Train to the end of the budget, saving, logging and drawing; resumes where a run stands."""
-    compute = run.config.machine.compute()
-    with compute.active(), Interrupt() as interrupt:
-        yield from _Session(run, data, every, compute, interrupt).records()
+class Trainer:
+    """Train a run from its last checkpoint to its budget, or until an interruption.
 
+        with Trainer(run, data) as trainer:
+            for record in trainer.run():
+                ...
 
-class _Session:
-    """One sitting of a training: from the last checkpoint to the budget, or to an interruption."""
+    The block holds the directory's lock, the handlers of SIGINT and SIGTERM and the run's thread
+    count. Its end releases them at once, wherever the loop stopped.
+    """
 
-    def __init__(
-        self, run: Run, data: ImageSet, every: Every, compute: Compute, interrupt: Interrupt
-    ) -> None:
-        self.run, self.data, self.every = run, data, every
-        self.compute, self.interrupt = compute, interrupt
-        self.world = compute.world
+    def __init__(self, run: Run, data: ImageSet, every: Every = Every()) -> None:  # noqa: B008 - frozen
+        """Prepare to train `run` on `data`, with a checkpoint at each interval `every`."""
+        self._run, self.data, self.every = run, data, every
+        self.compute = run.config.machine.compute()
+        self.world = self.compute.world
         self.plan = run.plan()
-        self.state = run.fresh_state()
+        self._held: contextlib.ExitStack | None = None  # within the block
         self.lines: list[str] = []  # of the metrics, since the last save
         self.logged = 0  # lines until then
         self.saved_at = time.monotonic()
@@ -113,28 +114,67 @@ class _Session:
         self.gauge_cost = 0.0  # seconds that the next time will take
         self.gauged: list[Mapping[str, Any]] = []  # rows of metrics so far
 
-    def records(self) -> Iterator[Event]:
-        """Resume if there is something to resume, train, and leave everything saved."""
-        with _locked(self.run.path) if self.world.first else contextlib.nullcontext():
+    def __enter__(self) -> "Trainer":
+        """Take the lock, the signal handlers and the thread count, or none of them."""
+        with contextlib.ExitStack() as stack:
             if self.world.first:
-                self.run.write_config()
-            yield from self._begin()
-            yield from self._begin_gauge()
-            while True:
-                again = False
-                for record in train(self.state, self.data, self.plan, self.compute):
-                    again = isinstance(record, Diverged)
-                    yield from self._handle(record)
-                    yield record
-                    # Never on a step that was left out: such a state is not saved.
-                    stepped = isinstance(record, Stepped) and not self.state.bad_run
-                    if stepped and self.world.any(self.interrupt.asked):
-                        self._save_for_all()
-                        yield Stopped(self.state.images_seen, "interrupted")
-                        return
-                if not again:
-                    break
-            self._save_for_all()
+                stack.enter_context(_locked(self._run.path))
+            self.interrupt = stack.enter_context(Interrupt())
+            stack.enter_context(self.compute.active())
+            self.state = self._run.fresh_state()
+            self._held = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Release what `__enter__` took, in reverse order."""
+        held, self._held = self._held, None
+        assert held is not None
+        held.close()
+
+    def run(self) -> Iterator[Event]:
+        """Yield a record per event of the training; save, log and draw in between.
+
+        It resumes where the run stands. Outside of the `with` block it raises a RuntimeError.
+        """
+        records = self._records()
+        while True:
+            if self._held is None:
+                raise RuntimeError(
+                    "Trainer.run() was called outside of its block: write "
+                    "`with Trainer(run, data) as trainer:` around the loop"
+                )
+            with self.compute.active():  # the caller's `next` may run in another thread
+                record = next(records, None)
+            if record is None:
+                return
+            yield record
+
+    def _records(self) -> Iterator[Event]:
+        """Resume if there is something to resume, train, and leave everything saved."""
+        if self.world.first:
+            self._run.write_config()
+        yield from self._begin()
+        yield from self._begin_gauge()
+        while True:
+            again = False
+            for record in train(self.state, self.data, self.plan, self.compute):
+                again = isinstance(record, Diverged)
+                yield from self._handle(record)
+                yield record
+                # Never on a step that was left out: such a state is not saved.
+                stepped = isinstance(record, Stepped) and not self.state.bad_run
+                if stepped and self.world.any(self.interrupt.asked):
+                    self._save_for_all()
+                    yield Stopped(self.state.images_seen, "interrupted")
+                    return
+            if not again:
+                break
+        self._save_for_all()
 
     def _save_for_all(self) -> None:
         """The last save; nobody leaves before it is done, since that would end the others."""
@@ -142,7 +182,8 @@ class _Session:
         self.world.wait()
 
     def _begin(self) -> Iterator[Notice]:
-        if self.world.same(self.run.has("last")):
+        self.lines, self.saved_at = [], time.monotonic()
+        if self.world.same(self._run.has("last")):
             saved, notice = self._recovered()
             if notice:
                 yield Notice(notice)
@@ -151,12 +192,12 @@ class _Session:
                 self._forget_later_metrics()
             missing = saved.facts.get("logged", self.logged) - self.logged
             if missing > 0:
-                yield Notice(f"{self.run.metrics} has lost {missing} lines: it was damaged")
+                yield Notice(f"{self._run.metrics} has lost {missing} lines: it was damaged")
             yield Notice(f"resumed at {self.state.images_seen} images")
         else:
             if self._rows():
-                yield Notice(f"{self.run.path} has lost its checkpoints: training begins anew")
-            if base := self.run.config.origin.begun_from:
+                yield Notice(f"{self._run.path} has lost its checkpoints: training begins anew")
+            if base := self._run.config.origin.begun_from:
                 weights, notice = Run.at(base).weights()
                 if notice:
                     yield Notice(notice)
@@ -168,29 +209,29 @@ class _Session:
 
     def _recovered(self) -> tuple[checkpoints.Checkpoint, str | None]:
         """The last state that is whole, and what happened to a later one."""
-        saved, notice = checkpoints.recover(self.run.last)
+        saved, notice = checkpoints.recover(self._run.last)
         if notice and self.world.first:
             with contextlib.suppress(OSError):  # the next save will say so
-                checkpoints.restore(self.run.last)
+                checkpoints.restore(self._run.last)
         return saved, notice
 
     def _handle(self, record: Record) -> Iterator[Notice | Previewed | Gauged]:
         """What each record asks for, before the caller sees it."""
         match record:
             case Stepped():
-                if self._crossed(self.run.config.training.log_every):
+                if self._crossed(self._run.config.training.log_every):
                     self._log("step", record, seconds=round(self.state.seconds, 3))
-                if self._crossed(self.run.config.training.preview_every):
+                if self._crossed(self._run.config.training.preview_every):
                     yield from self._preview()
                 yield from self._gauge()
                 if self._at_snapshot():
-                    yield from self._try_write(self.run.early, self.state.weights())
+                    yield from self._try_write(self._run.early, self.state.weights())
                 if self._save_due():
                     yield from self._try_save()
             case Validated():
                 self._log("validation", record, seconds=round(self.state.seconds, 3))
-                if record.best and self.run.config.training.best == "loss":
-                    yield from self._try_write(self.run.best, self.state.weights())
+                if record.best and self._run.config.training.best == "loss":
+                    yield from self._try_write(self._run.best, self.state.weights())
             case Skipped() | Shrunk():
                 self._log("event", record, what=type(record).__name__.lower())
             case Diverged():
@@ -202,7 +243,7 @@ class _Session:
 
     def _at_snapshot(self) -> bool:
         """Whether this step reached the share of the budget at which weights are kept."""
-        at, seen = self.run.config.training.snapshot * self.plan.images, self.state.images_seen
+        at, seen = self._run.config.training.snapshot * self.plan.images, self.state.images_seen
         return seen - self.plan.batch < at <= seen
 
     def _log(self, kind: str, record: Record | Gauged, **more: object) -> None:
@@ -222,8 +263,8 @@ class _Session:
             self._save()
         except OSError as error:
             yield Notice(
-                f"cannot save in {self.run.path}: {error.strerror or error}; training goes on and "
-                "tries again, the last checkpoint is intact"
+                f"cannot save in {self._run.path}: {error.strerror or error}; training goes on "
+                "and tries again, the last checkpoint is intact"
             )
 
     def _try_write(self, path: Path, tensors: Mapping[str, Any]) -> Iterator[Notice]:
@@ -238,36 +279,36 @@ class _Session:
         """Write metrics, then the checkpoint; `final`: a failure is the user's to mend."""
         if not self.world.first:
             return
-        with saying(self.run.path) if final else contextlib.nullcontext():
-            self.run.path.mkdir(parents=True, exist_ok=True)
+        with saying(self._run.path) if final else contextlib.nullcontext():
+            self._run.path.mkdir(parents=True, exist_ok=True)
             if self.lines:
-                _append(self.run.metrics, "".join(self.lines).encode())
+                _append(self._run.metrics, "".join(self.lines).encode())
                 self.logged += len(self.lines)
                 self.lines = []
             if self.state.healthy():
                 facts = {**self.state.facts(), "logged": self.logged}
-                checkpoints.write(self.run.last, self.state.tensors(), self._facts(facts))
+                checkpoints.write(self._run.last, self.state.tensors(), self._facts(facts))
 
     def _facts(self, facts: Mapping[str, Any]) -> Mapping[str, Any]:
         """With the configuration, from which config.toml can be mended."""
-        return {**facts, "config": self.run.config_text()}
+        return {**facts, "config": self._run.config_text()}
 
     def _forget_later_metrics(self) -> None:
         """Cut what a killed process logged after the checkpoint, and lines that are damaged."""
         kept = [row for row in self._rows() if row["images_seen"] <= self.state.images_seen]
         self.logged = len(kept)
-        if not (self.world.first and self.run.metrics.exists()):
+        if not (self.world.first and self._run.metrics.exists()):
             return
-        with saying(self.run.path):
+        with saying(self._run.path):
             text = "".join(map(checksum.line, kept))
-            write_bytes(self.run.metrics, text.encode())
+            write_bytes(self._run.metrics, text.encode())
 
     def _rows(self) -> list[dict[str, Any]]:
         """What was logged."""
-        if not self.run.metrics.exists():
+        if not self._run.metrics.exists():
             return []
-        with saying(self.run.path):
-            rows, _ = checksum.rows(self.run.metrics)
+        with saying(self._run.path):
+            rows, _ = checksum.rows(self._run.metrics)
         return [row for row in rows if isinstance(row.get("images_seen"), int)]
 
     def _roll_back(self) -> Notice:
@@ -292,32 +333,26 @@ class _Session:
             f"learning rate now {self.plan.learning_rate * scale:.3g}"
         )
 
-    @contextlib.contextmanager
-    def _averaged(self) -> Iterator[Model]:
-        """The model with the averaged weights, for as long as it is drawn from."""
-        network = self.state.denoiser.network
-        try:
-            self.state.denoiser.network = self.state.ema
-            model = self.run.model_of(self.state.denoiser, self.compute, self.state.images_seen)
-            yield model.changed(autoguidance=1)  # the snapshot may not be there yet
-        finally:
-            self.state.denoiser.network = network
-            self.state.denoiser.train()
+    def _averaged(self) -> Model:
+        """Return a model with the averaged weights; the training network stays as it is."""
+        denoiser, seen = self.state.ema_denoiser, self.state.images_seen
+        model = self._run.model_of(denoiser, self.compute, seen)
+        return model.changed(autoguidance=1)  # the snapshot may not be there yet
 
     def _preview(self) -> Iterator[Notice | Previewed]:
         """A grid of few-step samples with the averaged weights, one row per class."""
         try:
-            with self._averaged() as model:
-                few = min(PREVIEW_EVALUATIONS, model.sampling.evaluations)
-                rows = min(10, len(model.classes))
-                drawing = Drawing.of(torch.arange(rows).repeat_interleave(PREVIEW_ROW))
-                images = model.changed(evaluations=few).draw(drawing)
+            model = self._averaged()
+            few = min(PREVIEW_EVALUATIONS, model.sampling.evaluations)
+            rows = min(10, len(model.classes))
+            drawing = Drawing.of(torch.arange(rows).repeat_interleave(PREVIEW_ROW))
+            images = model.changed(evaluations=few).draw(drawing)
         except InputError as error:  # pixels that are not finite
             yield Notice(f"no preview at {self.state.images_seen} images: {error}")
             return
         if not self.world.first:
             return
-        path = self.run.path / "samples" / f"{self.state.images_seen:09d}.png"
+        path = self._run.path / "samples" / f"{self.state.images_seen:09d}.png"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             imaging.save_png(imaging.grid(images, PREVIEW_ROW, scale=2), path)
@@ -327,7 +362,7 @@ class _Session:
 
     def _begin_gauge(self) -> Iterator[Notice]:
         """Prepare to judge samples, where the configuration asks for it; says what it costs."""
-        settings = self.run.config.training
+        settings = self._run.config.training
         if settings.metrics_every == 0:
             return
         notices: list[str] = []
@@ -335,8 +370,7 @@ class _Session:
             self.gauge = Gauge.of(
                 self.data, settings.metrics_images, notices.append, self.compute.device
             )
-        with self._averaged() as model:
-            self.gauge_cost = self.world.same(self.gauge.cost(model))
+        self.gauge_cost = self.world.same(self.gauge.cost(self._averaged()))
         yield from map(Notice, notices)
         yield Notice(
             f"metrics: judging {settings.metrics_images:,} samples takes about "
@@ -347,7 +381,7 @@ class _Session:
 
     def _gauge(self) -> Iterator[Notice | Gauged]:
         """Judge samples when it is time and the share of the training time allows it."""
-        settings = self.run.config.training
+        settings = self._run.config.training
         self.gauge_due = self.gauge_due or self._crossed(settings.metrics_every)
         spent = sum(row["seconds"] for row in self.gauged)
         if self.gauge is None or not self.gauge_due:
@@ -357,8 +391,7 @@ class _Session:
         self.gauge_due = False
         started = time.perf_counter()
         try:
-            with self._averaged() as model:
-                values = self.gauge.measure(model)
+            values = self.gauge.measure(self._averaged())
         except InputError as error:  # pixels that are not finite
             yield Notice(f"no metrics at {self.state.images_seen} images: {error}")
             return
@@ -370,12 +403,12 @@ class _Session:
         self._log("metrics", record)
         self.gauged.append({**dataclasses.asdict(record), "kind": "metrics"})
         if best:
-            yield from self._try_write(self.run.best, self.state.weights())
+            yield from self._try_write(self._run.best, self.state.weights())
         yield record
 
     def _beats(self, values: Mapping[str, float]) -> bool:
         """Whether these values are the best so far, by the metric that decides."""
-        name = self.run.config.training.best
+        name = self._run.config.training.best
         if name not in values:
             return False
         earlier = [row["values"][name] for row in self.gauged if name in row["values"]]
