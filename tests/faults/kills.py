@@ -53,7 +53,7 @@ def at_random(n: int, place: Path, seed: int) -> Iterator[str]:
 
 def drafts(out: Path) -> bool:
     """Whether a file was begun and not finished."""
-    return any(out.rglob(".*.new")) or any(out.rglob(".*.tmp"))
+    return any(out.rglob(".*.tmp"))
 
 
 def before_changes(n: int, place: Path, seed: int) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import zipfile
 
 import numpy as np
@@ -12,7 +11,6 @@ from PIL import Image, ImageSequence
 
 from mezzotint import imaging
 from mezzotint.errors import InputError
-from mezzotint.runtime.atomic import replacing
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -236,21 +234,6 @@ def test_png_is_lossless(tmp_path, channels, mode):
 def test_from_pillow_makes_rgb_of_other_modes():
     picture = Image.new("RGBA", (2, 1), (10, 20, 30, 255))
     assert imaging.from_pillow(picture).tolist() == [[[10, 10]], [[20, 20]], [[30, 30]]]
-
-
-def test_a_failure_leaves_the_old_file_and_no_draft(tmp_path):
-    path = tmp_path / "a.bin"
-    path.write_bytes(b"old")
-
-    def fail() -> None:
-        with replacing(path) as file:
-            file.write(b"half of the new")
-            raise OSError("no space left on device")
-
-    with pytest.raises(OSError, match="no space"):
-        fail()
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["a.bin"]
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp"])

@@ -85,14 +85,24 @@ def test_the_same_command_again_trains_nothing_and_a_larger_budget_goes_on(tmp_p
         assert run.images_seen() == images
 
 
-def test_a_run_killed_before_its_first_configuration_was_whole_can_be_begun(tmp_path):
+@pytest.mark.parametrize("draft", [".config.toml.0a1b2c3d.tmp", ".config.toml.new"])
+def test_a_run_killed_before_its_first_configuration_was_whole_can_be_begun(draft, tmp_path):
     out = tmp_path / "run"
     out.mkdir()
     (out / ".lock").touch()
-    (out / ".config.toml.new").write_text("[objec")
+    (out / draft).write_text("[objec")
     run = mezzotint.train("digits", out=out, budget="16images", settings=TINY)
     assert Run.at(out).config == run.config
-    assert not (out / ".config.toml.new").exists()
+    assert (out / draft).exists() == draft.endswith(".new")  # that one has no lock to ask
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".notes.txt.0a1b2c3d.tmp", ".config.toml.old"])
+def test_a_directory_with_something_else_in_it_is_no_run_killed_at_its_beginning(name, tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / name).write_text("")
+    with pytest.raises(InputError, match="holds something that is no run"):
+        mezzotint.train("digits", out=tmp_path, budget="16images", settings=TINY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([".lock", name])
 
 
 def test_a_larger_budget_ends_where_one_run_of_it_would_with_a_constant_rate(tmp_path):

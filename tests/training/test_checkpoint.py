@@ -1,6 +1,5 @@
 import errno
 import os
-import stat
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -135,9 +134,16 @@ def test_a_full_disk_is_the_systems_own_error(file, monkeypatch):
     assert torch.equal(read(file).tensors["network.a"], tensors(1.0)["network.a"])
 
 
-def test_what_a_kill_left_half_written_is_gone_after_the_next_save(file):
+@pytest.mark.parametrize("version", ["this", "earlier"])
+def test_what_a_kill_left_half_written_is_gone_after_the_next_save(file, version):
     write(file, tensors(1.0), {})
-    litter = file.parent / f".{file.name}.new"
+    if version == "this":
+        draft = file.with_name(f".{file.name}.0a1b2c3d.tmp")
+        draft.touch()
+        litter = draft.with_name(f"{draft.name}.d")
+    else:
+        os.link(file, file.with_name(f".{file.name}.old"))
+        litter = file.with_name(f".{file.name}.new")
     litter.mkdir()
     (litter / ".tmpAbCdEf").write_bytes(b"half")
     write(file, tensors(2.0), {})
@@ -182,10 +188,13 @@ def test_no_bit_can_be_another_unseen(file):
             assert torch.equal(found.tensors["a"], wanted.tensors["a"])
 
 
-def test_who_may_read_a_checkpoint_is_for_the_umask_to_say(tmp_path):
-    before = os.umask(0o027)
-    try:
-        write(tmp_path / "a.safetensors", {"x": torch.zeros(2)}, {})
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == 0o640
+def test_a_backup_put_in_its_place_leaves_nothing_else(file):
+    """A rename between two names of one file does nothing, and leaves both."""
+    for value in (1.0, 2.0):
+        write(file, tensors(value), {"images_seen": value})
+    file.write_bytes(b"damaged")
+    checkpoint.restore(file)
+    assert read(file).facts["images_seen"] == 1
+    write(file, tensors(3.0), {"images_seen": 3})
+    assert read(previous(file)).facts["images_seen"] == 1
+    assert sorted(os.listdir(file.parent)) == sorted([file.name, previous(file).name])

@@ -13,7 +13,7 @@ from mezzotint.errors import InputError
 from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.runs import find
 from mezzotint.runs.run import Pick, Run
-from mezzotint.runtime.atomic import replacing
+from mezzotint.runtime.atomic import flush_together, write_bytes
 from mezzotint.runtime.log import counted
 from mezzotint.runtime.outputs import check_output
 from mezzotint.sampling.model import Model
@@ -114,13 +114,14 @@ def _written(out: Path, pages: Sequence[Composed], model: Model) -> dict[str, st
         return {"out": str(imaging.save_png(imaging.grid(page.image[None], 1, scale=scale), out))}
     files = [f"{i:05d}.png" for i in range(len(pages))]
     for file, page in zip(files, pages, strict=True):
-        imaging.save_png(page.image, out / file)
+        imaging.save_png(page.image, out / file, flush=False)
     sizes = [(page.image.shape[1], page.image.shape[2]) for page in pages]
     found = annotations(
         files, sizes, [page.text for page in pages], [page.inks for page in pages], model.classes
     )
-    with replacing(out / ANNOTATIONS) as target:  # last: a folder that has it is complete
-        target.write(json.dumps(found, ensure_ascii=False, indent=1).encode())
+    flush_together(out)
+    # Last: a folder that has it is complete.
+    write_bytes(out / ANNOTATIONS, json.dumps(found, ensure_ascii=False, indent=1).encode())
     return {"folder": str(out), "annotations": str(out / ANNOTATIONS)}
 
 

@@ -5,9 +5,9 @@
     CACHE/<digest>-<size or own>-v<VERSION>-NAME-m<version of the measures>.npz
                                                    a measure of every image, and its CRC-32
 
-CACHE is `MEZZOTINT_CACHE` or the user's cache directory. A key is made of the source's content,
-so a file is never out of date; it may be deleted at any time. Files appear whole or not at all
-(written under another name, then renamed), and a damaged one is written anew.
+CACHE is `runtime.cache.cache_directory`. A key is made of the source's content, so a file is never
+out of date; it may be deleted at any time. Files appear whole or not at all (`runtime.atomic`),
+and a damaged one is written anew.
 
 With s_i the sum and q_i the sum of squares of image i's pixels, exact integers, the statistics
 of any subset of n images with P values each need no pixel:
@@ -16,17 +16,14 @@ of any subset of n images with P values each need no pixel:
 
 import math
 import os
-import secrets
 import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -37,6 +34,7 @@ from mezzotint.data.pixels import Layout, fill, survey
 from mezzotint.data.styles import measures
 from mezzotint.errors import InputError, is_out_of_memory
 from mezzotint.imaging import load_arrays
+from mezzotint.runtime.atomic import appearing, replacing
 from mezzotint.runtime.cache import cache_directory
 
 __all__ = ["VERSION", "Pixels", "cache_directory", "decoded", "kept_measures"]
@@ -120,7 +118,7 @@ def _measure_path(encoded: Encoded, size: int | None, name: str) -> Path:
 
 def _write_measure(path: Path, values: Tensor) -> None:
     array = values.contiguous().numpy()
-    with _appearing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path) as file:
         np.savez(file, values=array, check=np.int64(zlib.crc32(array.data)))
 
 
@@ -139,20 +137,18 @@ def _open_measure(path: Path) -> Tensor | None:
 
 
 def _write_images(path: Path, pixels: Pixels) -> None:
-    with _appearing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path) as file:
         np.save(file, pixels.images.numpy())
     _write_sums(path, pixels)
 
 
 def _decoded_to_disk(path: Path, encoded: Encoded, layout: Layout) -> Pixels:
-    with _appearing(path) as temporary:
-        images = np.lib.format.open_memmap(
-            temporary, "w+", np.uint8, (len(encoded.labels), *layout)
-        )
+    with appearing(path) as draft:
+        images = np.lib.format.open_memmap(draft, "w+", np.uint8, (len(encoded.labels), *layout))
         # A full disk under a memory map is no error but the end of the process: room first.
         if hasattr(os, "posix_fallocate"):
-            with temporary.open("rb+") as file:
-                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+            with draft.open("rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, draft.stat().st_size)
         fill(images, encoded, layout)
         images.flush()
         pixels = _measured(images)
@@ -196,41 +192,13 @@ def _measured(images: np.ndarray) -> Pixels:
 
 
 def _write_sums(path: Path, pixels: Pixels) -> None:
-    with _appearing(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
+    with replacing(path.with_suffix(".npz")) as file:
         np.savez(
             file,
             sums=pixels.sums.numpy(),
             squares=pixels.squares.numpy(),
             check=np.int64(zlib.crc32(pixels.images.numpy().data)),
         )
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
-    """A name to write under; the file appears as `path` at the end, or not at all."""
-    for left in path.parent.glob(f".{path.name}.*"):
-        with suppress(OSError), left.open("rb") as file:  # gone meanwhile, or somebody else's
-            if _lock(file):  # by a process that was killed
-                left.unlink()
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with temporary.open("xb") as file:
-        _lock(file)
-        try:
-            yield temporary
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def _lock(file: BinaryIO) -> bool:
-    """Whether the lock on a file was to be had; it goes when the file is closed."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):  # Windows and some network drives have none
-        return False
-    return True
 
 
 def _keep(

@@ -7,7 +7,7 @@ from typing import Any
 from mezzotint.errors import InputError
 from mezzotint.evaluation.summary import verdict
 from mezzotint.runtime import checksum
-from mezzotint.runtime.atomic import replacing
+from mezzotint.runtime.atomic import write_bytes
 
 __all__ = ["add_part", "differing", "evaluation_of", "keep"]
 
@@ -51,8 +51,8 @@ def add_part(folder: Path, name: str, value: Json) -> None:
 
 
 def _write(folder: Path, result: Json) -> None:
-    with replacing(folder / "evaluation.json") as file:
-        file.write(json.dumps(checksum.sealed(result), indent=1).encode())
+    text = json.dumps(checksum.sealed(result), indent=1)
+    write_bytes(folder / "evaluation.json", text.encode())
 
 
 def _differing(earlier: Json, result: Json) -> list[str]:

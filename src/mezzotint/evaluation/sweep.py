@@ -33,7 +33,7 @@ from mezzotint.metrics.registry import GROUPS, Read, Reference, chosen, sign
 from mezzotint.reporting import figures
 from mezzotint.runs.run import Pick, Run
 from mezzotint.runtime import checksum
-from mezzotint.runtime.atomic import replacing
+from mezzotint.runtime.atomic import write_bytes
 from mezzotint.runtime.distributed import current
 from mezzotint.runtime.hardware import hardware
 from mezzotint.runtime.rng import generator
@@ -265,8 +265,7 @@ def sweep(ask: Ask, say: Say) -> Json:
     if world.first:
         folder.mkdir(parents=True, exist_ok=True)
         figures.trade_off(result["points"], result["floor"], folder / PICTURE)
-        with replacing(folder / FILE) as file:
-            file.write(json.dumps(checksum.sealed(result), indent=1).encode())
+        write_bytes(folder / FILE, json.dumps(checksum.sealed(result), indent=1).encode())
     return {**result, "written": str(folder / FILE)}
 
 

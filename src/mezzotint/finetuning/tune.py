@@ -28,7 +28,7 @@ from mezzotint.metrics.clip.scorers import clip_for
 from mezzotint.reporting import figures
 from mezzotint.runs.online_metrics import Gauge
 from mezzotint.runs.run import Pick, Run, saying
-from mezzotint.runtime.atomic import replacing
+from mezzotint.runtime.atomic import write_bytes
 from mezzotint.runtime.outputs import check_output
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Drawing, Model
@@ -119,8 +119,8 @@ def tuned(
                 with saying(out):
                     if record.within:
                         keep()
-                    with replacing(out / "tuning.json") as file:
-                        file.write(json.dumps({**facts, "rows": rows}, indent=1).encode())
+                    text = json.dumps({**facts, "rows": rows}, indent=1)
+                    write_bytes(out / "tuning.json", text.encode())
                     if len(rows) > 1:
                         figures.tuning(rows, out / "tuning.png")
             yield record

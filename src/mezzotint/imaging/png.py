@@ -14,11 +14,14 @@ from mezzotint.runtime.atomic import replacing
 __all__ = ["is_whole_png", "save_png"]
 
 
-def save_png(image: Tensor, path: Path) -> Path:
-    """Write a picture uint8 (C, H, W) as PNG, losslessly; returns the path."""
+def save_png(image: Tensor, path: Path, *, flush: bool = True) -> Path:
+    """Write a picture uint8 (C, H, W) as PNG, losslessly; returns the path.
+
+    flush: False for one of many, which `runtime.atomic.flush_together` flushes.
+    """
     check_suffix(path, ".png")
     picture = to_pillow(image)
-    with replacing(path) as file:
+    with replacing(path, flush=flush) as file:
         picture.save(file, format="PNG")
     return path
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from mezzotint.data import ImageSet
 from mezzotint.errors import InputError
 from mezzotint.metrics.extractors.classifier import VERSION, Recipe, fit
-from mezzotint.runtime.atomic import replacing
+from mezzotint.runtime.atomic import write_bytes
 from mezzotint.runtime.cache import cache_directory
 
 __all__ = ["RECIPES", "SEEDS", "Cas", "cas", "check", "real_cas", "recipe_for"]
@@ -118,8 +118,7 @@ def real_cas(
         say(f"cas: training on the real images of {data.name}, once")
     found = cas(*data.split("train"), data, device=device, watch=watch)
     try:
-        with replacing(kept) as file:
-            file.write(json.dumps(found.accuracies).encode())
+        write_bytes(kept, json.dumps(found.accuracies).encode())
     except OSError as error:
         say(f"{kept.parent} does not keep it ({error.strerror})")
     return found

@@ -23,7 +23,7 @@ from mezzotint.errors import InputError
 from mezzotint.reporting.blocks import Block
 from mezzotint.reporting.reading import Reading, at, read
 from mezzotint.reporting.sections import comparison, evaluation, guidance, recognition, training
-from mezzotint.runtime.atomic import replacing
+from mezzotint.runtime.atomic import write_bytes
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -86,8 +86,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     if out.suffix.lower() != ".html":
         raise InputError(f"{out} does not end in .html; rename it")
     page = _page(_named([read(Path(run)) for run in runs]))
-    with replacing(out) as file:
-        file.write(page.encode(errors="replace"))  # JSON and paths may hold half characters
+    write_bytes(out, page.encode(errors="replace"))  # JSON and paths may hold half characters
     return out
 
 

@@ -27,22 +27,22 @@ from mezzotint.diffusion import Denoiser
 from mezzotint.errors import InputError
 from mezzotint.runs.facts import RunConfig
 from mezzotint.runtime import checksum
-from mezzotint.runtime.atomic import draft, write_bytes
+from mezzotint.runtime.atomic import is_draft, write_bytes
 from mezzotint.runtime.device import Compute
 from mezzotint.runtime.distributed import current
 from mezzotint.sampling.model import Model
 from mezzotint.training import Plan, TrainState
 from mezzotint.training import checkpoint as checkpoints
 
-__all__ = ["BEGUN", "Pick", "Run", "RunConfig", "fresh_state", "plan_of", "saying"]
+__all__ = ["Pick", "Run", "RunConfig", "fresh_state", "only_begun", "plan_of", "saying"]
 
 
 LAST = Path("checkpoints") / "last.safetensors"
 BEST = Path("checkpoints") / "best.safetensors"
 EARLY = Path("checkpoints") / "early.safetensors"
 FILES = {"last": LAST, "best": BEST, "early": EARLY}
-BEGUN = {".lock", draft(Path("config.toml")).name}
-"""All that a run may hold which was killed before its first config.toml was whole."""
+BEGUN = {".lock", ".config.toml.new"}
+"""Names that a run killed at its beginning may hold; the second is an earlier version's draft."""
 
 CHECKPOINTS = tuple(each for file in FILES.values() for each in (file, checkpoints.previous(file)))
 
@@ -263,6 +263,11 @@ class Run:
             freed=[name for name, rate in plan.drop.items() if rate > 0],
             learned=plan.guidance if plan.draws_by_learned_guidance(images_seen) else 1.0,
         )
+
+
+def only_begun(name: str) -> bool:
+    """Return whether a run has a file of this name before its first config.toml is whole."""
+    return name in BEGUN or is_draft(name, of="config.toml")
 
 
 def _check_links(run: Path) -> None:

@@ -21,7 +21,7 @@ from mezzotint.diffusion import terminal_snr
 from mezzotint.errors import InputError
 from mezzotint.kernels.precision import choose
 from mezzotint.runs.facts import DataFacts, Machine, Origin, RunConfig
-from mezzotint.runs.run import BEGUN, Run
+from mezzotint.runs.run import Run, only_begun
 from mezzotint.runs.speed import OVERHEAD, images_per_second
 from mezzotint.runtime.device import Compute, pick_device
 from mezzotint.runtime.distributed import World, current
@@ -185,7 +185,8 @@ def _existing(out: Path, say: Say) -> Run | None:
         raise InputError(f"--out {out} is a file: choose a directory for the run")
     if Run.is_at(out):
         return Run.at(out, say)
-    others = [item for item in out.iterdir() if item.name not in BEGUN] if out.is_dir() else []
+    found = list(out.iterdir()) if out.is_dir() else []
+    others = [item for item in found if not only_begun(item.name)]
     if others:
         raise InputError(
             f"--out {out} holds something that is no run ({others[0].name}, …): nothing was "

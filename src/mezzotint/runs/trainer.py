@@ -24,7 +24,7 @@ from mezzotint.errors import InputError
 from mezzotint.runs.online_metrics import Gauge, beats
 from mezzotint.runs.run import Run, saying
 from mezzotint.runtime import checksum
-from mezzotint.runtime.atomic import write_bytes
+from mezzotint.runtime.atomic import append_bytes, write_bytes
 from mezzotint.runtime.interrupt import Interrupt
 from mezzotint.sampling.model import Drawing, Model
 from mezzotint.training import (
@@ -282,7 +282,7 @@ class Trainer:
         with saying(self._run.path) if final else contextlib.nullcontext():
             self._run.path.mkdir(parents=True, exist_ok=True)
             if self.lines:
-                _append(self._run.metrics, "".join(self.lines).encode())
+                append_bytes(self._run.metrics, "".join(self.lines).encode())
                 self.logged += len(self.lines)
                 self.lines = []
             if self.state.healthy():
@@ -413,18 +413,6 @@ class Trainer:
             return False
         earlier = [row["values"][name] for row in self.gauged if name in row["values"]]
         return all(beats(name, values[name], value) for value in earlier)
-
-
-def _append(path: Path, data: bytes) -> None:
-    """Add to a file, all of it or nothing."""
-    with path.open("ab", buffering=0) as file:
-        end = file.tell()
-        try:
-            while data:
-                data = data[file.write(data) :]
-        except OSError:
-            file.truncate(end)
-            raise
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """Checkpoints: named tensors and JSON facts in one safetensors file; never pickled code.
 
-A file is written beside its place, flushed to disk, and renamed; the one it replaces stays as
-`NAME.previous.safetensors`. Whenever the process dies, there is a whole file. A digest of tensors
-and facts tells a damaged file from a good one.
+A file is written by `runtime.atomic`, and the one that it replaces stays as
+`NAME.previous.safetensors`. Whenever the process dies or the power fails, there is a whole file.
+A digest of tensors and facts tells a damaged file from a good one.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mezzotint.errors import InputError
-from mezzotint.runtime.atomic import draft
+from mezzotint.runtime.atomic import flush_file, publish, scratch_folder
 
-__all__ = ["Checkpoint", "draft", "previous", "read", "recover", "restore", "write"]
+__all__ = ["Checkpoint", "previous", "read", "recover", "restore", "write"]
 
 
 @dataclass(frozen=True)
@@ -51,21 +52,20 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     said = json.dumps(dict(facts))
     metadata = {"mezzotint": said, "digest": _digest(plain, said)}
-    # The library writes under a name of its own: in a folder, so that a kill leaves at most one.
-    fresh = draft(path)
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
-        fresh.mkdir(parents=True)
-        _save(plain, metadata, fresh / path.name)
+    _remove_old_drafts(path)
+    with scratch_folder(path) as folder:  # the library writes under a name of its own
+        fresh = folder / path.name
+        _save(plain, metadata, fresh)
         if path.exists():
+            flush_file(fresh)  # what fails here leaves the backup as it was
             _keep(path, previous(path))
-        (fresh / path.name).replace(path)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        publish(fresh, path)
 
 
 def _save(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:
-    """Write a file, from the tensors' own memory, and flush it to disk."""
+    """Write a file, from the tensors' own memory."""
+    path.touch()
+    mode = path.stat().st_mode  # as the umask allows; the library's file is its owner's alone
     try:
         save_file(dict(tensors), path, dict(metadata))
     except SafetensorError as error:  # the system's, with its number in words alone
@@ -73,28 +73,26 @@ def _save(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-        _usual_mode(file.fileno())
-
-
-def _usual_mode(file: int) -> None:
-    """Who may read it is for the system's umask to say; the library allows its owner alone."""
-    with contextlib.suppress(OSError, AttributeError):  # disks and systems without such modes
-        umask = os.umask(0)
-        os.umask(umask)
-        os.fchmod(file, 0o666 & ~umask)
+    with contextlib.suppress(OSError):  # disks without modes
+        path.chmod(stat.S_IMODE(mode))
 
 
 def _keep(path: Path, name: Path) -> None:
     """Give what is there another name too; `path` is whole at every moment."""
-    spare = path.with_name(f".{path.name}.old")
-    spare.unlink(missing_ok=True)
-    try:
-        os.link(path, spare)
-    except OSError:  # exFAT and some network drives have no second names
-        shutil.copyfile(path, spare)
-    spare.replace(name)
+    with scratch_folder(name) as folder:
+        spare = folder / name.name
+        try:
+            os.link(path, spare)
+        except OSError:  # exFAT and some network drives have no second names
+            shutil.copyfile(path, spare)
+        publish(spare, name)
+
+
+def _remove_old_drafts(path: Path) -> None:
+    """Remove what a killed process of an earlier version left: it is as large as a checkpoint."""
+    shutil.rmtree(path.with_name(f".{path.name}.new"), ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.with_name(f".{path.name}.old").unlink()
 
 
 def read(path: Path) -> Checkpoint:

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mezzotint.errors import InputError
-from mezzotint.runtime.atomic import replacing
+from mezzotint.runtime.atomic import write_bytes
 
 __all__ = ["read", "weights_digest", "write"]
 
@@ -31,8 +31,7 @@ def weights_digest(tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | Non
 
 def write(path: Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors, and facts as JSON under `kind` in the metadata; whole or not at all."""
-    with replacing(path) as file:
-        file.write(save(dict(tensors), metadata={kind: json.dumps(facts)}))
+    write_bytes(path, save(dict(tensors), metadata={kind: json.dumps(facts)}))
 
 
 def read(path: Path, kind: str, made: Callable[[Facts, dict[str, Tensor]], T]) -> T:
