@@ -6,8 +6,10 @@ Most tests build a file of one line that tells how it was built, which takes no 
 import ctypes
 import os
 import shlex
+import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -126,7 +128,7 @@ def test_a_program_that_is_no_compiler_leaves_no_kernels(script, tmp_path, monke
     program.chmod(0o755)
     monkeypatch.setenv("CXX", str(program))
     assert fresh() is None
-    assert not cache.exists() or not list(cache.iterdir())
+    assert not [path for path in cache.rglob("*") if path.is_file()]
 
 
 def test_a_file_that_cannot_be_run_leaves_no_kernels(tmp_path, monkeypatch):
@@ -227,7 +229,8 @@ def test_a_compiler_takes_nothing_from_the_keyboard(small, wrapped, tmp_path):
 @needs_compiler
 def test_one_file_is_kept_and_nothing_else(small, cache, tmp_path):
     fresh()
-    (kept,) = cache.iterdir()
+    (folder,) = cache.iterdir()
+    (kept,) = folder.iterdir()
     assert kept.suffix == ".so"
     assert not list((tmp_path / "the scratch").glob("kernels*"))
 
@@ -256,7 +259,7 @@ def test_a_cache_that_takes_nothing(kind, small, cache, tmp_path, monkeypatch):
 def test_a_damaged_file_is_replaced(damage, small, wrapped, cache):
     compiled = wrapped()
     fresh()
-    (kept,) = cache.iterdir()
+    (kept,) = cache.glob("kernels/*.so")
     whole = kept.read_bytes()
     kept.unlink()  # and not written over: this process has it loaded
     kept.write_bytes(damage(whole))
@@ -277,7 +280,7 @@ def test_a_cache_named_from_home_or_from_here(small, wrapped, tmp_path, monkeypa
     for name, folder in [("~/mine", tmp_path / "mine"), ("here", tmp_path / "here")]:
         monkeypatch.setenv("MEZZOTINT_CACHE", name)
         fresh()
-        assert len(list(folder.iterdir())) == 1
+        assert len(list(folder.glob("kernels/*.so"))) == 1
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("MEZZOTINT_CACHE", ".")
     assert fresh().answer() in (40, 41)
@@ -303,6 +306,115 @@ def test_two_processes_at_once(small, wrapped, cache):
     assert [process.returncode for process in both] == [0, 0]
     assert answers[0] == answers[1] != ""
     assert len(compiled()) == 2  # else they did not meet
-    assert all(file.suffix == ".so" for file in cache.iterdir())
+    assert all(file.suffix == ".so" for file in (cache / "kernels").iterdir())
     assert isinstance(fresh(), ctypes.CDLL)
     assert len(compiled()) == 2
+
+
+# --- who may have written it ------------------------------------------------------------------
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def kept(small, wrapped, cache):
+    """A compiled file in the cache, and what the compiler was asked for since."""
+    compiled = wrapped()
+    fresh()
+    (file,) = cache.glob("kernels/*.so")
+    before = len(compiled())
+    return file, lambda: compiled()[before:]
+
+
+def loaded_from(folder):
+    """Whether this process has a library from a folder in its memory."""
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("wants Linux's list of what is mapped")
+    return str(folder) in Path("/proc/self/maps").read_text()
+
+
+def planted(file):
+    """Put another library at the place of a file, under a name with its right digest."""
+    other = file.parents[2] / "other.cpp"
+    other.write_text('extern "C" int answer() { return 666; }')
+    made = other.with_suffix(".so")
+    subprocess.run([*USUAL, "-shared", "-fPIC", str(other), "-o", str(made)], check=True)
+    digest = build._digest(made.read_bytes())
+    place = file.with_name(f"{file.stem.rpartition('-')[0]}-{digest}.so")
+    file.unlink()
+    return made.rename(place)
+
+
+@needs_compiler
+@pytest.mark.parametrize("mode", [0o664, 0o646, 0o666])
+def test_a_file_that_others_may_write_is_not_loaded(mode, kept, caplog):
+    file, compiled = kept
+    file = planted(file)
+    file.chmod(mode)
+    assert fresh().answer() in (40, 41)
+    assert len(compiled()) == 1
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith(f"{file} has mode {mode:04o}")
+    assert "chmod go-w" in line
+    assert "\n" not in line
+
+
+@needs_compiler
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777])
+def test_nothing_is_loaded_from_a_folder_that_others_may_write(mode, kept, cache, caplog):
+    file, compiled = kept
+    file = planted(file)
+    file.chmod(0o644)
+    (cache / "kernels").chmod(mode)
+    assert fresh().answer() in (40, 41)
+    assert len(compiled()) == 1
+    assert list((cache / "kernels").iterdir()) == [file]  # nor is anything kept there
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith(f"{cache / 'kernels'} has mode {mode:04o}")
+
+
+@needs_compiler
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="wants root")
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_belongs_to_another_user_is_not_loaded(what, kept, caplog):
+    file, compiled = kept
+    file = planted(file)
+    file.chmod(0o644)
+    os.chown(file if what == "file" else file.parent, NOBODY, -1)
+    assert fresh().answer() in (40, 41)
+    assert len(compiled()) == 1
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert f"belongs to user {NOBODY}" in line
+
+
+@needs_compiler
+def test_a_line_is_said_once_though_every_option_is_refused(kept, cache, wrapped, caplog):
+    (cache / "kernels").chmod(0o777)
+    wrapped(refusing("-march=native", "-fopenmp", only="*-shared*"))
+    assert fresh().answer() == 40
+    assert len(caplog.records) == 1
+
+
+@needs_compiler
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o077])
+def test_only_the_owner_may_write_what_is_kept_whatever_the_umask(umask, small, cache, caplog):
+    before = os.umask(umask)
+    try:
+        fresh()
+        again = fresh()
+    finally:
+        os.umask(before)
+    assert again.answer() in (40, 41)
+    (file,) = cache.glob("kernels/*.so")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o644 & ~umask
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o755 & ~umask
+    assert caplog.records == []
+
+
+@needs_compiler
+def test_what_is_safe_is_loaded_from_the_cache(kept, cache):
+    _, compiled = kept
+    again = fresh()
+    assert compiled() == []
+    assert loaded_from(cache / "kernels")
+    assert again.answer() in (40, 41)

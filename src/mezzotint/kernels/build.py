@@ -5,19 +5,27 @@ pointers. The name under which it is kept has two digests. The first is of the s
 everything that the compiler says about itself and this processor, so that a home shared by unlike
 machines is safe; the second is of the file itself, because one that was cut short would not fail
 to load but end the process.
+
+A digest in its own name says that a file is whole, not who made it, and to load it is to run it.
+So a file is loaded only where nobody but this user and root could have written it.
 """
 
 import ctypes
 import hashlib
 import importlib.util
+import logging
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from platformdirs import user_cache_path
+from mezzotint.runtime.atomic import publish, scratch_folder
+from mezzotint.runtime.cache import cache_directory
 
 __all__ = ["compiler", "library", "triton_builds"]
 
@@ -34,6 +42,8 @@ TUNED = [
     [],
 ]
 """Best first; the first that the compiler takes. Never -ffast-math: NaN must stay NaN."""
+
+OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def compiler() -> list[str] | None:
@@ -57,10 +67,11 @@ def library() -> ctypes.CDLL | None:
     command = compiler()
     if command is None:
         return None
+    folder = _safe_folder()
     for get in (_kept, _made):  # what a compiler refused once is not tried at every start
         for tuned in TUNED:
             try:
-                return get(command, tuned)
+                return get(command, tuned, folder)
             except (OSError, subprocess.CalledProcessError):
                 continue
     return None
@@ -86,31 +97,81 @@ def _unwanted() -> bool:
     return os.environ.get("MEZZOTINT_KERNELS") == "0"
 
 
-def _kept(command: list[str], tuned: list[str]) -> ctypes.CDLL:
+def _kept(command: list[str], tuned: list[str], folder: Path | None) -> ctypes.CDLL:
     """The library of these options from the cache; OSError where it is not there or damaged."""
-    for file in _cache().glob(f"{_name(command, tuned)}-*.so"):
-        if file.stem.endswith(_digest(file.read_bytes())):
+    if folder is None:
+        raise FileNotFoundError
+    for file in folder.glob(f"{_name(command, tuned)}-*.so"):
+        if danger := _danger(file):
+            _warn(file, danger)
+        elif file.stem.endswith(_digest(file.read_bytes())):
             return ctypes.CDLL(str(file))
     raise FileNotFoundError
 
 
-def _made(command: list[str], tuned: list[str]) -> ctypes.CDLL:
+def _made(command: list[str], tuned: list[str], folder: Path | None) -> ctypes.CDLL:
     """The library of these options, compiled; CalledProcessError where the compiler refuses."""
     name = _name(command, tuned)
-    for folder in (_cache(), None):  # None: among temporary files, where the cache takes nothing
+    for kept in (folder, None) if folder else (None,):  # None: only for this process
         try:
-            if folder:
-                folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder, prefix="kernels-") as scratch:
-                made = Path(scratch) / "kernels.so"
+            with _scratch(kept, name) as scratch:
+                made = scratch / "kernels.so"
                 _run([*command, *OPTIONS, *tuned, *map(str, SOURCES), "-o", str(made)])
                 loaded = ctypes.CDLL(str(made))  # stays when the file goes
-                if folder:  # whole or not at all, also where two start at once
-                    made.replace(folder / f"{name}-{_digest(made.read_bytes())}.so")
+                if kept:
+                    made.chmod(stat.S_IMODE(made.stat().st_mode) & 0o644)
+                    publish(made, kept / f"{name}-{_digest(made.read_bytes())}.so")
                 return loaded
         except OSError:
             continue
     raise OSError("the compiler makes nothing that can be loaded")
+
+
+@contextmanager
+def _scratch(kept: Path | None, name: str) -> Iterator[Path]:
+    """Yield a folder to compile in, which only this user may enter: in `kept`, if there is one."""
+    if kept is None:
+        with tempfile.TemporaryDirectory(prefix="kernels-") as scratch:
+            yield Path(scratch)
+    else:
+        kept.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if danger := _danger(kept):  # another user has made it since `_safe_folder`
+            raise PermissionError(danger)
+        with scratch_folder(kept / name) as own:
+            yield own
+
+
+def _safe_folder() -> Path | None:
+    """Return the folder of compiled kernels, there or not; None, and a warning, if not safe."""
+    folder = cache_directory().absolute() / "kernels"  # the loader looks relative names up
+    try:
+        danger = _danger(folder)
+    except OSError:  # not there yet
+        return folder
+    if not danger:
+        return folder
+    _warn(folder, danger)
+    return None
+
+
+def _danger(path: Path) -> str:
+    """Return why somebody else could have written this file or in this folder, or ""."""
+    if os.name == "nt":  # Windows has no such modes
+        return ""
+    found = path.stat()
+    if found.st_uid not in (os.geteuid(), 0):
+        return f"belongs to user {found.st_uid}"
+    mode = stat.S_IMODE(found.st_mode)
+    return f"has mode {mode:04o}" if mode & OTHERS_MAY_WRITE else ""
+
+
+def _warn(path: Path, danger: str) -> None:
+    """Log once a start that compiled code at `path` is not loaded, and how to mend it."""
+    logging.getLogger("mezzotint").warning(
+        f"{path} {danger}, so no compiled kernels are loaded from it and they are built again: "
+        "it must belong to you or root, with no right to write for others; use chown and "
+        "chmod go-w, or set MEZZOTINT_CACHE to a folder of your own"
+    )
 
 
 def _name(command: list[str], tuned: list[str]) -> str:
@@ -124,11 +185,6 @@ def _name(command: list[str], tuned: list[str]) -> str:
 
 def _digest(*parts: bytes) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
-
-
-def _cache() -> Path:
-    chosen = os.environ.get("MEZZOTINT_CACHE")
-    return (Path(chosen).expanduser() if chosen else user_cache_path("mezzotint")).absolute()
 
 
 def _run(command: list[str]) -> bytes:

@@ -7,7 +7,10 @@ __all__ = ["cache_directory"]
 
 
 def cache_directory() -> Path:
-    """Where decoded images are kept; it may not exist yet."""
+    """Return the folder of decoded images, reference weights and kernels; it may not exist yet.
+
+    It is `MEZZOTINT_CACHE`, else the user's own cache directory.
+    """
     import platformdirs
 
     chosen = os.environ.get("MEZZOTINT_CACHE")
