@@ -21,22 +21,22 @@ __all__ = ["build_denoiser", "fresh_state", "plan_of"]
 def build_denoiser(
     config: Config, channels: int, classes: int, styles: Iterable[Style] = ()
 ) -> Denoiser:
-    """A fresh network and its precondition, for images of so many channels, classes, styles.
+    """A fresh network and its parameterization, for images of so many channels, classes, styles.
 
     Initial weights come from the training seed; the process's random state stays as it was.
     """
     try:
-        diffusion.refuse_pair(config.objective.schedule, config.objective.precondition)
+        diffusion.refuse_pair(config.objective.schedule, config.objective.parameterization)
     except ValueError as error:
         raise InputError(str(error)) from error
     with seeded_globally(config.training.seed):
         factors = [Factor("label", classes)]
         factors += [Factor(s.name, len(s.levels) if s.choice else None) for s in styles]
-        if config.training.guidance > 1:
+        if config.training.model_guidance.max_scale > 1:
             factors.append(Factor(diffusion.GUIDANCE, None))
         network = UNet(channels, factors, config.network)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Denoiser(network, config.objective.precondition)
+    return Denoiser(network, config.objective.parameterization)
 
 
 def plan_of(config: Config, images: int, styles: Iterable[Style] = ()) -> Plan:
@@ -49,11 +49,11 @@ def plan_of(config: Config, images: int, styles: Iterable[Style] = ()) -> Plan:
         schedule=objective.schedule,
         weight=objective.weight,
         learning_rate=t.learning_rate,
-        rate=t.rate,
-        drop={"label": t.drop, **{style.name: t.drop_style for style in styles}},
-        alone=t.drop_style,
-        guidance=t.guidance,
-        guidance_after=t.guidance_after,
+        lr_schedule=t.lr_schedule,
+        dropout={"label": t.label_dropout, **{style.name: t.style_dropout for style in styles}},
+        joint_style_dropout=t.style_dropout,
+        max_model_guidance=t.model_guidance.max_scale,
+        model_guidance_start=t.model_guidance.start,
         clip=t.clip,
         ema=t.ema,
         validate_every=t.validate_every,
@@ -64,19 +64,19 @@ def plan_of(config: Config, images: int, styles: Iterable[Style] = ()) -> Plan:
 
 
 def fresh_state(config: Config, denoiser: Denoiser, compute: Compute) -> TrainState:
-    """A training that has not begun, of a fresh denoiser."""
+    """Return the state of a training before its first step, of a fresh denoiser."""
     compute.place(denoiser)
     settings, rate = config.training, config.training.learning_rate
     bf16 = compute.precision == "bfloat16"
     kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
-        "adamw": partial(torch.optim.AdamW, capturable=compute.replays),
-        "adam": partial(torch.optim.Adam, capturable=compute.replays),
+        "adamw": partial(torch.optim.AdamW, capturable=compute.cuda_graphs),
+        "adam": partial(torch.optim.Adam, capturable=compute.cuda_graphs),
         "muon": partial(Muon, precision=torch.bfloat16 if bf16 else torch.float32),
     }
     optimizer = kinds[settings.optimizer](
         denoiser.network.parameters(),
-        # A recording would keep a number as it is.
-        lr=torch.tensor(rate, device=compute.device) if compute.replays else rate,
+        # A CUDA graph would keep a number as it is.
+        lr=torch.tensor(rate, device=compute.device) if compute.cuda_graphs else rate,
         weight_decay=settings.weight_decay,
         fused=compute.device in ("cpu", "cuda"),
     )

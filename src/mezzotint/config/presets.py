@@ -5,23 +5,22 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field, model_validator
 
+from mezzotint.config import legacy
 from mezzotint.config.registry import Strict
 from mezzotint.config.tables import override, parse_config, parse_toml
 from mezzotint.data import SOURCES
 from mezzotint.errors import InputError, suggest
 
 __all__ = [
-    "Part",
+    "PresetVariant",
     "Preset",
     "load_preset",
     "preset_names",
     "preset_summary",
     "recommended",
-    "suited",
+    "preset_variant",
     "usual_source",
 ]
 
@@ -42,67 +41,80 @@ def _preset_text(name: str) -> str:
     return (resources.files("mezzotint.config") / "presets" / f"{name}.toml").read_text()
 
 
-class Part(Strict):
-    """What a preset has otherwise, for budgets on one side of a number of images."""
+class PresetVariant(Strict):
+    """A `[[when]]` table of a preset: settings for budgets up to, or from, a number of images."""
 
-    images: int = Field(ge=1)
+    max_images: int | None = Field(None, ge=1)
+    min_images: int | None = Field(None, ge=1)
     set: tuple[str, ...]
     """As `--set` takes them."""
+
+    @model_validator(mode="after")
+    def _has_one_bound(self) -> "PresetVariant":
+        if (self.max_images is None) == (self.min_images is None):
+            raise ValueError("[[when]] takes max_images or min_images, one of them")
+        return self
+
+    def applies(self, images: int) -> bool:
+        """Return whether a budget of this many images has the variant; 0: not known, so no."""
+        if self.max_images is not None:
+            return 0 < images <= self.max_images
+        return self.min_images is not None and images >= self.min_images
+
+    def __str__(self) -> str:
+        """Describe the budgets that have the variant."""
+        if self.max_images is not None:
+            return f"up to {self.max_images:,} images"
+        return f"{self.min_images:,} images and more"
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """A preset as it is written, and what it has otherwise."""
+    """A preset as it is written, and its variants by budget."""
 
     table: dict[str, Any]
-    shorter: tuple[Part, ...]
-    """Of budgets below their number of images; those of the smaller numbers last."""
-
-    longer: tuple[Part, ...]
-    """Of budgets from their number of images on; those of the larger numbers last."""
+    variants: tuple[PresetVariant, ...]
+    """In the order in which they apply: the narrower one later."""
 
 
 def load_preset(name: str, images: int = 0) -> dict[str, Any]:
-    """The table of a preset, by name or path of a TOML file, for a budget of so many images.
+    """Return the table of a preset for a budget of this many images.
 
-    0: as it is written.
+    Args:
+        name: A preset's name, or the path of a TOML file.
+        images: The budget; 0: the preset as it is written.
     """
     preset = _preset(name)
-    return override(preset.table, [each for part in _suited(preset, images) for each in part.set])
+    changes = [each for variant in _applicable(preset, images) for each in variant.set]
+    return override(preset.table, changes)
 
 
-def suited(name: str, images: int) -> tuple[int, str]:
-    """What a preset is other than written for, where so many images make it so, else 0 and "".
+def preset_variant(name: str, images: int) -> tuple[int, str]:
+    """Return which variant of a preset applies to a budget of this many images.
 
-    As a number of images that makes it the same, and as words.
+    Returns:
+        A number of images that stands for all budgets of this variant, and a description of
+        them; (0, "") if the preset applies as written.
     """
-    preset = _preset(name)
-    parts = _suited(preset, images)
-    if not parts:
+    applicable = _applicable(_preset(name), images)
+    if not applicable:
         return 0, ""
-    bound = parts[-1].images
-    if parts[-1] in preset.shorter:
-        return bound - 1, f"fewer than {bound:,} images"
-    return bound, f"{bound:,} images and more"
+    last = applicable[-1]
+    return last.max_images or last.min_images or 0, str(last)
 
 
-def _suited(preset: Preset, images: int) -> list[Part]:
-    """What a budget of so many images changes, in this order."""
-    shorter = [part for part in preset.shorter if 0 < images < part.images]
-    return shorter + [part for part in preset.longer if part.images <= images]
+def _applicable(preset: Preset, images: int) -> list[PresetVariant]:
+    return [variant for variant in preset.variants if variant.applies(images)]
 
 
 def _preset(name: str) -> Preset:
-    table = parse_toml(_preset_text(name), name)
-    parts = {}
-    for side in ("shorter", "longer"):
-        entries = table.pop(side, [])
-        if not isinstance(entries, list):
-            raise InputError(f"{name}: {side} is a list of tables, each headed [[{side}]]")
-        found = [parse_config(part, Part) for part in entries]
-        found.sort(key=lambda part: part.images, reverse=side == "shorter")
-        parts[side] = tuple(found)
-    return Preset(table, parts["shorter"], parts["longer"])
+    table = legacy.current_preset(parse_toml(_preset_text(name), name))
+    entries = table.pop("when", [])
+    if not isinstance(entries, list):
+        raise InputError(f"{name}: when is a list of tables, each headed [[when]]")
+    variants = [parse_config(entry, PresetVariant) for entry in entries]
+    variants.sort(key=lambda each: (each.min_images or 0, -(each.max_images or 0)))
+    return Preset(table, tuple(variants))
 
 
 def preset_summary(name: str) -> str:
@@ -122,6 +134,6 @@ def recommended(source: str) -> str:
 
 
 def usual_source(preset: str) -> str:
-    """The source that a preset, by name or file, is meant for; mnist where the name tells none."""
+    """The source that a preset, by name or file, is meant for; mnist where the name says none."""
     name = Path(preset).stem
     return next((source for source in SOURCES if name.startswith(source.split("-")[0])), "mnist")

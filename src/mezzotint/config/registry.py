@@ -16,8 +16,8 @@ from mezzotint.errors import InputError, suggest
 from mezzotint.training import lr
 
 __all__ = [
-    "PRECONDITIONS",
-    "RATES",
+    "PARAMETERIZATIONS",
+    "LR_SCHEDULES",
     "SAMPLERS",
     "SCHEDULES",
     "WEIGHTS",
@@ -44,7 +44,7 @@ SCHEDULES: dict[str, type] = {
 }
 
 
-PRECONDITIONS: dict[str, type] = {
+PARAMETERIZATIONS: dict[str, type] = {
     "eps": diffusion.Eps,
     "x0": diffusion.X0,
     "v": diffusion.V,
@@ -59,7 +59,7 @@ WEIGHTS: dict[str, type] = {
 }
 
 
-RATES: dict[str, type] = {
+LR_SCHEDULES: dict[str, type] = {
     "constant": lr.Constant,
     "cosine": lr.WarmupCosine,
     "plateau": lr.Plateau,
@@ -102,7 +102,7 @@ def choose(registry: Mapping[str, type], table: Any) -> Any:
 
 def kind_of(cls: type) -> str | None:
     """The kind under which a class is registered; None for one that is not."""
-    registries = (SCHEDULES, PRECONDITIONS, WEIGHTS, RATES)
+    registries = (SCHEDULES, PARAMETERIZATIONS, WEIGHTS, LR_SCHEDULES)
     return next((kind for r in registries for kind, known in r.items() if known is cls), None)
 
 

@@ -14,8 +14,8 @@ from pydantic import (
 
 from mezzotint import diffusion
 from mezzotint.config.registry import (
-    PRECONDITIONS,
-    RATES,
+    LR_SCHEDULES,
+    PARAMETERIZATIONS,
     SCHEDULES,
     WEIGHTS,
     Strict,
@@ -25,26 +25,37 @@ from mezzotint.config.registry import (
 from mezzotint.errors import InputError
 from mezzotint.networks import UNetSpec
 from mezzotint.training import lr
-from mezzotint.training.batches import PLAIN
+from mezzotint.training.batches import UNGUIDED_EVERY
 
-__all__ = ["Budget", "Config", "Objective", "Sampling", "Training"]
+__all__ = ["Budget", "Config", "ModelGuidance", "Objective", "Sampling", "Training"]
 
 ScheduleField = Annotated[Any, BeforeValidator(partial(choose, SCHEDULES))]
-PreconditionField = Annotated[Any, BeforeValidator(partial(choose, PRECONDITIONS))]
+ParameterizationField = Annotated[Any, BeforeValidator(partial(choose, PARAMETERIZATIONS))]
 WeightField = Annotated[Any, BeforeValidator(partial(choose, WEIGHTS))]
-RateField = Annotated[Any, BeforeValidator(partial(choose, RATES))]
+LrScheduleField = Annotated[Any, BeforeValidator(partial(choose, LR_SCHEDULES))]
 
 
 class Objective(Strict):
-    """What is learned, at which noise levels, with which weight."""
+    """What the network is trained for, at which noise levels, with which weight."""
 
     schedule: ScheduleField = diffusion.LogNormal()
     """Levels to train on."""
 
-    precondition: PreconditionField = diffusion.Edm()
+    parameterization: ParameterizationField = diffusion.Edm()
     """What the network predicts; the data's deviation is measured where it is not given."""
 
     weight: WeightField = diffusion.Uniform()
+
+
+class ModelGuidance(Strict):
+    """Model guidance (Tang et al. 2025, arXiv 2502.12154)."""
+
+    max_scale: float = Field(1.0, ge=1, allow_inf_nan=False)
+    """Largest scale of model guidance; 1: none."""
+
+    start: float = Field(0.5, ge=0, lt=1)
+    """Share of the budget after which model guidance is trained. Until then steps are cheaper, and
+    the network knows too little to learn from."""
 
 
 class Training(Strict):
@@ -56,7 +67,7 @@ class Training(Strict):
     batch: int = Field(128, ge=1)
     optimizer: Literal["adamw", "adam", "muon"] = "adamw"
     learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
-    rate: RateField = lr.WarmupCosine()
+    lr_schedule: LrScheduleField = lr.WarmupCosine()
     """What the learning rate is multiplied by, over the run."""
 
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
@@ -66,21 +77,17 @@ class Training(Strict):
     ema: float = Field(0.1, ge=0, le=0.28)
     """Relative width of the weight average; 0: no averaging."""
 
-    drop: float = Field(0.1, ge=0, le=1)
-    """Probability of leaving the label free, which guidance needs."""
+    label_dropout: float = Field(0.1, ge=0, le=1)
+    """Probability of setting the label to null, which guidance needs."""
 
-    drop_style: float = Field(0.1, ge=0, le=1)
-    """Probability of leaving a style free, and again of leaving all of them free together."""
+    style_dropout: float = Field(0.1, ge=0, le=1)
+    """Probability of setting a style to null, and again of setting all styles to null together."""
 
-    guidance: float = Field(1.0, ge=1, allow_inf_nan=False)
-    """Largest scale that is learned, so that sampling needs no second evaluation; 1: none."""
-
-    guidance_after: float = Field(0.5, ge=0, lt=1)
-    """Share of the budget after which it is: until then steps are cheaper, and there is little to
-    learn from."""
+    model_guidance: ModelGuidance = ModelGuidance()
+    """Model guidance, with which sampling needs no second evaluation."""
 
     snapshot: float = Field(0.0, ge=0, lt=1)
-    """Share of the budget after which the weights are kept as they are then, as the weaker model
+    """Share of the budget after which the weights are kept as they are then, as the guide model
     of autoguidance; 0: never."""
 
     seed: int = 0
@@ -99,38 +106,39 @@ class Training(Strict):
     """Images between lines of the loss in metrics.jsonl."""
 
     metrics_every: int = Field(0, ge=0)
-    """Images between judgements of samples (fd, kd, coverage, accuracy); 0: never."""
+    """Images between measurements of samples (fd, kd, coverage, accuracy); 0: never."""
 
     metrics_images: int = Field(2000, ge=10)
-    """Samples judged each time."""
+    """Samples measured each time."""
 
     metrics_share: float = Field(0.1, gt=0, le=1)
-    """Most of the training time that judging may take; a judgement that would take more waits."""
+    """Largest share of the training time for metrics; a measurement beyond it is put off."""
 
     best: Literal["loss", "fd", "kd", "coverage", "accuracy"] = "loss"
     """What decides on the best checkpoint: the validation loss, or a metric of those above."""
 
     @model_validator(mode="after")
-    def _free_is_learned(self) -> "Training":
-        if self.guidance > 1 and self.drop == 0:
+    def _null_is_trained(self) -> "Training":
+        scale = self.model_guidance.max_scale
+        if scale > 1 and self.label_dropout == 0:
             raise ValueError(
-                f"guidance {self.guidance:g} is learned from what the network does without a "
-                "label, which drop = 0 never shows it: set training.drop to 0.1, or "
-                "training.guidance and sampling.guidance to 1"
+                f"model guidance up to scale {scale:g} is trained on images without a label, "
+                "and label_dropout = 0 leaves none: set training.label_dropout to 0.1, or "
+                "training.model_guidance.max_scale and sampling.guidance to 1"
             )
-        if self.guidance > 1 and self.batch < PLAIN:
+        if scale > 1 and self.batch < UNGUIDED_EVERY:
             raise ValueError(
-                f"where guidance is learned, one image of {PLAIN} goes on without, and batch = "
-                f"{self.batch} has none to spare: set training.batch to {PLAIN} or more, or "
-                "training.guidance and sampling.guidance to 1"
+                f"model guidance leaves one image of {UNGUIDED_EVERY} unguided, and batch = "
+                f"{self.batch} has none to spare: set training.batch to {UNGUIDED_EVERY} or more, "
+                "or training.model_guidance.max_scale and sampling.guidance to 1"
             )
         return self
 
     @model_validator(mode="after")
-    def _best_is_judged(self) -> "Training":
+    def _best_is_measured(self) -> "Training":
         if self.best != "loss" and self.metrics_every == 0:
             raise ValueError(
-                f"best = {self.best} is judged every metrics_every images, and that is 0: set "
+                f"best = {self.best} is measured every metrics_every images, and that is 0: set "
                 "training.metrics_every, to 20000 for instance"
             )
         return self
@@ -141,7 +149,7 @@ class Sampling(Strict):
 
     sampler: str = "ipndm"
     evaluations: int = Field(12, ge=1)
-    ladder: ScheduleField | None = None
+    schedule: ScheduleField | None = None
     """Levels to visit; none: the training schedule's own."""
 
     start: Literal["noise", "standard", "matched"] = "matched"

@@ -11,11 +11,12 @@ from pydantic import (
     ValidationError,
 )
 
+from mezzotint.config import legacy
 from mezzotint.config.registry import kind_of
 from mezzotint.errors import InputError, suggest
 from mezzotint.networks import Block, Embedding, Level, UNetSpec
 
-__all__ = ["override", "parse_config", "parse_toml", "to_table", "with_deviation"]
+__all__ = ["flatten", "override", "parse_config", "parse_toml", "to_table", "with_deviation"]
 
 
 def parse_toml(text: str, name: str) -> dict[str, Any]:
@@ -33,13 +34,15 @@ def override(table: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any
         path, separator, text = setting.partition("=")
         if not separator or not path:
             raise InputError(f"--set takes key=value, as in training.batch=64; got '{setting}'")
-        *parents, leaf = path.strip().split(".")
+        path = legacy.current_path(path.strip())
+        *parents, leaf = path.split(".")
         place = result
         for parent in parents:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 raise InputError(f"--set {setting}: '{parent}' is a value, not a table")
-        place[leaf] = _value(text)
+        value = _value(text)
+        place[leaf] = legacy.current_table(value, path) if isinstance(value, dict) else value
     return result
 
 
@@ -69,20 +72,20 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     unknown = ("extra_forbidden", "unexpected_keyword_argument")
     # A mistyped key is also a missing one: the mistyped one is what helps.
     first = min(error.errors(), key=lambda each: each["type"] not in unknown)
-    where = ".".join(str(part) for part in first["loc"] if part != "value")  # see `_choose`
+    where = ".".join(str(part) for part in first["loc"] if part != "value")  # see `choose`
     if first["type"] in unknown:
-        known = _keys_beside(first["loc"], model)
+        known = _allowed_keys(first["loc"], model)
         return f"no key '{where}' in a configuration: {suggest(str(first['loc'][-1]), known)}"
     if first["type"] == "value_error":  # our own words, which say what was given
         return f"{where}: {first['msg'].removeprefix('Value error, ')}"
-    given, message = first["input"], first["msg"]
-    shown = f"{where} = {given!r}: " if isinstance(given, str | int | float) else f"{where}: "
+    value, message = first["input"], first["msg"]
+    shown = f"{where} = {value!r}: " if isinstance(value, str | int | float) else f"{where}: "
     if first["type"] == "literal_error":
-        return shown + suggest(str(given), re.findall("'([^']+)'", message))
+        return shown + suggest(str(value), re.findall("'([^']+)'", message))
     return f"{shown}{message[0].lower()}{message[1:]}"
 
 
-def _keys_beside(path: tuple[int | str, ...], model: Any) -> list[str]:
+def _allowed_keys(path: tuple[int | str, ...], model: Any) -> list[str]:
     """The names that would have been allowed where an unknown key stands."""
     if path[:1] == ("network",):
         inner = {"block": Block, "embedding": Embedding, "levels": Level}
@@ -111,13 +114,21 @@ def to_table(value: Any) -> Any:
     return value
 
 
+def flatten(table: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested tables as one, {"a.b": value}."""
+    if isinstance(table, dict):
+        items = (flatten(value, f"{prefix}{key}.") for key, value in table.items())
+        return {key: value for part in items for key, value in part.items()}
+    return {prefix[:-1]: table}
+
+
 def with_deviation(table: Mapping[str, Any], deviation: float) -> dict[str, Any]:
     """A copy of a table whose EDM entries got the measured deviation where they give none."""
     result = _copy(table)
     objective = result.setdefault("objective", {})
-    objective.setdefault("precondition", {"kind": "edm"})
-    for name in ("precondition", "weight"):
+    objective.setdefault("parameterization", {"kind": "edm"})
+    for name in ("parameterization", "weight"):
         entry = objective.get(name, {})
         if isinstance(entry, dict) and entry.get("kind") == "edm":
-            entry.setdefault("data", deviation)
+            entry.setdefault("sigma_data", deviation)
     return result

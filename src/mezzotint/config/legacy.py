@@ -1,0 +1,215 @@
+"""Names of earlier versions, translated once where a table, a checkpoint or a command enters.
+
+Old presets, `--set` paths, config.toml files, checkpoints and calls keep working. Nothing else in
+the library knows an old name. Where an old and a new name are given together, the later wins.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "CHECKPOINT_FACTS",
+    "KEYS",
+    "OPTIONS",
+    "PARAMETERS",
+    "current_facts",
+    "current_options",
+    "current_path",
+    "current_preset",
+    "current_run",
+    "current_table",
+    "current_tensors",
+    "renamed_keywords",
+]
+
+KEYS: Mapping[str, str] = {
+    "objective.precondition": "objective.parameterization",
+    "objective.parameterization.data": "objective.parameterization.sigma_data",
+    "objective.weight.data": "objective.weight.sigma_data",
+    "objective.schedule.low": "objective.schedule.sigma_min",
+    "objective.schedule.high": "objective.schedule.sigma_max",
+    "objective.schedule.base.low": "objective.schedule.base.sigma_min",
+    "objective.schedule.base.high": "objective.schedule.base.sigma_max",
+    "network.told": "network.conditioned_blocks",
+    "training.rate": "training.lr_schedule",
+    "training.drop": "training.label_dropout",
+    "training.drop_style": "training.style_dropout",
+    "training.guidance": "training.model_guidance.max_scale",
+    "training.guidance_after": "training.model_guidance.start",
+    "sampling.ladder": "sampling.schedule",
+    "sampling.schedule.low": "sampling.schedule.sigma_min",
+    "sampling.schedule.high": "sampling.schedule.sigma_max",
+    "sampling.schedule.base.low": "sampling.schedule.base.sigma_min",
+    "sampling.schedule.base.high": "sampling.schedule.base.sigma_max",
+    "origin.suited_to": "origin.variant_budget",
+    "origin.suited_from": "origin.variant_budget",
+    "origin.begun_from": "origin.init_from",
+}
+"""Old path of a setting -> its path now. A path below a renamed table moves with it."""
+
+REMOVED = frozenset({"machine.compile"})
+"""Paths that earlier runs wrote and nothing reads any more."""
+
+PARAMETERS: Mapping[str, str] = {
+    r"(^|\.)told\.": r"\1modulation.",
+    r"(^|\.)halve\.": r"\1downsample.",
+}
+"""Parts of the parameter names in old checkpoints, as patterns -> their names now."""
+
+CHECKPOINT_FACTS: Mapping[str, str] = {"rate_scale": "lr_scale"}
+"""Keys among the JSON facts of old checkpoints -> their names now."""
+
+OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "tune": {"--judge-every": "--check-every", "--judged": "--check-images"},
+}
+"""Verb -> its old command-line options -> their names now."""
+
+RUN_DEFAULTS: Mapping[str, Any] = {"sampling.noise": "torch"}
+"""Settings that earlier runs do not name, and what they had: noise from torch's generators."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def current_path(path: str) -> str:
+    """Return the path of a setting as it is called now.
+
+    >>> current_path("sampling.ladder.low")
+    'sampling.schedule.sigma_min'
+    """
+    parts = path.split(".")
+    for length in range(1, len(parts) + 1):
+        if (new := KEYS.get(".".join(parts[:length]))) is not None:
+            return current_path(".".join([new, *parts[length:]]))
+    return path
+
+
+def current_table(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a table of settings with every key as it is called now.
+
+    Args:
+        table: A preset, a config.toml, or a table inside of one.
+        prefix: Path of this table; "" for a whole configuration.
+    """
+    result: dict[str, Any] = {}
+    for key, value in table.items():
+        path = f"{prefix}.{key}" if prefix else key
+        if path in REMOVED:
+            continue
+        new = current_path(path)
+        if isinstance(value, Mapping):
+            value = current_table(value, new)
+        _put(result, new.removeprefix(f"{prefix}.") if prefix else new, value)
+    return result
+
+
+def _put(table: dict[str, Any], path: str, value: Any) -> None:
+    """Set a value at a path of nested tables; a table joins one that is there.
+
+    A table with a `kind` replaces the one that is there, since the keys of two kinds do not mix.
+    """
+    *parents, leaf = path.split(".")
+    for parent in parents:
+        if not isinstance(table.get(parent), dict):
+            table[parent] = {}
+        table = table[parent]
+    known = table.get(leaf)
+    joins = isinstance(value, Mapping) and isinstance(known, Mapping) and "kind" not in value
+    if leaf in table and not joins:
+        del table[leaf]  # the later value also comes later in the order
+    table[leaf] = {**known, **value} if joins and known is not None else value
+
+
+def current_run(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's config.toml with current keys and all that earlier runs did not name."""
+    result: dict[str, Any] = {}
+    for path, value in RUN_DEFAULTS.items():
+        _put(result, path, value)
+    for key, value in current_table(table).items():
+        _put(result, key, value)
+    return result
+
+
+def current_preset(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a preset's table with current keys, and its variants as `[[when]]` tables.
+
+    Earlier presets had `[[shorter]]` (below a number of images) and `[[longer]]` (from it on).
+    """
+    result = current_table(table)
+    whens = result.pop("when", [])
+    if not isinstance(whens, list):
+        return {**result, "when": whens}  # refused by its reader
+    whens = list(whens)
+    for side, bound, shift in (("shorter", "max_images", -1), ("longer", "min_images", 0)):
+        entries = result.pop(side, [])
+        if not isinstance(entries, list):
+            return {**result, "when": entries}  # refused by its reader
+        for entry in entries:
+            known = isinstance(entry, Mapping) and isinstance(entry.get("images"), int)
+            if known:
+                rest = {key: value for key, value in entry.items() if key != "images"}
+                entry = {bound: entry["images"] + shift, **rest}
+            whens.append(entry)
+    return {**result, "when": whens} if whens else result
+
+
+def current_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint under the parameter names of today."""
+    return {_current_parameter(name): value for name, value in tensors.items()}
+
+
+def _current_parameter(name: str) -> str:
+    for pattern, new in PARAMETERS.items():
+        name = re.sub(pattern, new, name)
+    return name
+
+
+def current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON facts of a checkpoint under the names of today."""
+    return {CHECKPOINT_FACTS.get(name, name): value for name, value in facts.items()}
+
+
+def current_options(arguments: list[str]) -> list[str]:
+    """Return a command line's arguments with every option as it is called now."""
+    verb = next((word for word in arguments if not word.startswith("-")), "")
+    renamed = OPTIONS.get(verb, {})
+
+    def current(argument: str) -> str:
+        name, equals, value = argument.partition("=")
+        return renamed.get(name, name) + equals + value
+
+    return [current(argument) for argument in arguments]
+
+
+def renamed_keywords(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator that takes keyword arguments under their earlier names, too.
+
+    Args:
+        **names: Earlier name = name now.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            for old in names.keys() & kwargs.keys():
+                warnings.warn(
+                    f"{function.__name__}({old}=) is called {names[old]}= now",
+                    DeprecationWarning,
+                    stacklevel=2,
+                )
+            current = {names.get(name, name): value for name, value in kwargs.items()}
+            kwargs.clear()
+            kwargs.update(current)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
