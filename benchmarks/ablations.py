@@ -31,11 +31,11 @@ from mezzotint.config.presets import load_preset, recommended
 from mezzotint.config.schema import Config
 from mezzotint.config.tables import override, parse_config, with_deviation
 from mezzotint.diffusion import Condition
-from quality import Ruler
+from quality import Metric
 
 Table = dict[str, Any]
 
-PLAIN = ("training.guidance=1", "sampling.guidance=1")
+PLAIN = ("training.model_guidance.max_scale=1", "sampling.guidance=1")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def variants(preset: Table) -> tuple[Variant, ...]:
     batch, rate, warmup = training["batch"], training["learning_rate"], training["rate"]["warmup"]
     embedding = preset["network"]["embedding"]["width"]
     muon, adamw = ("training.optimizer=muon",), ("training.optimizer=adamw",)
-    always = ("training.drop_style=0",)
+    always = ("training.style_dropout=0",)
     so = guided(preset["sampling"]["guidance"])
     min_snr = ('objective.weight={kind = "min-snr", gamma = 5.0}',)
     return (
@@ -75,9 +75,9 @@ def variants(preset: Table) -> tuple[Variant, ...]:
         Variant("batch of twice the size", (f"training.batch={2 * batch}",)),
         Variant("batch that grows from half to twice the size", experiment=growing),
         Variant("shifts by a pixel", experiment=data(lambda images: shifted(images, False))),
-        Variant("shifts by a pixel, told", always, data(lambda images: shifted(images, True))),
-        Variant("a quarter of the warm-up", (f"training.rate.warmup={warmup // 4}",)),
-        Variant("four times the warm-up", (f"training.rate.warmup={4 * warmup}",)),
+        Variant("shifts by a pixel, embedded", always, data(lambda images: shifted(images, True))),
+        Variant("a quarter of the warm-up", (f"training.lr_schedule.warmup={warmup // 4}",)),
+        Variant("four times the warm-up", (f"training.lr_schedule.warmup={4 * warmup}",)),
         Variant("average of twice the width", ("training.ema=0.2",)),
         Variant("half the learning rate", (f"training.learning_rate={rate / 2}",)),
         Variant("twice the learning rate", (f"training.learning_rate={2 * rate}",)),
@@ -96,7 +96,11 @@ def variants(preset: Table) -> tuple[Variant, ...]:
 
 def guided(scale: float) -> tuple[str, ...]:
     """Its second half takes longer, which `--images` must allow for: FLOPs here do not."""
-    return ("training.guidance=3", "training.guidance_after=0.5", f"sampling.guidance={scale:g}")
+    return (
+        "training.model_guidance.max_scale=3",
+        "training.model_guidance.start=0.5",
+        f"sampling.guidance={scale:g}",
+    )
 
 
 def widened(preset: Table, factor: float) -> tuple[str, ...]:
@@ -143,14 +147,14 @@ def cost(config: Config, shape: tuple[int, ...]) -> int:
 
 
 def measured(
-    variant: Variant, ruler: Ruler, images: int, seed: int, preset: Path, out: Path
+    variant: Variant, metric: Metric, images: int, seed: int, preset: Path, out: Path
 ) -> Table:
     """Train, draw, measure; what was done before is found again."""
     place = out / re.sub(r"\W+", "-", variant.name) / str(seed)
     settings = (*PLAIN, f"training.seed={seed}", *variant.settings)
     with variant.experiment():
         run = mezzotint.train(
-            ruler.data.name,
+            metric.data.name,
             out=place,
             preset=str(preset),
             budget=f"{images}images",
@@ -158,7 +162,7 @@ def measured(
         )
     if run.images_seen() < images:
         raise SystemExit(f"{place} was stopped early: the same command goes on with it")
-    return ruler.measured(run, seed)
+    return metric.measured(run, seed)
 
 
 def cell(values: list[float], form: str) -> str:
@@ -178,7 +182,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="variants that this regular expression finds")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
-    ruler = Ruler.of(asked.source, asked.n, "validation")
+    metric = Metric.of(asked.source, asked.n, "validation")
     preset = load_preset(recommended(asked.source), asked.preset_for or asked.images)
     asked.out.mkdir(parents=True, exist_ok=True)
     file = asked.out / "preset.toml"
@@ -186,7 +190,7 @@ def main() -> None:
 
     def flop(variant: Variant) -> int:
         table = override(preset, [*PLAIN, *variant.settings])
-        return cost(parse_config(with_deviation(table, 0.5), Config), ruler.data.images.shape[1:])
+        return cost(parse_config(with_deviation(table, 0.5), Config), metric.data.images.shape[1:])
 
     tried = variants(preset)
     usual = flop(tried[0])
@@ -196,7 +200,7 @@ def main() -> None:
         if not re.search(asked.only, variant.name):
             continue
         images = round(asked.images * usual / flop(variant))
-        rows = [measured(variant, ruler, images, seed, file, asked.out) for seed in asked.seeds]
+        rows = [measured(variant, metric, images, seed, file, asked.out) for seed in asked.seeds]
         cells = [cell([row[k] for row in rows], f) for k, f in FORMS.items()]
         print(
             f"| {variant.name} | {rows[0]['asked']['images']:,} | {' | '.join(cells)} |",

@@ -2,7 +2,7 @@
 
     python benchmarks/clip_loop.py RUN --n 200 --prompt "a clear {}" [--runs RUN ...]
 
-Every row draws n images, classes in equal shares; "best 1 of 3" are by the wish. `--runs` were
+Every row draws n images, classes in equal shares; "best 1 of 3" are by the prompt. `--runs` were
 tuned, or trained on what was filtered. All but plain guidance draw with guidance --base. Columns:
 
     wish      mean chance that the prompt is true, by the CLIP that guides (so it is biased)
@@ -25,20 +25,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mezzotint.evaluation.samples import run_subject
+from mezzotint.evaluation.samples import run_samples
 from mezzotint.evaluation.selection import best_of, effect
 from mezzotint.imaging import labelled_grid, save_png, to_float
 from mezzotint.metrics.cas import cas
 from mezzotint.metrics.clip.captions import Styles
 from mezzotint.metrics.clip.clip import quality_scores
-from mezzotint.metrics.clip.likelihood import wish
+from mezzotint.metrics.clip.likelihood import prompt_log_likelihood
 from mezzotint.metrics.clip.scorers import clip_for
 from mezzotint.metrics.extractors.classifier import Recipe
 from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.metrics.registry import Reference
 from mezzotint.runtime.rng import generator
-from mezzotint.sampling.model import Drawing, Model
-from mezzotint.sampling.prompt import GRADIENTS, LOOKS, steering
+from mezzotint.sampling.model import Model, SampleBatch
+from mezzotint.sampling.prompt import GRADIENTS, LOOKS, likelihood_guidance
 
 GUIDANCE = (1.0, 1.5, 2.0, 3.0)
 SCALES = (1.0, 3.0, 10.0)
@@ -65,11 +65,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="FILE.json; a sheet of pictures lies beside it")
     asked = parser.parse_args()
 
-    subject = run_subject(asked.run, say=print)
+    source = run_samples(asked.run, say=print)
     base = {} if asked.base is None else {"guidance": asked.base}
-    data, model = subject.data, subject.model.changed(**base)
+    data, model = source.data, source.model.changed(**base)
     clip = clip_for(data, "clip", print)
-    wished = wish(clip, asked.prompt, data.classes)
+    log_likelihood = prompt_log_likelihood(clip, asked.prompt, data.classes)
     classifier = classifier_for(data, print)
     reference = Reference.of(data, classifier, classifier, n=asked.n, anchors=())
     styles = Styles.found(data.images[data.splits["train"]])
@@ -80,7 +80,7 @@ def main() -> None:
         recipe = Recipe(images=asked.cas)
         return cas(images, labels, data, recipe=recipe, seeds=CAS_SEEDS).mean
 
-    def judged(
+    def evaluated(
         name: str,
         images: Tensor,
         labels: Tensor,
@@ -92,7 +92,7 @@ def main() -> None:
         draws = generator("clip loop", asked.seed)
         (found,) = effect(reference.read(images, labels), quality, reference.real, [1], 1, draws)
         with torch.no_grad():
-            true = float(wished(to_float(images), labels).exp().mean())
+            true = float(log_likelihood(to_float(images), labels).exp().mean())
         row: dict[str, object] = {"how": name, "n": len(images), "wish": true}
         row |= {"quality": found.score, "accuracy": found.accuracy}
         row |= {"coverage": found.coverage, "spread": found.spread}
@@ -107,50 +107,52 @@ def main() -> None:
     def drawn(name: str, model: Model, weight: float) -> None:
         labels = model.labels(None, asked.n)
         started = time.process_time()
-        images = model.draw(Drawing.of(labels, asked.seed))
+        images = model.sample_batch(SampleBatch.of(labels, asked.seed))
         seconds = (time.process_time() - started) / asked.n
-        judged(name, images, labels, weight * model.sampling.evaluations, seconds)
+        evaluated(name, images, labels, weight * model.sampling.evaluations, seconds)
 
-    def steered(gradient: str, scale: float) -> Callable:
+    def guided(gradient: str, scale: float) -> Callable:
         interval = tuple(asked.interval) if asked.interval else None
-        return steering(wished, scale, still_open, gradient=gradient, interval=interval)
+        return likelihood_guidance(
+            log_likelihood, scale, variance, gradient=gradient, interval=interval
+        )
 
     real, labels = data.split("test")
     train = tuple(part[: asked.n] for part in data.split("train"))
-    judged("real test images", real[: asked.n], labels[: asked.n], 0, 0, train)
+    evaluated("real test images", real[: asked.n], labels[: asked.n], 0, 0, train)
     for scale in asked.guidance:
-        doubled = 2 if scale > model.learned and scale != 1 else 1
+        doubled = 2 if scale > model.max_model_guidance and scale != 1 else 1
         drawn(f"guidance {scale:g}", model.changed(guidance=scale), doubled)
-    doubled = 2 if model.sampling.guidance > model.learned else 1
+    doubled = 2 if model.sampling.guidance > model.max_model_guidance else 1
     looks = data.splits["validation"][:LOOKS]
-    still_open = model.still_open(data.images[looks], data.labels[looks])
+    variance = model.posterior_variance(data.images[looks], data.labels[looks])
     for gradient in asked.gradients:
         weight = 3 if gradient == "network" else 1
         for scale in asked.scales:
-            wrapped = dataclasses.replace(model, steer=steered(gradient, scale))
+            wrapped = dataclasses.replace(model, denoise_wrapper=guided(gradient, scale))
             drawn(f"CLIP {scale:g} through {gradient}", wrapped, doubled * weight)
     for path in asked.runs:
-        other = run_subject(path, data, say=print).model
+        other = run_samples(path, data, say=print).model
         drawn(path.name, other.changed(**base), doubled)
     if asked.pools:
         most = max(asked.pools)
         labels = model.labels(None, asked.n).repeat_interleave(most)
         started = time.process_time()
-        images = model.draw(Drawing.of(labels, asked.seed))
+        images = model.sample_batch(SampleBatch.of(labels, asked.seed))
         with torch.no_grad():
-            scores = wished(to_float(images), labels)
+            scores = log_likelihood(to_float(images), labels)
         each = (time.process_time() - started) / len(images)
         for pool in asked.pools:
             few = torch.arange(len(labels)) % most < pool
             chosen = best_of(scores[few], labels[few], pool, 1)
             cost = pool * doubled * model.sampling.evaluations
-            judged(
+            evaluated(
                 f"best 1 of {pool}", images[few][chosen], labels[few][chosen], cost, pool * each
             )
 
     print("\n" + table(rows))
     if asked.out:
-        facts = {"run": str(asked.run), "images_seen": subject.facts["images_seen"]}
+        facts = {"run": str(asked.run), "images_seen": source.facts["images_seen"]}
         facts |= {"clip": clip.name, "prompt": asked.prompt, "interval": asked.interval}
         facts |= {"base": model.sampling.guidance, "cas_images": asked.cas}
         facts |= {"seed": asked.seed, "torch": torch.__version__, "rows": rows}

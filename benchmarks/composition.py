@@ -2,7 +2,7 @@
 
     python benchmarks/composition.py RUN --strings 40 --spacing 2 4
 
-Each way draws the same strings at the same places and is judged alike: how many digits the data
+Each way draws the same strings at the same places and is evaluated alike: how many digits the data
 set's classifier reads in their windows, neighbours and all, and with all but their boxes blanked;
 how many strings are so read whole; how many neighbours' strokes run into each other (ink of both
 within one pixel); how much steeper the image is across the rims of windows than two pixels beside
@@ -27,7 +27,7 @@ from mezzotint.editing.compose import Windows, compose, ink_box, laid_out, read_
 from mezzotint.editing.compose.compose import Composed, random_text, read_back
 from mezzotint.imaging import to_uint8
 from mezzotint.metrics.extractors.extractor import classifier_for
-from mezzotint.runs.run import Pick, Run
+from mezzotint.runs.run import CheckpointRef, Run
 from mezzotint.sampling.noise import image_keys, noise_of
 
 WAYS = ("overwrite", "lighter", "mean", "compose")
@@ -78,15 +78,15 @@ def touching(layout, inks):
 
 def seam(pages):
     """Steps of brightness across the rims of windows, relative to those two pixels beside."""
-    at, beside = [], []
+    at, residual = [], []
     for page in pages:
         steps = (page.image[..., 1:].float() - page.image[..., :-1].float()).abs().mean((0, 1))
         starts = [ink.window[0] for ink in page.inks]
         ends = [ink.window[0] + ink.window[2] for ink in page.inks]
         for rim in [start - 1 for start in starts[1:]] + [end - 1 for end in ends[:-1]]:
             at.append(steps[rim])
-            beside += [steps[rim - 2], steps[rim + 2]]
-    return float(torch.stack(at).mean() / torch.stack(beside).mean())
+            residual += [steps[rim - 2], steps[rim + 2]]
+    return float(torch.stack(at).mean() / torch.stack(residual).mean())
 
 
 def main():
@@ -99,27 +99,30 @@ def main():
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder for a sheet of each way")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
 
-    run = Run.at(given.run)
-    model = run.model(Pick(device="cpu"))[0]
-    if given.guidance is not None:
-        model = model.changed(guidance=given.guidance)
+    run = Run.at(arguments.run)
+    model = run.model(CheckpointRef(device="cpu"))[0]
+    if arguments.guidance is not None:
+        model = model.changed(guidance=arguments.guidance)
     classifier = classifier_for(load(run.config.origin.source), print)
-    texts = [random_text(model.classes, given.places, given.seed, i) for i in range(given.strings)]
+    texts = [
+        random_text(model.classes, arguments.places, arguments.seed, i)
+        for i in range(arguments.strings)
+    ]
     rows = [read_text(text, model.classes) for text in texts]
     style = model.style_values({})
     ground, room = compose._measured(model, style)
     size = model.shape[1:]
     singles = {}  # the same at every spacing
-    print(f"{run.path}: {given.strings} strings of {given.places}, seed {given.seed}")
-    for spacing in given.spacing:
+    print(f"{run.path}: {arguments.strings} strings of {arguments.places}, seed {arguments.seed}")
+    for spacing in arguments.spacing:
         layouts = [laid_out(page, room, size, spacing) for page in rows]
-        for way in given.ways:
+        for way in arguments.ways:
             pages, close, right = [], [], []
             for part in compose._batches(layouts, model.chunk()):
                 windows = Windows(layouts[part], size, ground)
-                keys = image_keys(given.seed, torch.arange(part.start, part.stop))
+                keys = image_keys(arguments.seed, torch.arange(part.start, part.stop))
                 if way == "mean":
                     canvases = by_mean(model, windows, keys)
                     x0 = windows.cut(canvases)  # whose ink is whose, nobody knows
@@ -147,7 +150,7 @@ def main():
                     pages.append(
                         Composed(texts[len(pages)], image, boxes, 0 if ground < 0 else 255)
                     )
-            show(way, spacing, pages, close, torch.cat(right), classifier, given.out)
+            show(way, spacing, pages, close, torch.cat(right), classifier, arguments.out)
 
 
 def show(way, spacing, pages, close, right, classifier, out):

@@ -29,7 +29,7 @@ def _replaced(module: Any, name: str, change: Callable[[Any], Any]) -> Experimen
 
 def batches(change: Callable[[Batch], Batch]) -> Experiment:
     """Each batch that is trained on, changed."""
-    return _replaced(loop, "next_batch", lambda draw: lambda *given: change(draw(*given)))
+    return _replaced(loop, "next_batch", lambda draw: lambda *arguments: change(draw(*arguments)))
 
 
 def data(change: Callable[[ImageSet], ImageSet]) -> Experiment:
@@ -37,19 +37,19 @@ def data(change: Callable[[ImageSet], ImageSet]) -> Experiment:
     return _replaced(setup, "load", lambda load: lambda *a, **named: change(load(*a, **named)))
 
 
-def _grown(state: TrainState, data: ImageSet, plan: Plan, given: Compute) -> Iterator[Record]:
+def _grown(state: TrainState, data: ImageSet, plan: Plan, arguments: Compute) -> Iterator[Record]:
     """Batches of half the size for a third of the images, then of the size, then of twice.
 
     Without guidance, which would begin at its share of each third.
     """
 
     def rate(images_seen: int, _: int, history: Any) -> float:
-        return plan.rate(images_seen, plan.images, history)  # of the whole
+        return plan.lr_schedule(images_seen, plan.images, history)  # of the whole
 
     for third, batch in enumerate((plan.batch // 2, plan.batch, plan.batch * 2), 1):
         until = plan.images * third // 3
         part = dataclasses.replace(plan, images=until, batch=batch, rate=rate)
-        yield from loop.train(state, data, part, given)
+        yield from loop.train(state, data, part, arguments)
 
 
 growing = _replaced(trainer, "train", lambda _: _grown)
@@ -71,7 +71,7 @@ def paired(batch: Batch) -> Batch:
 
 
 def half_plain(batch: Batch) -> Batch:
-    """The batch with each second image left plain where guidance is learned, not each fourth."""
+    """The batch with each second image without model guidance, not each fourth."""
     factors = batch.condition.factors
     if GUIDANCE not in factors:
         return batch
@@ -81,7 +81,7 @@ def half_plain(batch: Batch) -> Batch:
     return dataclasses.replace(batch, condition=condition, guided=~plain)
 
 
-def shifted(data: ImageSet, told: bool) -> ImageSet:
+def shifted(data: ImageSet, messages: bool) -> ImageSet:
     """The set with half of its train images moved by a pixel, in each of eight directions alike.
 
     Told where to as a style, the network can be asked for images that were not moved (Karras et
@@ -99,7 +99,7 @@ def shifted(data: ImageSet, told: bool) -> ImageSet:
         labels=data.labels.repeat(len(moves)),
         splits={**data.splits, "train": torch.cat(rows)},
     )
-    if not told:
+    if not messages:
         return moved
     return dataclasses.replace(
         moved,

@@ -23,7 +23,7 @@ from mezzotint.runs.facts import DataFacts, RunConfig
 from mezzotint.runs.run import Run
 from mezzotint.runs.trainer import Trainer
 from mezzotint.runtime.rng import generator
-from mezzotint.sampling.model import Drawing, Model
+from mezzotint.sampling.model import Model, SampleBatch
 from mezzotint.training import Stepped
 
 
@@ -34,18 +34,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--share", type=float, default=0.1, help="of the class's images to keep")
     parser.add_argument("--n", type=int, default=500, help="samples a class")
-    given = parser.parse_args()
-    run = Run.at(given.run)
+    arguments = parser.parse_args()
+    run = Run.at(arguments.run)
     data = load(
         run.config.origin.source, size=run.config.origin.size, limit=run.config.origin.limit
     )
-    label = find_class(data.classes, given.label)
+    label = find_class(data.classes, arguments.label)
     rows = difficulty.thinned(
-        data.labels, data.splits["train"], label, given.share, generator("thinned")
+        data.labels, data.splits["train"], label, arguments.share, generator("thinned")
     )
     few = dataclasses.replace(data, splits={**data.splits, "train": rows})
     tables = {**to_table(run.config), "data": DataFacts.of(few)}
-    twin = Run(given.out, RunConfig.model_validate(tables))
+    twin = Run(arguments.out, RunConfig.model_validate(tables))
     total = twin.config.machine.images
     with Trainer(twin, few) as trainer:
         for record in trainer.run():
@@ -54,10 +54,10 @@ def main() -> None:
     classifier = classifier_for(data, print)
     held, truth = data.split("test")
 
-    def judged(model: Model) -> list[difficulty.Quality]:
+    def evaluated(model: Model) -> list[difficulty.Quality]:
         """Accuracy and kernel distance of every class."""
-        labels = torch.arange(len(data.classes)).repeat_interleave(given.n)
-        images = model.draw(Drawing.of(labels))
+        labels = torch.arange(len(data.classes)).repeat_interleave(arguments.n)
+        images = model.sample_batch(SampleBatch.of(labels))
         right = classifier.read(images).probabilities.argmax(1) == labels
         far = []
         for index in range(len(data.classes)):
@@ -73,7 +73,7 @@ def main() -> None:
             difficulty.Quality("kernel distance", "lower", tuple(far)),
         ]
 
-    for before, after in zip(judged(run.model()[0]), judged(twin.model()[0]), strict=True):
+    for before, after in zip(evaluated(run.model()[0]), evaluated(twin.model()[0]), strict=True):
         print(difficulty.frequency_effect(before, after, data.classes, label).sentence)
 
 

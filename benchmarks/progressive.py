@@ -19,10 +19,10 @@ from mezzotint.config.presets import load_preset, recommended
 from mezzotint.config.schema import Config
 from mezzotint.config.tables import override, parse_config, with_deviation
 from mezzotint.data import load
-from mezzotint.kernels.precision import choose
+from mezzotint.kernels.precision import choose_compute
 from mezzotint.runs.run import Run
 from mezzotint.runs.speed import training_steps, usual_time
-from quality import Ruler
+from quality import Metric
 
 ROUNDS, SECONDS = 3, 4.0
 
@@ -31,7 +31,7 @@ def step_seconds(source: str, images: int, sizes: tuple[int | None, ...]) -> lis
     """Of a training step at each size, the least of rounds taken in turn; the preset as it is for
     so many images.
     """
-    compute = choose("auto")
+    compute = choose_compute("auto")
     preset = override(load_preset(recommended(source), images), PLAIN)
     sets = [load(source, size=size) for size in sizes]
     found: list[list[float]] = [[] for _ in sizes]
@@ -66,7 +66,7 @@ def main() -> None:
     asked = parser.parse_args()
     small, full = step_seconds(asked.source, asked.images, (asked.small, None))
     print(f"a step takes {1000 * small:.0f} ms at {asked.small} pixels, {1000 * full:.0f} at full")
-    ruler = Ruler.of(asked.source, asked.n, "validation")
+    metric = Metric.of(asked.source, asked.n, "validation")
     print("| training | images | validation loss | distance above the floor | accuracy |")
     print("|---" * 5 + "|")
     for share in (0.0, *asked.share):
@@ -76,8 +76,8 @@ def main() -> None:
             place, base = asked.out / f"{share:g}" / str(seed), None
             if first:
                 base = trained(asked.source, place / "small", first, seed, size=asked.small).path
-            run = trained(asked.source, place / "full", rest, seed, begin_from=base)
-            rows.append(ruler.measured(run, seed))
+            run = trained(asked.source, place / "full", rest, seed, init_from=base)
+            rows.append(metric.measured(run, seed))
         name = f"{share:.0%} of the time at {asked.small} pixels" if first else "direct"
         cells = [cell([row[k] for row in rows], form) for k, form in FORMS.items()]
         print(f"| {name} | {first:,} + {rest:,} | {' | '.join(cells)} |", flush=True)

@@ -1,4 +1,4 @@
-"""The ruler that the benchmarks share: Frechet distance of classifier features, and what is read.
+"""Metrics that the benchmarks share: Frechet distance of classifier features, and what is read.
 
 Against a whole split, the test split where none is named, by the set's pinned classifier
 (`mezzotint evaluate` takes as many test images as there are samples, so its numbers of few
@@ -20,7 +20,7 @@ from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.metrics.frechet import Moments, frechet_distance, moments
 from mezzotint.metrics.registry import Reference
 from mezzotint.runs.run import Run
-from mezzotint.sampling.model import Drawing
+from mezzotint.sampling.model import SampleBatch
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Ruler:
+class Metric:
     """A data set's held-out images, read once, for samples of a number."""
 
     data: ImageSet
@@ -43,7 +43,7 @@ class Ruler:
     floor: float
 
     @staticmethod
-    def of(source: str, n: int, split: str = "test") -> "Ruler":
+    def of(source: str, n: int, split: str = "test") -> "Metric":
         data = load(source)
         classifier = classifier_for(data, print)
         reference = Reference.of(
@@ -51,7 +51,7 @@ class Ruler:
         )
         real = moments(reference.real.features)
         train = moments(reference.floor.features[:n])
-        return Ruler(data, n, reference, real, frechet_distance(train, real))
+        return Metric(data, n, reference, real, frechet_distance(train, real))
 
     def measure(self, images: Tensor, labels: Tensor) -> Quality:
         """Of n images uint8 (n, C, H, W) with the labels that were asked for."""
@@ -70,7 +70,7 @@ class Ruler:
         labels = torch.arange(self.n) % len(self.data.classes)
         model = mezzotint.load(run)
         styles = torch.zeros(self.n, len(model.styles), dtype=torch.float64)  # the first of each
-        images = model.draw(Drawing.of(labels, seed, styles))
+        images = model.sample_batch(SampleBatch.of(labels, seed, styles))
         quality = self.measure(images, labels)
         rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
         losses = [row["loss"] for row in rows if row["kind"] == "validation"]

@@ -28,11 +28,11 @@ from mezzotint.config.presets import load_preset
 from mezzotint.config.schema import Config
 from mezzotint.config.tables import parse_config, with_deviation
 from mezzotint.data import ImageSet
-from mezzotint.kernels.precision import choose
+from mezzotint.kernels.precision import choose_compute
 from mezzotint.runs.speed import training_steps, usual_time
-from mezzotint.runtime.distributed import current, joined, leave
+from mezzotint.runtime.distributed import current_ranks, exit_process, init_distributed
 from mezzotint.runtime.hardware import peak_memory
-from mezzotint.sampling.model import Drawing
+from mezzotint.sampling.model import SampleBatch
 
 PRESET, SECONDS = "mnist", 10.0
 POINTS = {
@@ -69,7 +69,7 @@ def widened(config: Config, times: float) -> Config:
 def mapped(data: ImageSet, images: int, folder: Path) -> ImageSet:
     """So many images like these, in a file of which the processes map one copy."""
     path, shape = folder / "images.npy", tuple(data.images.shape[1:])
-    with current().in_turn():
+    with current_ranks().rank0_first():
         if not path.exists():
             with path.open("wb") as file:  # not through a map: pages written would count, too
                 header = {"descr": "|u1", "fortran_order": False, "shape": (images, *shape)}
@@ -93,7 +93,7 @@ def train(folder: Path, batch: int = 0, width: float = 1, images: int = 0) -> fl
         config = config.model_copy(update={"training": training})
     if images:
         data = mapped(data, images, folder)
-    compute = choose("auto")
+    compute = choose_compute("auto")
     with compute.active():
         step, _ = usual_time(training_steps(config, data, compute), SECONDS)
     return config.training.batch / step
@@ -102,9 +102,9 @@ def train(folder: Path, batch: int = 0, width: float = 1, images: int = 0) -> fl
 def sample(folder: Path, samples: int) -> float:
     """Images drawn a second."""
     config, data = usual()
-    model = fresh_model(config, data, choose("auto"))
+    model = fresh_model(config, data, choose_compute("auto"))
     start = time.perf_counter()
-    model.draw(Drawing.of(torch.arange(samples) % len(model.classes)))
+    model.sample_batch(SampleBatch.of(torch.arange(samples) % len(model.classes)))
     return samples / (time.perf_counter() - start)
 
 
@@ -129,23 +129,23 @@ def main() -> None:
     parser.add_argument("--only", choices=list(KINDS))
     parser.add_argument("--point", type=float, help=argparse.SUPPRESS)  # in the processes
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.point is not None:
-        with joined() as world:
-            speed = KINDS[given.only](given.folder, given.point)
+    arguments = parser.parse_args()
+    if arguments.point is not None:
+        with init_distributed() as ranks:
+            speed = KINDS[arguments.only](arguments.folder, arguments.point)
             print(json.dumps([speed, peak_memory() / 2**20, private()]))
-            if world.size > 1:
-                leave(0)
+            if ranks.size > 1:
+                exit_process(0)
         return
-    for kind in [given.only] if given.only else KINDS:
+    for kind in [arguments.only] if arguments.only else KINDS:
         print(f"\n| {HEADS[kind]} | images/s | peak MiB | private MiB |\n" + "|---" * 4 + "|")
         for point in POINTS[kind]:
             with tempfile.TemporaryDirectory() as folder:
                 asked = ["--only", kind, "--point", str(point), "--folder", folder]
                 command = [sys.executable, *LAUNCHERS.get(kind, []), __file__, *asked]
                 out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            told = (json.loads(line) for line in out.splitlines() if line.startswith("["))
-            speed, peak, own = map(max, zip(*told, strict=True))
+            messages = (json.loads(line) for line in out.splitlines() if line.startswith("["))
+            speed, peak, own = map(max, zip(*messages, strict=True))
             print(f"| {point:,} | {speed:.0f} | {peak:.0f} | {own:.0f} |", flush=True)
 
 

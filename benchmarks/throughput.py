@@ -27,8 +27,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mezzotint.benchmarking import PRODUCT
-from mezzotint.kernels.precision import choose, native_bf16
-from mezzotint.runtime.cuda_graphs import Replay
+from mezzotint.kernels.precision import choose_compute, native_bf16
+from mezzotint.runtime.cuda_graphs import CudaGraphs
 from peers.networks import NETWORKS, Network
 from peers.same_layers import through_our_kernels
 
@@ -46,7 +46,7 @@ class Contestant:
 
     prepare: Callable[[Network], Network] = lambda network: network
     bf16: bool | None = False
-    """None: where mezzotint chooses it on this machine; and its steps are recorded on CUDA."""
+    """None: where mezzotint chooses it on this machine; and its steps are CUDA graphs on CUDA."""
 
     on: str | None = None
     """The only device that it runs on, or pays on; None: any."""
@@ -114,29 +114,31 @@ def widened(make: Make, gflop: float, at: tuple[int, int]) -> tuple[Network, tup
     return make(best, *at), sizes[best]
 
 
-def step(network: Network, given: tuple[torch.Tensor, ...], bf16: bool, replay: Replay) -> Work:
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-4, fused=True, capturable=replay.active)
-    target, device = torch.randn_like(given[0]), given[0].device.type
+def step(
+    network: Network, arguments: tuple[torch.Tensor, ...], bf16: bool, graphs: CudaGraphs
+) -> Work:
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-4, fused=True, capturable=graphs.active)
+    target, device = torch.randn_like(arguments[0]), arguments[0].device.type
 
     def gradients() -> None:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
-            loss = (network(*given) - target).square().mean()
+            loss = (network(*arguments) - target).square().mean()
         loss.backward()
 
     def run() -> None:
-        replay("gradients", gradients)
-        replay("optimizer", optimizer.step)
+        graphs("gradients", gradients)
+        graphs("optimizer", optimizer.step)
 
     return run
 
 
-def evaluation(network: Network, given: tuple[torch.Tensor, ...], bf16: bool) -> Work:
-    device = given[0].device.type
+def evaluation(network: Network, arguments: tuple[torch.Tensor, ...], bf16: bool) -> Work:
+    device = arguments[0].device.type
 
     def run() -> None:
         with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=bf16):
-            network(*given)
+            network(*arguments)
 
     return run
 
@@ -160,39 +162,39 @@ def matrix_peak(device: str) -> tuple[float, str]:
     return max((2 * side**3 / 1e12 / seconds(lambda m=m: m @ m), k) for k, m in kinds.items())
 
 
-def compete(name: str, given: argparse.Namespace, turns: Connection) -> None:
+def compete(name: str, arguments: argparse.Namespace, turns: Connection) -> None:
     """A contestant's process: says its GFLOP, then, whenever asked, images a second.
 
     Or the package that is missing, and no more.
 
     Each has one of its own, since ours tells the C library how to keep memory.
     """
-    contestant = next(c for c in contestants(given.device) if c.name == name)
-    torch.set_num_threads(given.threads)
+    contestant = next(c for c in contestants(arguments.device) if c.name == name)
+    torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    at = (given.size, given.channels)
-    data = batch(given.batch, *at)
+    at = (arguments.size, arguments.channels)
+    data = batch(arguments.batch, *at)
     try:
-        network, size = widened(NETWORKS[contestant.network], given.gflop, at)
+        network, size = widened(NETWORKS[contestant.network], arguments.gflop, at)
     except ModuleNotFoundError as missing:
         turns.send(str(missing.name))
         return
-    network, data = network.to(given.device), [part.to(given.device) for part in data]
+    network, data = network.to(arguments.device), [part.to(arguments.device) for part in data]
     network = contestant.prepare(network)
-    bf16, active, replay = contestant.bf16, contextlib.nullcontext(), Replay(active=False)
+    bf16, active, graphs = contestant.bf16, contextlib.nullcontext(), CudaGraphs(active=False)
     if bf16 is None:
-        compute = dataclasses.replace(choose(given.device), threads=given.threads)
+        compute = dataclasses.replace(choose_compute(arguments.device), threads=arguments.threads)
         compute.place(network)
         bf16, active = compute.precision == "bfloat16", compute.active()
-        replay = Replay(compute.replays)
+        graphs = CudaGraphs(compute.cuda_graphs)
     with active:
-        works = step(network, data, bf16, replay), evaluation(network, data, bf16)
+        works = step(network, data, bf16, graphs), evaluation(network, data, bf16)
         for work in works:
-            for _ in range(Replay.STEADY):  # warm-up; compiles what is to be compiled
+            for _ in range(CudaGraphs.STEADY):  # warm-up; compiles what is to be compiled
                 work()
         turns.send(size)
         while turns.recv():
-            turns.send([given.batch / seconds(work) for work in works])
+            turns.send([arguments.batch / seconds(work) for work in works])
 
 
 def main() -> None:
@@ -207,16 +209,16 @@ def main() -> None:
         "--only", default="", help="contestants whose name this regular expression finds"
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     apart = multiprocessing.get_context("spawn")
     turns: dict[str, Connection] = {}
-    for contestant in contestants(given.device):
+    for contestant in contestants(arguments.device):
         name = contestant.name
-        if not re.search(given.only, name):
+        if not re.search(arguments.only, name):
             continue
         turns[name], theirs = apart.Pipe()
-        apart.Process(target=compete, args=(name, given, theirs), daemon=True).start()
+        apart.Process(target=compete, args=(name, arguments, theirs), daemon=True).start()
         theirs.close()  # so that the end of the process is seen here
     said = {name: turn.recv() for name, turn in turns.items()}  # all are ready
     sizes = {name: size for name, size in said.items() if not isinstance(size, str)}
@@ -225,19 +227,20 @@ def main() -> None:
         turns.pop(name)
     speeds: dict[str, list[list[float]]] = {name: [] for name in turns}
     peaks = []
-    for _ in range(given.rounds):
-        peaks.append(matrix_peak(given.device))
+    for _ in range(arguments.rounds):
+        peaks.append(matrix_peak(arguments.device))
         for name, turn in turns.items():
             turn.send(True)
             speeds[name].append(turn.recv())
     for turn in turns.values():
         turn.send(False)
     peak, kind = statistics.median_low(peaks)
-    on_cuda = given.device == "cuda"
-    place = torch.cuda.get_device_name() if on_cuda else f"{given.threads} threads"
+    on_cuda = arguments.device == "cuda"
+    place = torch.cuda.get_device_name() if on_cuda else f"{arguments.threads} threads"
     print(
-        f"\n{given.size}^2 x {given.channels}, batch {given.batch}, {place}, "
-        f"torch {torch.__version__}, {given.rounds} rounds; {kind} product {peak:.2f} TFLOP/s\n"
+        f"\n{arguments.size}^2 x {arguments.channels}, batch {arguments.batch}, {place}, "
+        f"torch {torch.__version__}, {arguments.rounds} rounds; {kind} product "
+        f"{peak:.2f} TFLOP/s\n"
     )
     heads = ["", "GFLOP", "trained/s", "TFLOP/s", "share", "x", "evaluated/s", "TFLOP/s", "x"]
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")

@@ -6,7 +6,7 @@
 
 `judge` measures samples of peers/diffusers_recipe.py and keeps the result in peers/results.json.
 `compare` trains our preset for each of the minutes, draws as many samples and measures them with
-the same ruler. The peer's speed, as it comes and at its best, in images a second, is what
+the same metrics. The peer's speed, as it comes and at its best, in images a second, is what
 `peers/diffusers_recipe.py speed` prints on this machine; times the minutes it says how many images
 the peer sees, and its row is the kept result with at least so many. CAS is of one classifier,
 trained on plain samples, as many as there are training images.
@@ -24,8 +24,8 @@ import torch
 import mezzotint
 from mezzotint.imaging import load_npz
 from mezzotint.metrics.cas import cas
-from mezzotint.sampling.model import Drawing
-from quality import Ruler
+from mezzotint.sampling.model import SampleBatch
+from quality import Metric
 
 RESULTS = Path(__file__).parent / "peers" / "results.json"
 VARIANTS = {"as it comes": "plain", "at its best": "ema"}
@@ -35,12 +35,12 @@ def kept() -> list[dict[str, Any]]:
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
 
 
-def judge(file: Path) -> dict[str, Any]:
+def check(file: Path) -> dict[str, Any]:
     """Measure a peer's samples and keep the result."""
     samples = load_npz(file)
     meta, n = samples.meta, len(samples.images)
     source = meta["training"]["source"]
-    found = Ruler.of(source, n).measure(samples.images, samples.labels)
+    found = Metric.of(source, n).measure(samples.images, samples.labels)
     row = {
         "peer": meta["peer"],
         "source": source,
@@ -67,33 +67,33 @@ def peer(source: str, weights: str, images: float, n: int) -> float:
     return min(rows, key=lambda r: r["images_seen"])["above"] if rows else float("nan")
 
 
-def compare(given: argparse.Namespace) -> None:
+def compare(arguments: argparse.Namespace) -> None:
     """Train for each of the minutes, draw, measure."""
-    ruler = Ruler.of(given.source, given.n)
-    labels = torch.arange(given.n) % len(ruler.data.classes)
-    print(f"{given.source}, n = {given.n}, floor {ruler.floor:.3f}\n")
-    columns = ["minutes", "images", "ours", "accuracy"] + ["CAS"] * given.cas
-    for variant in VARIANTS if given.peer_speed else ():
+    metric = Metric.of(arguments.source, arguments.n)
+    labels = torch.arange(arguments.n) % len(metric.data.classes)
+    print(f"{arguments.source}, n = {arguments.n}, floor {metric.floor:.3f}\n")
+    columns = ["minutes", "images", "ours", "accuracy"] + ["CAS"] * arguments.cas
+    for variant in VARIANTS if arguments.peer_speed else ():
         columns += [variant, "x"]
     print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
-    for minutes in given.minutes:
+    for minutes in arguments.minutes:
         run = mezzotint.train(
-            given.source,
-            out=given.out / f"{minutes:g}m",
-            preset=given.preset,
+            arguments.source,
+            out=arguments.out / f"{minutes:g}m",
+            preset=arguments.preset,
             budget=f"{minutes:g}m",
         )
         model = mezzotint.load(run)
-        found = ruler.measure(model.draw(Drawing.of(labels)), labels)
+        found = metric.measure(model.sample_batch(SampleBatch.of(labels)), labels)
         cells = [f"{minutes:g}", f"{run.images_seen():,}", f"{found.above:.3f}"]
         cells.append(f"{found.accuracy:.1%}")
-        if given.cas:
-            asked = torch.arange(len(ruler.data.splits["train"])) % len(ruler.data.classes)
-            plain = model.changed(guidance=1.0).draw(Drawing.of(asked))
-            scored = cas(plain, asked, ruler.data, seeds=(0,), device=model.compute.device)
+        if arguments.cas:
+            asked = torch.arange(len(metric.data.splits["train"])) % len(metric.data.classes)
+            plain = model.changed(guidance=1.0).sample_batch(SampleBatch.of(asked))
+            scored = cas(plain, asked, metric.data, seeds=(0,), device=model.compute.device)
             cells.append(f"{scored.mean:.2%}")
-        for weights, speed in zip(VARIANTS.values(), given.peer_speed or (), strict=False):
-            theirs = peer(given.source, weights, 60 * minutes * speed, given.n)
+        for weights, speed in zip(VARIANTS.values(), arguments.peer_speed or (), strict=False):
+            theirs = peer(arguments.source, weights, 60 * minutes * speed, arguments.n)
             cells += [f"{theirs:.3f}", f"{theirs / found.above:.1f}"]
         print("| " + " | ".join(cells) + " |", flush=True)
 
@@ -111,12 +111,12 @@ def main() -> None:
     verb.add_argument("--cas", action="store_true", help="too; it takes as many samples as images")
     verb.add_argument("--n", type=int, default=2000)
     verb.add_argument("--out", type=Path, default=Path("runs/time-to-quality"))
-    given = parser.parse_args()
-    if given.verb == "judge":
-        for file in given.files:
-            print(judge(file))
+    arguments = parser.parse_args()
+    if arguments.verb == "judge":
+        for file in arguments.files:
+            print(check(file))
     else:
-        compare(given)
+        compare(arguments)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from mezzotint import benchmarking as benchmark
-from mezzotint.benchmarking import OUTSIDE, PARTS, REST, Work, bench, shares
+from mezzotint.benchmarking import OUTSIDE, REST, STAGES, Work, bench, shares
 from mezzotint.config.presets import preset_names, usual_source
 from mezzotint.data import SOURCES, load
 from mezzotint.errors import InputError
@@ -44,12 +44,12 @@ def tiny(tmp_path, monkeypatch):
     return measured
 
 
-def conv(given, width, side=3):
-    return 2 * given * width * side**2 * PIXELS
+def conv(arguments, width, side=3):
+    return 2 * arguments * width * side**2 * PIXELS
 
 
-def linear(given, width):
-    return 2 * given * width
+def linear(arguments, width):
+    return 2 * arguments * width
 
 
 def forward(attention):
@@ -86,7 +86,7 @@ def test_a_second_order_step_is_two_evaluations(tiny):
 @pytest.mark.parametrize(("sampler", "each", "less"), [("ipndm", 1, 0), ("heun", 2, 1)])
 def test_evaluations_are_those_of_the_levels_that_are_visited(tiny, sampler, each, less):
     base = "{ kind = 'linear-beta', steps = 10_000 }"  # half of whose levels are without signal
-    more = f"ladder = {{ kind = 'zero-terminal', base = {base} }}"
+    more = f"schedule = {{ kind = 'zero-terminal', base = {base} }}"
     found = tiny(sampler=sampler, evaluations=40, more=more)
     assert 1 < found.steps < 0.7 * 40 / each
     assert found.evaluations == each * found.steps - less
@@ -101,13 +101,13 @@ def test_what_is_measured_hangs_together(tiny):
     assert found.trained(120) == pytest.approx(120 * found.training.speed * setup.OVERHEAD)
     assert found.budget.amount == 120
     assert sum(found.profile.values()) == pytest.approx(1)
-    assert all(found.profile[part] > 0 for part in PARTS)
+    assert all(found.profile[part] > 0 for part in STAGES)
     assert found.memory > 2**20
 
 
 def test_numbers_of_a_work():
     work = Work(images=8, seconds=0.5, repeats=3, flop=1e9)
-    assert (work.speed, work.rate) == (16, 16e9)
+    assert (work.speed, work.flop_per_second) == (16, 16e9)
 
 
 def test_an_unknown_preset_or_device_is_refused():
@@ -127,21 +127,26 @@ def test_the_median_leaves_the_first_out_and_stops_when_the_time_is_up():
 
 def test_the_speed_of_a_budget_is_that_of_the_median_step(monkeypatch):
     times = itertools.chain([99.0], [1.0, 1.0, 2.0, 50.0], itertools.repeat(0.0))
-    monkeypatch.setattr(speed, "training_steps", lambda *given: times)
+    monkeypatch.setattr(speed, "training_steps", lambda *arguments: times)
     data = benchmark.noise_images("digits")
-    table = setup.override(setup.load_preset("digits"), ["training.guidance=1"])
+    table = setup.override(setup.load_preset("digits"), ["training.model_guidance.max_scale=1"])
     config = setup.parse_config(table, setup.Config)
     assert setup.images_per_second(config, data, Compute()) == pytest.approx(32 / 1.5)
 
 
-def test_the_speed_of_a_budget_counts_learned_guidance_for_its_share(monkeypatch):
+def test_the_speed_of_a_budget_counts_model_guidance_for_its_share(monkeypatch):
     took = {1.0: 1.0, 2.0: 3.0}  # seconds a step, without and with
     monkeypatch.setattr(
-        speed, "training_steps", lambda c, *given: itertools.repeat(took[c.training.guidance])
+        speed,
+        "training_steps",
+        lambda c, *arguments: itertools.repeat(took[c.training.model_guidance.max_scale]),
     )
     data, table = benchmark.noise_images("digits"), setup.load_preset("digits")
     for after, step in ((0.25, 2.5), (0.0, 3.0)):
-        changes = ["training.guidance=2.0", f"training.guidance_after={after}"]
+        changes = [
+            "training.model_guidance.max_scale=2.0",
+            f"training.model_guidance.start={after}",
+        ]
         config = setup.parse_config(setup.override(table, changes), setup.Config)
         assert setup.images_per_second(config, data, Compute()) == pytest.approx(32 / step)
 

@@ -116,14 +116,14 @@ def test_all_python_in_the_documents_runs(name, empty):
 def test_the_table_of_presets_is_what_they_say():
     lines = (ROOT / "docs" / "presets.md").read_text().splitlines()
     rows = [[c.strip(" `") for c in line.strip("|").split("|")] for line in lines if "`" in line]
-    told = {row[0]: row[2:] for row in rows if len(row) == 5}
+    messages = {row[0]: row[2:] for row in rows if len(row) == 5}
     found = {}
     for name in preset_names():
         table = load_preset(name)
         own = parse_config(with_deviation(table, 0.5), Config)
         how = f"{own.sampling.sampler}, {own.sampling.evaluations}"
         found[name] = [own.training.budget, how, f"{own.sampling.guidance:g}"]
-    assert told == found
+    assert messages == found
 
 
 def check_make(words):

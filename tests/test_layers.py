@@ -16,10 +16,10 @@ ARCHITECTURE = Path(__file__).parents[1] / "docs" / "architecture.md"
 
 def module_of(file, home=HOME):
     """The name of a file below `mezzotint`, without that; the root itself is __init__."""
-    parts = [*file.relative_to(home).parent.parts, file.stem]
-    if len(parts) > 1 and parts[-1] == "__init__":
-        parts.pop()
-    return ".".join(parts)
+    names = [*file.relative_to(home).parent.parts, file.stem]
+    if len(names) > 1 and names[-1] == "__init__":
+        names.pop()
+    return ".".join(names)
 
 
 def modules(home=HOME):
@@ -44,9 +44,9 @@ def imports(file, home=HOME):
                 yield node.lineno, name
 
 
-def own(parts):
+def own(names):
     """`mezzotint.a.b`; the package itself counts as `mezzotint.__init__`."""
-    return "mezzotint.__init__" if list(parts) == ["mezzotint"] else ".".join(parts)
+    return "mezzotint.__init__" if list(names) == ["mezzotint"] else ".".join(names)
 
 
 def order(text):

@@ -49,7 +49,7 @@ def make_plan(**changes):
         "schedule": LogNormal(),
         "weight": Uniform(),
         "learning_rate": 1e-2,
-        "drop": {"label": 0.2},
+        "dropout": {"label": 0.2},
         "validate_every": 24,
     }
     return Plan(**{**settings, **changes})

@@ -8,7 +8,7 @@ TINY = (
     "network.levels=[{width=8}]",
     "network.embedding={width=16, features=8}",
     "training.batch=16",
-    "training.guidance=1",
+    "training.model_guidance.max_scale=1",
     "sampling.guidance=1",
     "training.learning_rate=0.01",
     "training.preview_every=0",

@@ -60,7 +60,7 @@ BATCH, DRAW_BATCH = 128, 250
 SAMPLERS = {"ddim": (DDIMScheduler, 50), "ddpm": (DDPMScheduler, STEPS)}
 """With its number of evaluations."""
 
-RECENT = 100  # steps whose mean loss is told
+RECENT = 100  # steps whose mean loss is shown
 ROUNDS, STEPS_A_ROUND = 3, 4  # of `speed`
 
 VARIANTS = {"as it comes": (False, False), "bf16": (True, False), "bf16, compiled": (True, True)}
@@ -88,8 +88,8 @@ def settings(channels: int, size: int, classes: int) -> Json:
 def batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless epochs in random order: float32 (B, C, H, W) in [-1, 1] and int64 (B,)."""
     while True:
-        for pick in torch.randperm(len(images)).split(BATCH):
-            yield to_float(images[pick]), labels[pick]
+        for ref in torch.randperm(len(images)).split(BATCH):
+            yield to_float(images[ref]), labels[ref]
 
 
 def steps(
@@ -127,9 +127,9 @@ def speed(source: str) -> None:
             next(running[name])
     pace: dict[str, list[float]] = {name: [] for name in running}
     for _ in range(ROUNDS):
-        for name, walk in running.items():
+        for name, process in running.items():
             start = time.perf_counter()
-            images = sum(next(walk)[0] for _ in range(STEPS_A_ROUND))
+            images = sum(next(process)[0] for _ in range(STEPS_A_ROUND))
             pace[name].append(images / (time.perf_counter() - start))
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {ROUNDS} rounds")
     for name, rates in pace.items():
@@ -150,12 +150,12 @@ def train(asked: argparse.Namespace) -> None:
     if asked.ours:
         replace_forwards(model)
     ema = averages(model)
-    walk = steps(data, model, in_bf16(asked), ema, asked.device)
+    process = steps(data, model, in_bf16(asked), ema, asked.device)
     seen, losses = 0, [0.0]
     start = time.perf_counter()
     for stop in sorted(asked.images):
         while seen < stop:
-            images, loss = next(walk)
+            images, loss = next(process)
             seen += images
             losses = [*losses[1 - RECENT :], loss]
         facts: Json = {
@@ -209,7 +209,7 @@ def draw(asked: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(asked.seed)
     labels = torch.arange(asked.samples) % network["num_class_embeds"]
     bf16 = in_bf16(asked)
-    parts: list[Tensor] = []
+    batches: list[Tensor] = []
     start = time.perf_counter()
     for part in labels.to(asked.device).split(DRAW_BATCH):
         x = torch.randn(len(part), channels, size, size, generator=generator).to(asked.device)
@@ -217,13 +217,13 @@ def draw(asked: argparse.Namespace) -> None:
             for t in scheduler.timesteps:
                 eps = model(x, t, part).sample.float()
                 x = scheduler.step(eps, t, x, generator=generator).prev_sample
-        parts.append(to_uint8(x).cpu())
+        batches.append(to_uint8(x).cpu())
     seconds = round(time.perf_counter() - start, 2)
     how = {"weights": asked.weights, "sampler": asked.sampler, "evaluations": evaluations}
     how |= {"seed": asked.seed, "device": asked.device, "seconds": seconds}
     how |= {"through_our_kernels": asked.ours}
     meta = {"command": command(), **how, **machine(), "training": facts}
-    save_npz(asked.out, torch.cat(parts), labels, meta)
+    save_npz(asked.out, torch.cat(batches), labels, meta)
     print(f"{asked.out}: {asked.samples / seconds:.2f} images/s", flush=True)
 
 

@@ -43,7 +43,7 @@ def diffusers(units: int, size: int, channels: int) -> Network:
 
 
 def azula(units: int, size: int, channels: int) -> Network:
-    """azula's UNet with its default three blocks a level, told a vector of 256."""
+    """azula's UNet with its default three blocks a level, with an embedding of 256."""
     from azula.nn.unet import UNet
 
     width = 8 * units

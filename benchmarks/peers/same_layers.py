@@ -78,8 +78,8 @@ def through_our_kernels(network: nn.Module) -> nn.Module:
     unet = network.network
     replace_forwards(unet)
     x = torch.randn(4, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-    given = x, torch.rand(4), torch.arange(4)
+    arguments = x, torch.rand(4), torch.arange(4)
     with torch.no_grad():
-        a, b = before(*given), network(*given)
+        a, b = before(*arguments), network(*arguments)
     assert (a - b).norm() <= TOLERANCE * a.norm(), "not the same network"
     return network

@@ -49,10 +49,10 @@ class Batches:
         self.images, self.labels, self.mirror = images, labels, mirror
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for pick in torch.randperm(len(self.images)).split(BATCH):
-            images = to_float(self.images[pick])
-            flip = torch.rand(len(pick), 1, 1, 1) < (0.5 if self.mirror else 0.0)
-            yield torch.where(flip, images.flip(3), images), self.labels[pick]
+        for ref in torch.randperm(len(self.images)).split(BATCH):
+            images = to_float(self.images[ref])
+            flip = torch.rand(len(ref), 1, 1, 1) < (0.5 if self.mirror else 0.0)
+            yield torch.where(flip, images.flip(3), images), self.labels[ref]
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
     peak      2 n^3 / seconds, the median product of two n x n matrices in the run's precision; on
               a CPU by BLAS or by oneDNN, whichever is faster
     share     FLOPs of the network a second / peak
-    a step    noise, network, loss, backward, optimiser and average: `start.training_steps`
-    sampling  a sampler's step for one chunk of images; an image takes as many as its ladder has
+    a step    noise, network, loss, backward, optimiser and average: `runs.speed.training_steps`
+    sampling  a sampler's step for one chunk of images; an image takes one for each of its sigmas
 
 FLOPs are those of convolutions and matrix products (a multiplication and an addition are two),
 forward and backward, counted by running a few images; everything else counts 0. A share of 30 %
@@ -38,17 +38,17 @@ from mezzotint.config.tables import parse_config, with_deviation
 from mezzotint.data import SOURCES, ImageSet
 from mezzotint.diffusion import GUIDANCE, Condition, loss
 from mezzotint.imaging import to_float
-from mezzotint.kernels.precision import choose
+from mezzotint.kernels.precision import choose_compute
 from mezzotint.runs.speed import OVERHEAD, stages, training_steps, usual_time
 from mezzotint.runtime.device import Compute
 from mezzotint.runtime.hardware import hardware, peak_memory
 from mezzotint.runtime.rng import generator
-from mezzotint.sampling.model import Drawing, Model
-from mezzotint.training.batches import PLAIN
+from mezzotint.sampling.model import Model, SampleBatch
+from mezzotint.training.batches import UNGUIDED_EVERY
 
 __all__ = [
     "OUTSIDE",
-    "PARTS",
+    "STAGES",
     "REST",
     "Bench",
     "Work",
@@ -71,7 +71,7 @@ LEAST_PRODUCTS = 5
 TIME = {"peak": 0.1, "training": 0.5, "sampling": 0.25, "profile": 0.1}
 """Shares of the seconds given; what is left goes into warming up."""
 
-PARTS: Mapping[str, str] = {
+STAGES: Mapping[str, str] = {
     "convolutions forward": r"aten::convolution|_Convolution",
     "convolutions backward": r"(aten::convolution_b|_ConvolutionB)ackward",
     "matrix products and attention": r"aten::(addmm|b?mm|baddbmm|_?(safe_)?softmax"
@@ -112,7 +112,7 @@ class Work:
         return self.images / self.seconds
 
     @property
-    def rate(self) -> float:
+    def flop_per_second(self) -> float:
         """FLOP a second."""
         return self.flop * self.speed
 
@@ -179,7 +179,7 @@ def bench(
     data = noise_images(usual_source(preset))
     config = parse_config(with_deviation(table, data.deviation), Config)
     budget = Budget.parse(config.training.budget)
-    model = fresh_model(config, data, choose(device))
+    model = fresh_model(config, data, choose_compute(device))
     compute, batch = model.compute, config.training.batch
     with compute.active():
         side = PRODUCT.get(compute.device, 2048)
@@ -196,12 +196,12 @@ def bench(
             flop += share * training_flop(last, data)
         say("sampling …")
         chunk, flop_drawn = model.chunk(), _sampling_flop(model)
-        steps_drawn = len(model.ladder()) - 1
+        steps_drawn = len(model.sigmas()) - 1
         drawn = usual_time(_sampling_steps(model), TIME["sampling"] * seconds)
         memory = peak_memory()  # before the profile, which takes some for itself
         say("profile …")
-        if compute.replays:  # operators are seen where they are called
-            steps = training_steps(last, data, dataclasses.replace(compute, replay=False))
+        if compute.cuda_graphs:  # operators are seen where they are called
+            steps = training_steps(last, data, dataclasses.replace(compute, use_cuda_graphs=False))
             next(steps)
         count = max(3, min(10, int(TIME["profile"] * seconds / usual)))
         return Bench(
@@ -224,13 +224,13 @@ def bench(
 def training_flop(config: Config, data: ImageSet) -> float:
     """FLOPs of one image in a training step, forward and backward."""
     denoiser = build_denoiser(config, data.channels, len(data.classes))
-    x0, label = to_float(data.images[:PLAIN]), data.labels[:PLAIN]
+    x0, label = to_float(data.images[:UNGUIDED_EVERY]), data.labels[:UNGUIDED_EVERY]
     condition, sigma, eps = Condition({"label": label}), torch.ones(len(x0)), torch.zeros_like(x0)
     weight = config.objective.weight
-    if config.training.guidance > 1:
-        scales = torch.full((PLAIN,), config.training.guidance)
+    if config.training.model_guidance.max_scale > 1:
+        scales = torch.full((UNGUIDED_EVERY,), config.training.model_guidance.max_scale)
         scales[-1] = torch.nan  # learns none
-        condition = condition.told(GUIDANCE, scales)
+        condition = condition.with_factor(GUIDANCE, scales)
 
     def step() -> None:
         loss(denoiser, x0, condition, sigma, eps, weight).sum().backward()
@@ -239,12 +239,12 @@ def training_flop(config: Config, data: ImageSet) -> float:
 
 
 def shares(spent: Iterable[tuple[tuple[str, ...], float]], whole: float) -> dict[str, float]:
-    """Each part's share of the time, the parts of `PARTS`, REST and OUTSIDE; they add up to 1.
+    """Each part's share of the time, the parts of `STAGES`, REST and OUTSIDE; they add up to 1.
 
     spent  (names of an operator and of those that called it, outermost first; its own time)
     whole  all time, of the same unit; what no operator spent is OUTSIDE
     """
-    times = dict.fromkeys([*PARTS, REST, OUTSIDE], 0.0)
+    times = dict.fromkeys([*STAGES, REST, OUTSIDE], 0.0)
     for names, amount in spent:
         times[next(filter(None, map(_part, names)), REST)] += amount
     times[OUTSIDE] = max(0.0, whole - sum(times.values()))
@@ -255,7 +255,7 @@ def shares(spent: Iterable[tuple[tuple[str, ...], float]], whole: float) -> dict
 @cache
 def _part(name: str) -> str | None:
     """The part that an operator begins."""
-    return next((part for part, names in PARTS.items() if re.fullmatch(names, name)), None)
+    return next((part for part, names in STAGES.items() if re.fullmatch(names, name)), None)
 
 
 def _profile(
@@ -311,22 +311,22 @@ def _timed(work: Callable[[], Any], compute: Compute) -> Iterator[float]:
 
 def _sampling_steps(model: Model) -> Iterator[float]:
     """The seconds that each step of the sampler takes, chunk after chunk, without end."""
-    drawing, recorded = Drawing.of(model.labels(None, model.chunk())), model.recorded()
+    drawing, recorded = SampleBatch.of(model.labels(None, model.chunk())), model.with_cuda_graphs()
     while True:
-        walk = recorded.walk(drawing)
-        next(walk)  # the noise
-        for _ in range(len(model.ladder()) - 1):
+        steps_of_sampler = recorded.iterate(drawing)
+        next(steps_of_sampler)  # the noise
+        for _ in range(len(model.sigmas()) - 1):
             start = time.perf_counter()
-            next(walk)
+            next(steps_of_sampler)
             _wait(model.compute)
             yield time.perf_counter() - start
 
 
 def _sampling_flop(model: Model) -> float:
     """FLOPs of one image in the sampler's first step."""
-    walk = model.walk(Drawing.of(model.labels(None, 2)))
-    next(walk)
-    return _flop(lambda: next(walk)) / 2
+    steps_of_sampler = model.iterate(SampleBatch.of(model.labels(None, 2)))
+    next(steps_of_sampler)
+    return _flop(lambda: next(steps_of_sampler)) / 2
 
 
 def _flop(work: Callable[[], Any]) -> int:
@@ -336,7 +336,7 @@ def _flop(work: Callable[[], Any]) -> int:
 
 
 def _wait(compute: Compute) -> None:
-    """Until the device has done what it was told."""
+    """Wait until the device has finished its work."""
     if compute.device != "cpu":
         torch.accelerator.synchronize()
 
@@ -370,7 +370,7 @@ def fresh_model(config: Config, data: ImageSet, compute: Compute) -> Model:
         classes=data.classes,
         mean=data.mean,
         deviation=data.deviation,
-        learned=config.training.guidance,
+        max_model_guidance=config.training.model_guidance.max_scale,
         compute=compute,
     )
 

@@ -26,7 +26,7 @@ class InputError(ValueError):
     """A mistake of the person who called: one line, no traceback, nothing lost."""
 
 
-def suggest(given: str, known: Iterable[str]) -> str:
+def suggest(name: str, known: Iterable[str]) -> str:
     """The tail of an error message: the closest known name, then all of them.
 
     >>> suggest("heum", ["heun", "ancestral"])
@@ -35,7 +35,7 @@ def suggest(given: str, known: Iterable[str]) -> str:
     'choose one of ancestral, heun'
     """
     names = sorted(known)
-    close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     known = ", ".join(names)
     return f"did you mean '{close[0]}'? (known: {known})" if close else f"choose one of {known}"
 

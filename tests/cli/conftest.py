@@ -15,11 +15,11 @@ TINY = [
     "--set", "network.embedding={width=16, features=8}",
     "--set", "training.batch=16",
     "--set", "training.learning_rate=0.01",
-    "--set", "training.rate={kind='constant'}",
+    "--set", "training.lr_schedule={kind='constant'}",
     "--set", "training.preview_every=0",
     "--set", "training.validation_images=32",
     "--set", "training.log_every=16",
-    "--set", "training.guidance=1", "--set", "sampling.guidance=1",
+    "--set", "training.model_guidance.max_scale=1", "--set", "sampling.guidance=1",
 ]  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def warm_cache(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path, monkeypatch, warm_cache):
+def single(tmp_path, monkeypatch, warm_cache):
     """An empty working directory, no named sets, float32 on every machine."""
     monkeypatch.setenv("MEZZOTINT_CACHE", str(warm_cache))
     monkeypatch.delenv("MEZZOTINT_DATA", raising=False)

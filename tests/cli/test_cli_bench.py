@@ -34,7 +34,7 @@ def made_up(monkeypatch):
             "budget": Budget.parse(budget),
             **changes,
         }
-        monkeypatch.setattr(benchmark, "bench", lambda *given: Bench(**numbers))
+        monkeypatch.setattr(benchmark, "bench", lambda *arguments: Bench(**numbers))
 
     return found
 
@@ -110,7 +110,7 @@ def test_a_share_above_the_peak_is_explained(cli, made_up):
         ("30epochs", "30 epochs of 10,000 images, the preset's budget, take about 21.0 min of"),
     ],
 )
-def test_a_budget_is_told_in_images_or_in_time(cli, made_up, budget, words):
+def test_a_budget_is_shown_in_images_or_in_time(cli, made_up, budget, words):
     made_up(budget)  # 256 images a second, of which 93 in 100 are a training's
     assert words in cli("bench").out
 

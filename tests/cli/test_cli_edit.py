@@ -13,7 +13,7 @@ from mezzotint.config.registry import SAMPLERS
 from mezzotint.editing.compose import read_text
 from mezzotint.editing.compose.compose import compose, random_text, read_back
 from mezzotint.errors import InputError
-from mezzotint.sampling.model import Drawing
+from mezzotint.sampling.model import SampleBatch
 
 COMPOSE = "edit compose run --evaluations 2"
 
@@ -34,7 +34,7 @@ def result(answer):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_canvas_of_one_class_is_the_image_that_sample_draws(model, sampler):
     model = model.changed(sampler=sampler)
-    images = model.draw(Drawing.of(torch.tensor([7, 3]), seed=5))
+    images = model.sample_batch(SampleBatch.of(torch.tensor([7, 3]), seed=5))
     pages = compose(model, ["7", "3"], seed=5)
     for page, image in zip(pages, images, strict=True):
         assert torch.equal(page.image, image)
@@ -50,7 +50,9 @@ def test_places_far_apart_are_images_on_a_ground(model):
     for x, *_ in (left, middle, right):
         covered[x : x + 8] = True
     assert (page.image[:, :, ~covered] == 0).all()
-    assert torch.equal(page.image[:, :, :8], model.draw(Drawing.of(torch.tensor([3])))[0])
+    assert torch.equal(
+        page.image[:, :, :8], model.sample_batch(SampleBatch.of(torch.tensor([3])))[0]
+    )
 
 
 def test_a_canvas_is_the_same_alone_and_among_others(model):
@@ -141,8 +143,8 @@ def test_a_png_is_the_canvas_enlarged(cli, digits_run, tmp_path):
 
 def test_a_folder_has_images_and_boxes_that_hold_their_ink(cli, digits_run, tmp_path):
     command = f"{COMPOSE} --random 3 --n 4 --out many --spacing 8 --json"
-    told = result(cli(command))
-    assert (told["n"], told["places"]) == (4, 12)
+    messages = result(cli(command))
+    assert (messages["n"], messages["places"]) == (4, 12)
     notes = json.loads((tmp_path / "many" / "annotations.json").read_text())
     names = {category["id"]: category["name"] for category in notes["categories"]}
     assert len(notes["images"]) == 4
@@ -162,9 +164,9 @@ def test_a_folder_has_images_and_boxes_that_hold_their_ink(cli, digits_run, tmp_
 
 def test_a_file_of_strings_is_drawn_line_by_line_and_read(cli, digits_run, tmp_path):
     (tmp_path / "lines.txt").write_text("12\n\n3 4;5\n")
-    told = result(cli(f"{COMPOSE} --strings lines.txt --out pages --read --json"))
-    assert told["places"] == 5
-    assert 0 <= told["read"]["images"] <= told["read"]["boxes"] <= 1
+    messages = result(cli(f"{COMPOSE} --strings lines.txt --out pages --read --json"))
+    assert messages["places"] == 5
+    assert 0 <= messages["read"]["images"] <= messages["read"]["boxes"] <= 1
     notes = json.loads((tmp_path / "pages" / "annotations.json").read_text())
     assert [image["text"] for image in notes["images"]] == ["12", "3 4;5"]
     assert "read by the data set's classifier" in cli(f"{COMPOSE} 1 --out b.png --read").out
@@ -221,8 +223,8 @@ def test_a_mistyped_verb_is_answered_as_others_are(refused, unchanged, digits_ru
 @pytest.mark.slow
 def test_numbers_of_a_trained_model_are_read(cli):
     assert cli("train digits --out trained --budget 8000images --device cpu").code == 0
-    told = result(
+    messages = result(
         cli("edit compose trained --random 4 --n 25 --out many --read --json --spacing 2")
     )
-    assert told["read"]["boxes"] > 0.7  # 0.84 when this was written; chance is 0.1
+    assert messages["read"]["boxes"] > 0.7  # 0.84 when this was written; chance is 0.1
     assert cli("edit compose trained 2026 --out 2026.png").code == 0

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from mezzotint import imaging
-from mezzotint.cli.judging import evaluate_text
+from mezzotint.cli.evaluating import evaluate_text
 from mezzotint.data import load
-from mezzotint.evaluation.results import add_part
+from mezzotint.evaluation.results import add_section
 from mezzotint.metrics.cas import Cas
 from mezzotint.metrics.clip import scorers, small_clip
 from mezzotint.metrics.extractors.extractor import shipped
-from mezzotint.runtime.device import pick_device
+from mezzotint.runtime.device import resolve_device
 from mezzotint.sampling.model import Model
 
 QUICK = "--metrics fd,kd,coverage,accuracy,score,distinct"
@@ -63,7 +63,7 @@ def textbook_distance(a, b):
 # --- what it says -----------------------------------------------------------------------------
 
 
-def test_a_run_is_judged_by_the_samples_on_disk(cli, digits_run, digits):
+def test_a_run_is_evaluated_by_the_samples_on_disk(cli, digits_run, digits):
     metrics = result(cli(f"evaluate run {QUICK} --json"))["metrics"]
     (block,) = (digits_run / "evaluation" / "drawn").rglob("*.npz")
     samples = imaging.load_npz(block)
@@ -114,10 +114,10 @@ def test_cas_reads_all_images_of_a_file_and_refuses_at_once_what_it_cannot_score
     cli, digits, tmp_path, monkeypatch
 ):
     images, labels = digits.split("train")
-    given = []
+    arguments = []
 
     def scored(images, labels, data, *, device, watch):
-        given.append((len(images), data.name, device))
+        arguments.append((len(images), data.name, device))
         for seen in (128, 12_928, 25_728):  # every hundred steps of 128 images
             watch(1, seen)
         return Cas((0.5,))
@@ -127,18 +127,20 @@ def test_cas_reads_all_images_of_a_file_and_refuses_at_once_what_it_cannot_score
     imaging.save_npz(tmp_path / "all.npz", images, labels, {})
     answer = cli("evaluate all.npz --against digits --metrics cas --device cpu --json")
     found = result(answer)
-    told = [line for line in answer.err.splitlines() if "synthetic, seed 1" in line]
-    assert [line.split(": ")[2].split(" of")[0] for line in told] == ["12,928", "25,728"]
-    assert given == [(len(images), "digits", "cpu")]  # not only as many as there are test images
+    messages = [line for line in answer.err.splitlines() if "synthetic, seed 1" in line]
+    assert [line.split(": ")[2].split(" of")[0] for line in messages] == ["12,928", "25,728"]
+    assert arguments == [
+        (len(images), "digits", "cpu")
+    ]  # not only as many as there are test images
     assert found["metrics"]["cas"]["protocol"]["n"] == len(images)
     result(cli("evaluate all.npz --against digits --metrics cas --n 200 --json"))
-    assert given[1] == (200, "digits", pick_device())
+    assert arguments[1] == (200, "digits", resolve_device())
     some = labels != 3
     imaging.save_npz(tmp_path / "some.npz", images[some], labels[some], {})
     answer = cli("evaluate some.npz --against digits --metrics cas,fd")
     assert answer.code == 2
     assert "none of 3" in answer.err
-    assert len(given) == 2
+    assert len(arguments) == 2
 
 
 def test_cas_of_a_run_without_test_images_is_refused_before_anything_is_drawn(
@@ -149,7 +151,7 @@ def test_cas_of_a_run_without_test_images_is_refused_before_anything_is_drawn(
             for i, image in enumerate(digits.images[digits.labels == label][:number]):
                 imaging.save_png(image, tmp_path / "few" / split / str(label) / f"{i}.png")
     assert cli(["train", "few", "--out", "run", "--budget", "16images", *tiny]).code == 0
-    monkeypatch.setattr(Model, "draw", None)
+    monkeypatch.setattr(Model, "sample_batch", None)
     message = refused("evaluate run --metrics cas --split validation", quiet=False)
     assert "cas reads a test split, and few has none" in message
 
@@ -158,7 +160,7 @@ def test_a_second_evaluation_adds_to_the_first_and_draws_nothing_anew(
     cli, digits_run, monkeypatch
 ):
     first = result(cli("evaluate run --metrics accuracy --json"))
-    monkeypatch.setattr(Model, "draw", None)
+    monkeypatch.setattr(Model, "sample_batch", None)
     second = result(cli("evaluate run --metrics kd --json"))
     assert set(first["metrics"]) == {"accuracy"}
     assert set(second["metrics"]) == {"accuracy", "kd270"}
@@ -178,7 +180,7 @@ def test_a_selection_that_came_first_stays_and_is_no_other_evaluation(cli, digit
     hashed = result(cli("evaluate run --metrics distinct --json"))["subject"]["hash"]
     (digits_run / "evaluation.json").unlink()
     chosen = {"hash": hashed, "rows": []}
-    add_part(digits_run, "selection", chosen)
+    add_section(digits_run, "selection", chosen)
     answer = cli("evaluate run --metrics accuracy --json")
     assert "holds an evaluation" not in answer.err
     assert set(result(answer)["metrics"]) == {"accuracy"}
@@ -240,15 +242,15 @@ def test_a_metric_that_cannot_be_compared_says_why_and_nothing_is_lost(cli, real
         "classifier_score": "not both evaluations hold classifier_score with its protocol: "
         "evaluate both alike",
     }
-    told = evaluate_text(found).partition("difference to other.json:\n")[2].splitlines()
-    assert sorted(told) == sorted(f"  {row}" for row in ["accuracy +0.25", *reasons.values()])
+    messages = evaluate_text(found).partition("difference to other.json:\n")[2].splitlines()
+    assert sorted(messages) == sorted(f"  {row}" for row in ["accuracy +0.25", *reasons.values()])
 
 
-def test_what_holds_nothing_to_compare_with_is_refused_before_judging(
+def test_what_holds_nothing_to_compare_with_is_refused_before_evaluating(
     refused, real, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("mezzotint.cli.judging.judge", None)
-    add_part(tmp_path / "chosen", "selection", {"rows": []})
+    monkeypatch.setattr("mezzotint.evaluation.evaluate.evaluate", None)
+    add_section(tmp_path / "chosen", "selection", {"rows": []})
     message = refused(f"evaluate {real} --against digits --compare chosen")
     assert "chosen holds no metrics to compare with" in message
 
@@ -257,7 +259,7 @@ def test_what_holds_nothing_to_compare_with_is_refused_before_judging(
 def test_what_could_not_be_written_is_refused_before_anything_is_drawn(
     refused, digits_run, tmp_path, monkeypatch, unchanged, verb
 ):
-    monkeypatch.setattr(Model, "draw", None)
+    monkeypatch.setattr(Model, "sample_batch", None)
     (tmp_path / "file").write_text("")
     with unchanged():
         for place in ("file", "file/below"):
@@ -270,20 +272,20 @@ def test_what_could_not_be_written_is_refused_before_anything_is_drawn(
 # --- in training ------------------------------------------------------------------------------
 
 
-def test_training_judges_samples_and_keeps_the_best_by_a_metric(cli, tmp_path, tiny):
+def test_training_measures_samples_and_keeps_the_best_by_a_metric(cli, tmp_path, tiny):
     asked = [
         "--set", "training.metrics_every=64", "--set", "training.metrics_images=20",
         "--set", "training.metrics_share=1.0", "--set", "training.best=kd",
     ]  # fmt: skip
     answer = cli(["train", "digits", "--out", "run", "--budget", "1600images", *tiny, *asked])
     assert answer.code == 0
-    assert "judging 20 samples takes about" in answer.err
+    assert "measuring 20 samples takes about" in answer.err
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    judged = [row for row in rows if row["kind"] == "metrics"]
-    assert judged
-    values = [row["values"]["kd"] for row in judged]
+    evaluated = [row for row in rows if row["kind"] == "metrics"]
+    assert evaluated
+    values = [row["values"]["kd"] for row in evaluated]
     best = [i for i in range(len(values)) if values[i] == min(values[: i + 1])]
-    assert [row["best"] for row in judged] == [i in best for i in range(len(values))]
+    assert [row["best"] for row in evaluated] == [i in best for i in range(len(values))]
     kept = cli("sample run --n 1 --checkpoint best --out one.png --evaluations 1")
     assert kept.code == 0
 
@@ -385,7 +387,7 @@ def test_select_by_clip_measures_what_it_did(cli, digits_run, quick_clip):
         ("select run --score beauty --out new", ["beauty", "classifier"]),
     ],
 )
-def test_what_cannot_be_judged_is_answered_in_one_line(
+def test_what_cannot_be_evaluated_is_answered_in_one_line(
     refused, tmp_path, digits, digits_run, line, words
 ):
     images, labels = digits.split("test")

@@ -8,7 +8,7 @@ from mezzotint import imaging
 from mezzotint.data import load
 from mezzotint.imaging import to_float
 from mezzotint.metrics.clip import scorers, small_clip
-from mezzotint.metrics.clip.likelihood import wish
+from mezzotint.metrics.clip.likelihood import prompt_log_likelihood
 
 FEW = ["--n", "12", "--evaluations", "4", "--json", "--out"]
 
@@ -44,8 +44,10 @@ def test_a_prompt_names_the_class_and_is_followed(cli, digits_run, tmp_path):
     assert found.labels.tolist() == [7] * 12
     _, plain, _ = drawn(cli, tmp_path, "plain", "--label", "7")
     digits = load("digits")
-    wished = wish(scorers.clip_for(digits, "clip", print), "a clear 7", digits.classes)
-    means = [float(wished(to_float(e.images), e.labels).mean()) for e in (found, plain)]
+    log_likelihood = prompt_log_likelihood(
+        scorers.clip_for(digits, "clip", print), "a clear 7", digits.classes
+    )
+    means = [float(log_likelihood(to_float(e.images), e.labels).mean()) for e in (found, plain)]
     assert means[0] > means[1]
     for other in (["--prompt-scale", "0"], ["--prompt-interval", "900", "1000"]):
         _, same, _ = drawn(cli, tmp_path, other[0], "--prompt", "a clear 7", *other)

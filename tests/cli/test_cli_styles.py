@@ -13,17 +13,17 @@ from mezzotint import imaging
 from mezzotint.data import load
 from mezzotint.data.styles.measures import measured
 from mezzotint.data.styles.style import choice_style
-from mezzotint.diffusion import is_free
+from mezzotint.diffusion import is_null
 from mezzotint.runs.run import Run
-from mezzotint.sampling.model import Drawing, Model
+from mezzotint.sampling.model import Model, SampleBatch
 
 STYLES = ("thickness", "slant")
-ASKED = ["--style", "thickness", "--style", "slant"]  # as conftest's styled_run
+REQUESTED = ["--style", "thickness", "--style", "slant"]  # as conftest's styled_run
 
 
 @pytest.fixture
 def model(styled_run):
-    """With weights that listen: a fresh network does the same whatever it hears."""
+    """With weights that matter: a fresh network ignores its condition."""
     model = mezzotint.load(styled_run)
     torch.manual_seed(0)
     for parameter in model.denoiser.parameters():
@@ -34,19 +34,19 @@ def model(styled_run):
 def test_a_run_knows_its_styles_from_the_data(styled_run):
     data = load("digits", styles=STYLES)
     assert Run.at(styled_run).config.data.styles == data.styles
-    assert mezzotint.load(styled_run).asks == STYLES
+    assert mezzotint.load(styled_run).style_names == STYLES
 
 
 def test_the_same_command_goes_on_and_other_styles_are_another_run(cli, refused, styled_run, tiny):
     words = ["train", "digits", "--out", str(styled_run), *tiny, "--budget"]
-    assert cli([*words, "96images", *ASKED]).code == 0
+    assert cli([*words, "96images", *REQUESTED]).code == 0
     assert Run.at(styled_run).images_seen() == 96
-    line = refused([*words, "128images", *ASKED[:2]], quiet=False)
+    line = refused([*words, "128images", *REQUESTED[:2]], quiet=False)
     assert "origin.styles" in line
     assert "['thickness']" in line
 
 
-def test_what_was_asked_for_is_kept_beside_the_images(cli, styled_run, tmp_path):
+def test_requested_styles_are_kept_with_the_images(cli, styled_run, tmp_path):
     words = ["sample", str(styled_run), "--n", "4", "--evaluations", "2", "--style", "slant=5deg"]
     assert cli([*words, "--out", "a.npz"]).code == 0
     kept = imaging.load_npz(tmp_path / "a.npz")
@@ -66,33 +66,33 @@ def test_a_level_means_its_middle(model):
         assert bool(values[:, 1].isnan().all())
 
 
-def test_what_is_not_asked_for_is_free_and_what_is_asked_for_is_heard(model):
+def test_what_is_not_requested_is_null_and_what_is_requested_has_an_effect(model):
     table = torch.tensor([[3.0, float("nan")]], dtype=torch.float64)
-    factors = model.condition(Drawing.of(torch.tensor([4]), 0, table)).factors
+    factors = model.condition(SampleBatch.of(torch.tensor([4]), 0, table)).factors
     assert list(factors) == ["label", *STYLES]
     style = model.styles[0]
     expected = (3.0 - style.mean) / style.deviation
     assert factors["thickness"].tolist() == pytest.approx([expected], rel=1e-6)
-    assert bool(is_free(factors["slant"]))
+    assert bool(is_null(factors["slant"]))
     plain, thick = (model.sample(label=3, n=2, styles=s) for s in ({}, {"thickness": "thick"}))
     assert not torch.equal(plain, thick)
-    assert torch.equal(plain, model.draw(Drawing.of(model.labels(3, 2))))
+    assert torch.equal(plain, model.sample_batch(SampleBatch.of(model.labels(3, 2))))
 
 
-def test_what_lies_beyond_the_data_is_told(cli, styled_run, model, tmp_path):
+def test_what_lies_beyond_the_data_is_reported(cli, styled_run, model, tmp_path):
     low, high = model.styles[1].range
     words = ["sample", str(styled_run), "--n", "1", "--evaluations", "1", "--out"]
-    for i, (value, told) in enumerate([(high + 1, True), (low - 1, True), (high, False)]):
+    for i, (value, messages) in enumerate([(high + 1, True), (low - 1, True), (high, False)]):
         name = model.styles[1].name
         answer = cli([*words, f"{i}.png", "--style", f"{name}={value}"])
         assert answer.code == 0, answer.err
-        assert (f"{name} {value:.3g}" in answer.err) == told
-        assert (f"beyond the data's {low:.3g} to {high:.3g}" in answer.err) == told
+        assert (f"{name} {value:.3g}" in answer.err) == messages
+        assert (f"beyond the data's {low:.3g} to {high:.3g}" in answer.err) == messages
 
 
-def test_guidance_by_a_style_is_nested_behind_the_label(model):
+def test_guidance_by_a_style_follows_that_by_the_label(model):
     """Scale 0 of a style is the label alone, 1 both; 2 is as far beyond as 1 is from 0."""
-    drawing = Drawing.of(torch.tensor([4]), 0, model.style_values({"slant": "left"}))
+    drawing = SampleBatch.of(torch.tensor([4]), 0, model.style_values({"slant": "left"}))
     x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     sigma = torch.tensor(2.0, dtype=torch.float64)
 
@@ -100,9 +100,9 @@ def test_guidance_by_a_style_is_nested_behind_the_label(model):
         guided = model.changed(style_guidance={"slant": scale})
         return guided.denoise(guided.condition(drawing))(x, sigma)
 
-    alone = model.denoise(model.condition(Drawing.of(torch.tensor([4]))))(x, sigma)
+    single = model.denoise(model.condition(SampleBatch.of(torch.tensor([4]))))(x, sigma)
     zero, one, two = (estimate(scale) for scale in (0.0, 1.0, 2.0))
-    torch.testing.assert_close(zero, alone, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(zero, single, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(two - one, one - zero, rtol=1e-4, atol=1e-5)
     assert not torch.equal(one, zero)
 
@@ -131,8 +131,8 @@ def test_along_a_choice_a_row_has_every_level_once(cli, styled_run, tmp_path, mo
         grey = 80 * drawing.styles[:, 0] + 10 * drawing.keys[:, 0]
         return grey.to(torch.uint8)[:, None, None, None].expand(-1, *model.shape).contiguous()
 
-    monkeypatch.setattr("mezzotint.runs.find.load", lambda *run, **pick: model)
-    monkeypatch.setattr(Model, "draw", shades)
+    monkeypatch.setattr("mezzotint.runs.find.load", lambda *run, **ref: model)
+    monkeypatch.setattr(Model, "sample_batch", shades)
     words = ["sample", str(styled_run), "--along", "shape", "--label", "3", "--seeds", "5"]
     assert cli([*words, "--out", "sheet.png"]).code == 0
     rows = torch.arange(3) * 80 + torch.arange(5)[:, None] * 10
@@ -172,9 +172,9 @@ def test_evaluate_measures_what_was_asked_for(cli, styled_run):
 def test_samples_in_a_file_are_measured_by_what_it_says_was_asked(cli, styled_run, tmp_path):
     words = ["sample", str(styled_run), "--n", "60", "--evaluations", "2", "--style", "slant=5deg"]
     assert cli([*words, "--out", "a.npz"]).code == 0
-    judged = cli("evaluate a.npz --against digits --metrics styles,accuracy --json")
-    assert judged.code == 0, judged.err
-    found = json.loads(judged.out)["styles"]
+    evaluated = cli("evaluate a.npz --against digits --metrics styles,accuracy --json")
+    assert evaluated.code == 0, evaluated.err
+    found = json.loads(evaluated.out)["styles"]
     got = measured(imaging.load_npz(tmp_path / "a.npz").images, ("slant",))[:, 0]
     got = got[~got.isnan()]
     assert found["slant"]["n"] == len(got)
@@ -199,10 +199,10 @@ def common(name, least):
 
 
 def test_samples_are_asked_for_the_joint_styles_of_real_images(styled_run):
-    from mezzotint.evaluation.samples import run_subject
+    from mezzotint.evaluation.samples import run_samples
 
-    stream = run_subject(styled_run, say=print)
-    drawing = stream.drawing(50)
+    stream = run_samples(styled_run, say=print)
+    drawing = stream.batch(50)
     data = load("digits", styles=STYLES)
     train = data.splits["train"]
     real = {
@@ -216,7 +216,7 @@ def test_samples_are_asked_for_the_joint_styles_of_real_images(styled_run):
 
 
 @pytest.mark.parametrize(
-    ("words", "parts"),
+    ("words", "expected"),
     [
         ("--style thickness", ["--style", "NAME=VALUE", "'thickness'"]),
         ("--style thicknes=thin", ["'thicknes'", "did you mean 'thickness'"]),
@@ -231,10 +231,10 @@ def test_samples_are_asked_for_the_joint_styles_of_real_images(styled_run):
         ("--along slant --seeds 4", ["--along slant", "--label", "--seeds 4", "leave --seeds"]),
     ],
 )
-def test_what_a_user_can_ask_wrongly(refused, styled_run, unchanged, words, parts):
+def test_what_a_user_can_ask_wrongly(refused, styled_run, unchanged, words, expected):
     with unchanged():
         line = refused(["sample", str(styled_run), *words.split(), "--out", "x.png"])
-    assert all(part in line for part in parts), line
+    assert all(part in line for part in expected), line
 
 
 def test_a_run_without_styles_says_how_to_get_them(refused, digits_run):

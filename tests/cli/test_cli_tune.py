@@ -7,7 +7,7 @@ import pytest
 from mezzotint import imaging
 from mezzotint.metrics.clip import scorers, small_clip
 
-SMALL = ["--budget", "16images", "--batch", "8", "--judge-every", "8", "--judged", "30"]
+SMALL = ["--budget", "16images", "--batch", "8", "--check-every", "8", "--check-images", "30"]
 
 
 @pytest.fixture(autouse=True)
@@ -39,13 +39,13 @@ def test_a_tuned_run_is_drawn_from_and_reported_unchanged(cli, digits_run, tmp_p
     assert "--out new" in again.err
 
 
-def test_a_rank_is_kept_and_told(cli, digits_run, tmp_path):
+def test_a_rank_is_kept_and_reported(cli, digits_run, tmp_path):
     options = ["--rank", "2", "--out", "new", "--evaluations", "2", "--bound", "0"]
     answer = cli(["tune", "run", "--prompt", "a clear {}", *SMALL, *options])
     assert answer.code == 0, answer
-    told = json.loads((tmp_path / "new" / "tuning.json").read_text())
-    assert told["rank"] == 2
-    assert f"changes of rank 2, {told['trained']:,} numbers" in answer.out
+    messages = json.loads((tmp_path / "new" / "tuning.json").read_text())
+    assert messages["rank"] == 2
+    assert f"changes of rank 2, {messages['trained']:,} numbers" in answer.out
     assert cli("sample new --n 10 --evaluations 2 --out new.png").code == 0
 
 
@@ -61,7 +61,9 @@ def test_a_rank_is_kept_and_told(cli, digits_run, tmp_path):
     ],
 )
 def test_what_cannot_be_tuned_is_answered_in_one_line(refused, digits_run, options, words):
-    message = refused(["tune", "run", *options, "--out", "new", "--judged", "20"], quiet=False)
+    message = refused(
+        ["tune", "run", *options, "--out", "new", "--check-images", "20"], quiet=False
+    )
     assert all(word in message for word in words), message
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mezzotint.config.build import build_denoiser
-from mezzotint.config.presets import load_preset, preset_names, preset_summary, suited
+from mezzotint.config.presets import load_preset, preset_names, preset_summary, preset_variant
 from mezzotint.config.registry import SAMPLERS, SCHEDULES, sampler_named
 from mezzotint.config.schema import Budget, Config
 from mezzotint.config.tables import override, parse_config, to_table, with_deviation
@@ -72,8 +72,8 @@ def test_what_is_written_of_a_preset_is_at_least_what_it_says(name):
     written = flat(to_table(preset(name)))
     for key, value in flat(load_preset(name)).items():
         if key == "network.levels":
-            given = [written[key][i] | level for i, level in enumerate(value)]
-            assert given == written[key]
+            arguments_ = [written[key][i] | level for i, level in enumerate(value)]
+            assert arguments_ == written[key]
         else:
             assert written[key] == value, key
 
@@ -82,46 +82,49 @@ def test_what_is_written_of_a_preset_is_at_least_what_it_says(name):
 @pytest.mark.parametrize("images", [1, 10**12])
 def test_a_preset_for_another_budget_is_one_too(name, images):
     parse_config(load_preset(name, images), Config)
-    same, words = suited(name, images)
+    same, words = preset_variant(name, images)
     assert load_preset(name, same) == load_preset(name, images)
     assert bool(words) is (load_preset(name, images) != load_preset(name))
 
 
 def test_parts_of_a_preset_apply_on_their_side_of_a_budget(tmp_path):
     file = tmp_path / "mine.toml"
-    sides = {
-        "shorter": [
-            {"images": 10, "set": ["training.batch = 8", "training.ema = 0.05"]},
-            {"images": 100, "set": ["training.batch = 16"]},
-        ],
-        "longer": [{"images": 1000, "set": ["training.batch = 64"]}],
-    }
-    file.write_text(tomli_w.dumps(load_preset("digits") | sides))
+    whens = [
+        {"max_images": 9, "set": ["training.batch = 8", "training.ema = 0.05"]},
+        {"min_images": 1000, "set": ["training.batch = 64"]},
+        {"max_images": 99, "set": ["training.batch = 16"]},
+    ]
+    file.write_text(tomli_w.dumps(load_preset("digits") | {"when": whens}))
     for images, batch, words in [
         (0, 32, ""),
-        (1, 8, "fewer than 10 images"),
-        (9, 8, "fewer than 10 images"),
-        (10, 16, "fewer than 100 images"),
-        (99, 16, "fewer than 100 images"),
+        (1, 8, "up to 9 images"),
+        (9, 8, "up to 9 images"),
+        (10, 16, "up to 99 images"),
+        (99, 16, "up to 99 images"),
         (100, 32, ""),
         (999, 32, ""),
         (1000, 64, "1,000 images and more"),
     ]:
         table = load_preset(str(file), images)["training"]
         assert (table["batch"], table["ema"]) == (batch, 0.05 if 0 < images < 10 else 0.1)
-        assert suited(str(file), images)[1] == words
+        assert preset_variant(str(file), images)[1] == words
 
 
 def test_a_longer_part_that_cannot_be_is_refused(tmp_path):
     file = tmp_path / "mine.toml"
-    file.write_text(tomli_w.dumps(load_preset("digits") | {"longer": [{"image": 5, "set": []}]}))
-    assert "did you mean 'images'" in refusal(load_preset, str(file))
+    for when, words in (
+        ({"min_image": 5, "set": []}, "did you mean 'min_images'"),
+        ({"set": []}, "takes max_images or min_images"),
+        ({"min_images": 5, "max_images": 9, "set": []}, "one of them"),
+    ):
+        file.write_text(tomli_w.dumps(load_preset("digits") | {"when": [when]}))
+        assert words in refusal(load_preset, str(file))
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_the_schedule_and_the_precondition_of_a_preset_go_together(name):
+def test_the_schedule_and_the_parameterization_of_a_preset_go_together(name):
     objective = preset(name).objective
-    refuse_pair(objective.schedule, objective.precondition)  # raises where they do not
+    refuse_pair(objective.schedule, objective.parameterization)  # raises where they do not
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -148,10 +151,10 @@ def test_the_fashion_experiment_is_as_it_was():
     schedule, training, network = config.objective.schedule, config.training, config.network
     assert (schedule.steps, schedule.first, schedule.last) == (100, 1e-4, 0.02)
     assert not schedule.rescaled
-    assert isinstance(config.objective.precondition, Eps)
+    assert isinstance(config.objective.parameterization, Eps)
     assert (training.optimizer, training.learning_rate, training.batch) == ("adam", 1e-3, 64)
     assert (training.budget, training.clip > 0) == ("30epochs", True)
-    assert (network.told, network.embedding.factors) == ("bottleneck", "one-hot")
+    assert (network.conditioned_blocks, network.embedding.factors) == ("bottleneck", "one-hot")
     assert network.embedding.join == "sum"
     assert (network.block.norm, network.block.activation) == ("group", "gelu")
     assert not network.block.residual
@@ -165,8 +168,8 @@ def test_the_fashion_experiment_is_as_it_was():
 
 def test_the_fashion_network_tells_only_its_middle():
     network, _ = on_meta("fashion-a")
-    told = {n for n, m in network.named_modules() if isinstance(m, ConvBlock) and m.told}
-    assert told == {"middle.0", "middle.2"}
+    messages = {n for n, m in network.named_modules() if isinstance(m, ConvBlock) and m.modulation}
+    assert messages == {"middle.0", "middle.2"}
 
 
 def test_the_corrected_twin_differs_in_the_betas_and_the_start_alone():
@@ -184,10 +187,10 @@ def test_the_corrected_twin_differs_in_the_betas_and_the_start_alone():
 def test_the_second_fashion_experiment_masks_its_conditions_for_guidance():
     config = preset("fashion-b")
     assert [level.width for level in config.network.levels] == [64, 128, 256]
-    assert config.network.told == "bottleneck"
+    assert config.network.conditioned_blocks == "bottleneck"
     assert config.network.block.projection == "conv"
     assert config.objective.schedule.steps == 100
-    assert config.training.drop > 0
+    assert config.training.label_dropout > 0
 
 
 def test_the_mnist_experiment_and_its_bonus_differ_in_norm_and_residuals_alone():
@@ -216,16 +219,18 @@ def test_the_second_mnist_experiment_doubles_its_width_three_times():
     config = preset("mnist-e")
     assert [level.width for level in config.network.levels] == [32, 64, 128, 256]
     assert (config.training.budget, config.training.batch) == ("30epochs", 128)
-    assert config.network.told == "bottleneck"
+    assert config.network.conditioned_blocks == "bottleneck"
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist", "fashion-mnist", "cifar10", "folder"])
 def test_a_recommended_preset_needs_at_most_a_dozen_evaluations(name):
     config = preset(name)
     assert config.sampling.evaluations <= 12
-    assert config.sampling.guidance <= config.training.guidance  # one evaluation a step
+    assert (
+        config.sampling.guidance <= config.training.model_guidance.max_scale
+    )  # one evaluation a step
     assert isinstance(config.objective.schedule, LogNormal)
-    assert isinstance(config.objective.precondition, Edm)
+    assert isinstance(config.objective.parameterization, Edm)
 
 
 def test_a_preset_may_be_a_file_of_ones_own(tmp_path):
@@ -255,14 +260,17 @@ def test_a_preset_may_be_a_file_of_ones_own(tmp_path):
         ("network.levels=[{width=8,atention=true}]", ["atention", "'attention'"]),
         ("objective.schedule.stdd=1", ["objective.schedule", "'stdd'", "'std'"]),
         ("objective.schedule.kind=cosin", ["objective.schedule", "'cosin'", "'cosine'"]),
-        ("objective.precondition.kind=edn", ["objective.precondition", "'edn'", "'edm'"]),
+        ("objective.parameterization.kind=edn", ["objective.parameterization", "'edn'", "'edm'"]),
         ("objective.weight.kind=min-snt", ["objective.weight", "'min-snt'", "'min-snr'"]),
-        ("training.rate.kind=plateu", ["training.rate", "'plateu'", "'plateau'"]),
-        ("sampling.ladder.kind=karas", ["sampling.ladder", "'karas'", "'karras'"]),
+        ("training.lr_schedule.kind=plateu", ["training.lr_schedule", "'plateu'", "'plateau'"]),
+        ("sampling.schedule.kind=karas", ["sampling.schedule", "'karas'", "'karras'"]),
         ("sampling.sampler=hean", ["sampling.sampler", "'hean'", "'heun'"]),
         ("training.optimizer=adan", ["training.optimizer", "'adan'", "'adam'"]),
         ("network.block.norm=grup", ["network.block.norm", "'grup'", "'group'"]),
-        ("network.told=bottlneck", ["network.told", "'bottlneck'", "'bottleneck'"]),
+        (
+            "network.conditioned_blocks=bottlneck",
+            ["network.conditioned_blocks", "'bottlneck'", "'bottleneck'"],
+        ),
         ("sampling.start=nois", ["sampling.start", "'nois'", "'noise'"]),
     ],
 )
@@ -281,9 +289,15 @@ def test_what_is_mistyped_is_answered_with_the_closest(setting, words):
         ("training.learning_rate=0", ["training.learning_rate = 0", "greater than 0"]),
         ("training.learning_rate=nan", ["training.learning_rate = nan", "finite"]),
         ("training.ema=0.3", ["training.ema = 0.3", "0.28"]),
-        ("training.drop=1.1", ["training.drop = 1.1", "less than or equal to 1"]),
-        ("training.guidance=0.5", ["training.guidance = 0.5", "greater than or equal to 1"]),
-        ("training={guidance=2,drop=0}", ["training", "guidance 2", "drop = 0", "0.1"]),
+        (
+            "training.label_dropout=1.1",
+            ["training.label_dropout = 1.1", "less than or equal to 1"],
+        ),
+        (
+            "training.model_guidance.max_scale=0.5",
+            ["training.model_guidance.max_scale = 0.5", "greater than or equal to 1"],
+        ),
+        ("training={guidance=2,drop=0}", ["training", "scale 2", "label_dropout = 0", "0.1"]),
         ("sampling.guidance=inf", ["sampling.guidance", "finite"]),
         ("training={guidance=2,batch=3}", ["training", "one image of 4", "batch = 3"]),
         ("network.block={head=0}", ["network.block", "at least 1 channel", "0"]),
@@ -297,12 +311,12 @@ def test_what_is_mistyped_is_answered_with_the_closest(setting, words):
         ("network.embedding.features=7", ["network.embedding", "even", "7"]),
         ("network.skips=maybe", ["network.skips = 'maybe'", "boolean"]),
         ("objective.schedule=3", ["objective.schedule", "table", "got 3"]),
-        ("objective.precondition=edm", ["objective.precondition", "table", "'edm'"]),
-        ("sampling.ladder=3", ["sampling.ladder", "table", "got 3"]),
+        ("objective.parameterization=edm", ["objective.parameterization", "table", "'edm'"]),
+        ("sampling.schedule=3", ["sampling.schedule", "table", "got 3"]),
         ("objective.schedule.std=-1", ["objective.schedule", "LogNormal needs std > 0", "-1"]),
         ("objective.schedule.std=wide", ["objective.schedule.std = 'wide'", "number"]),
         ("objective.schedule={mean=1}", ["objective.schedule", "unknown kind ''"]),
-        ("objective.precondition={kind='eps',data=1}", ["'eps'", "'data'", "takes none"]),
+        ("objective.parameterization={kind='eps',std=1}", ["'eps'", "'std'", "takes none"]),
         (
             "objective.schedule={kind='zero-terminal',base={kind='karras'}}",
             ["objective.schedule.base"],
@@ -355,10 +369,10 @@ def test_eps_is_refused_where_no_signal_is_left(kind):
     config = preset(
         "digits",
         "objective.schedule={kind='zero-terminal',base={kind='linear-beta'}}",
-        f"objective.precondition={{kind='{kind}'}}",
+        f"objective.parameterization={{kind='{kind}'}}",
     )
     if kind == "v":
-        assert build_denoiser(config, 1, 10).precondition == config.objective.precondition
+        assert build_denoiser(config, 1, 10).parameterization == config.objective.parameterization
         return
     message = refusal(build_denoiser, config, 1, 10)
     assert "zero terminal SNR" in message
@@ -488,28 +502,28 @@ def test_a_bad_budget_is_answered_with_good_ones(text):
 
 
 def test_a_measured_deviation_fills_what_is_missing():
-    table = {"objective": {"precondition": {"kind": "edm"}, "weight": {"kind": "edm"}}}
+    table = {"objective": {"parameterization": {"kind": "edm"}, "weight": {"kind": "edm"}}}
     assert with_deviation(table, 0.62) == {
         "objective": {
-            "precondition": {"kind": "edm", "data": 0.62},
-            "weight": {"kind": "edm", "data": 0.62},
+            "parameterization": {"kind": "edm", "sigma_data": 0.62},
+            "weight": {"kind": "edm", "sigma_data": 0.62},
         }
     }
-    assert table == {"objective": {"precondition": {"kind": "edm"}, "weight": {"kind": "edm"}}}
+    assert table == {"objective": {"parameterization": {"kind": "edm"}, "weight": {"kind": "edm"}}}
 
 
-def test_a_measured_deviation_reaches_the_default_precondition():
+def test_a_measured_deviation_reaches_the_default_parameterization():
     network = {"network": {"levels": [{"width": 8}]}}
     config = parse_config(with_deviation(network, 0.62), Config)
-    assert config.objective.precondition == Edm(0.62)
+    assert config.objective.parameterization == Edm(0.62)
 
 
 @pytest.mark.parametrize(
     "objective",
     [
-        {"precondition": {"kind": "edm", "data": 0.3}, "weight": {"kind": "uniform"}},
-        {"precondition": {"kind": "eps"}, "weight": {"kind": "min-snr"}},
-        {"precondition": {"kind": "v"}},
+        {"parameterization": {"kind": "edm", "sigma_data": 0.3}, "weight": {"kind": "uniform"}},
+        {"parameterization": {"kind": "eps"}, "weight": {"kind": "min-snr"}},
+        {"parameterization": {"kind": "v"}},
     ],
 )
 def test_a_measured_deviation_changes_nothing_that_was_said(objective):
@@ -525,5 +539,6 @@ def test_a_preset_of_ones_own_that_is_no_text_or_no_table_is_refused(tmp_path):
     assert "mine.toml is not valid TOML" in refusal(load_preset, str(file))
     file.write_text("a = " + "[" * 5000)
     assert "mine.toml is not valid TOML" in refusal(load_preset, str(file))
-    file.write_text("longer = 3")
-    assert "longer is a list of tables" in refusal(load_preset, str(file))
+    for side in ("when", "shorter", "longer"):
+        file.write_text(f"{side} = 3")
+        assert "when is a list of tables" in refusal(load_preset, str(file))

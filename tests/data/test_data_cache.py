@@ -11,7 +11,7 @@ from mezzotint.data import cache as cache_module
 from mezzotint.data import load
 from mezzotint.errors import InputError
 from mezzotint.runtime.atomic import appearing
-from mezzotint.runtime.distributed import World
+from mezzotint.runtime.distributed import Ranks
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_what_would_be_too_much_in_several_processes_is_shared_by_them(folder, c
     size = load(str(folder)).images.numel()
 
     def mapped(processes):
-        monkeypatch.setattr("mezzotint.data.sources.current", lambda: World(0, processes))
+        monkeypatch.setattr("mezzotint.data.sources.current_ranks", lambda: Ranks(0, processes))
         kept = load(str(folder), memory_budget=2 * size)
         there = str(next(cache.glob("*.npy"))) in Path("/proc/self/maps").read_text()
         assert len(kept.images) * kept.images[0].numel() == size  # alive until here
@@ -134,7 +134,7 @@ def test_a_flipped_pixel_in_the_cache_is_noticed(folder, cache, decodings):
 def test_too_little_memory_to_open_it_is_no_damage(folder, cache, decodings, monkeypatch):
     load(str(folder))
 
-    def no_room(*given, **named):
+    def no_room(*arguments, **named):
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(np, "memmap", no_room)

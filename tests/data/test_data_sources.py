@@ -113,10 +113,10 @@ def test_cifar_flips_and_has_its_classes(loaded):
     data = loaded["cifar10"]
     assert data.images.shape == (20000, 3, 32, 32)
     assert (data.augment.flip, loaded["mnist"].augment.flip) == (True, False)
-    given = torch.bincount(data.labels[:10000])
+    arguments = torch.bincount(data.labels[:10000])
     validation = torch.bincount(data.labels[data.splits["validation"]])
     assert validation.sum() == 2000
-    assert (validation - given / 5).abs().max() < 1
+    assert (validation - arguments / 5).abs().max() < 1
     assert torch.bincount(data.split("test")[1]).tolist() == [1000] * 10
     assert data.class_index("Frog") == 6
 

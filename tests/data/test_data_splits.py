@@ -50,7 +50,7 @@ def test_own_splits_are_kept_and_the_cut_is_repeatable():
     assert (first["test"].diff() > 1).any()
 
 
-def test_a_limit_is_balanced_nested_and_leaves_the_test_split():
+def test_a_limit_is_balanced_within_a_larger_one_and_leaves_the_test_split():
     labels = torch.cat([torch.full((n,), c) for c, n in enumerate((50, 3, 80))])
     splits = complete({"train": torch.arange(133), "test": torch.arange(0)}, labels, 0.2)
     small, large = limited(splits, labels, 3, 8), limited(splits, labels, 3, 30)

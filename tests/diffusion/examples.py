@@ -1,7 +1,7 @@
-"""One example or more of every schedule, precondition, sampler and weight that is exported.
+"""One example or more of every schedule, parameterization, sampler and weight that is exported.
 
 A new class in mezzotint.diffusion fails `test_exactness.py` until it has a row here; with the row
-it is in every matrix. What a precondition's network is asked for is written here a second time,
+it is in every matrix. What a parameterization's network predicts is written here a second time,
 from its paper, so that the tests do not ask the code under test.
 """
 
@@ -44,11 +44,11 @@ SCHEDULES: dict[type, list] = {
     Resampled: [Resampled(LogNormal(), (0.5, 0.1, 0.4))],
 }
 
-PRECONDITIONS: dict[type, list] = {
+PARAMETERIZATIONS: dict[type, list] = {
     Eps: [Eps()],
     X0: [X0()],
     V: [V()],
-    Edm: [Edm(), Edm(data=1.3)],
+    Edm: [Edm(), Edm(sigma_data=1.3)],
 }
 
 SAMPLERS: dict[type, list] = {
@@ -61,12 +61,12 @@ SAMPLERS: dict[type, list] = {
 WEIGHTS: dict[type, list] = {
     Uniform: [Uniform()],
     MinSnr: [MinSnr(), MinSnr(gamma=1.0)],
-    EdmLoss: [EdmLoss(), EdmLoss(data=1.3)],
+    EdmLoss: [EdmLoss(), EdmLoss(sigma_data=1.3)],
 }
 
 TABLES = {
     "schedules": SCHEDULES,
-    "parameterization": PRECONDITIONS,
+    "parameterization": PARAMETERIZATIONS,
     "samplers": SAMPLERS,
     "losses": WEIGHTS,
 }
@@ -103,15 +103,15 @@ def names(examples: Iterable) -> list[str]:
     return [repr(example) for example in examples]
 
 
-def input_scale(precondition: object, sigma: Tensor) -> Tensor:
+def input_scale(parameterization: object, sigma: Tensor) -> Tensor:
     """What x is multiplied by before the network sees it, from the papers."""
-    variance = precondition.data**2 if isinstance(precondition, Edm) else 1.0
+    variance = parameterization.sigma_data**2 if isinstance(parameterization, Edm) else 1.0
     return 1 / torch.sqrt(sigma**2 + variance)
 
 
-def target(precondition: object, x0: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
+def target(parameterization: object, x0: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
     """What the network is asked for, from the papers; all of one shape."""
-    match precondition:
+    match parameterization:
         case Eps():
             return eps
         case X0():
@@ -125,4 +125,4 @@ def target(precondition: object, x0: Tensor, eps: Tensor, sigma: Tensor) -> Tens
             skip = data**2 / (sigma**2 + data**2)
             out = sigma * data / torch.sqrt(sigma**2 + data**2)
             return (x0 - skip * (x0 + sigma * eps)) / out
-    raise NotImplementedError(f"write what {precondition} is asked for here")
+    raise NotImplementedError(f"write what {parameterization} is asked for here")

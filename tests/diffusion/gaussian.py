@@ -4,7 +4,7 @@ The best denoiser is D(x; sigma) = mean + S^2 / (S^2 + sigma^2) (x - mean), and 
 ODE dx/dsigma = (x - D) / sigma from `now` to `then` shrinks the distance from the mean by
 sqrt((S^2 + then^2) / (S^2 + now^2)).
 
-With a condition the mean is BASE + LABELS[label] + SLOPE * style, where a free factor adds
+With a condition the mean is BASE + LABELS[label] + SLOPE * style, where a null factor adds
 nothing. All D have the same slope in x, so the guided D is a Gaussian's as well, with the mean
 
     BASE + label scale * LABELS[label] + style scale * SLOPE * style.
@@ -13,7 +13,7 @@ nothing. All D have the same slope in x, so the guided D is a Gaussian's as well
 import torch
 from torch import Tensor, nn
 
-from mezzotint.diffusion import Condition, is_free
+from mezzotint.diffusion import Condition, is_null
 
 from .examples import input_scale, target
 
@@ -29,12 +29,12 @@ def column(values: Tensor) -> Tensor:
 
 
 def mean_of(condition: Condition, scales: tuple[float, float] = (1.0, 1.0)) -> Tensor:
-    """The mean (B, 1, 1, 1) under guidance; a free factor adds nothing."""
+    """The mean (B, 1, 1, 1) under guidance; a null factor adds nothing."""
     if not condition.factors:
         return torch.full((1, 1, 1, 1), BASE, dtype=torch.float64)
     label, style = condition.factors["label"], condition.factors["style"]
-    by_label = torch.where(is_free(label), 0.0, LABELS[label.clamp(min=0)])
-    by_style = torch.where(is_free(style), 0.0, SLOPE * style)
+    by_label = torch.where(is_null(label), 0.0, LABELS[label.clamp(min=0)])
+    by_style = torch.where(is_null(style), 0.0, SLOPE * style)
     return column(BASE + scales[0] * by_label + scales[1] * by_style)
 
 
@@ -51,18 +51,18 @@ def flowed(
 
 
 class Perfect(nn.Module):
-    """A network that predicts exactly what its precondition asks of it, in float64."""
+    """A network that predicts exactly what its parameterization defines, in float64."""
 
-    def __init__(self, precondition: object) -> None:
+    def __init__(self, parameterization_: object) -> None:
         super().__init__()
-        self.precondition = precondition
+        self.parameterization = parameterization_
         self.dummy = nn.Parameter(torch.zeros((), dtype=torch.float64))
 
     def forward(self, inp_x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         sigma = column(torch.exp(4 * noise))
-        x = inp_x / input_scale(self.precondition, sigma)
+        x = inp_x / input_scale(self.parameterization, sigma)
         x0 = denoised(x, sigma, mean_of(condition))
-        return target(self.precondition, x0, (x - x0) / sigma, sigma)
+        return target(self.parameterization, x0, (x - x0) / sigma, sigma)
 
 
 def no_noise() -> Tensor:

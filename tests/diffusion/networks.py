@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mezzotint.diffusion import Condition, is_free
+from mezzotint.diffusion import Condition, is_null
 
 
 class Zero(nn.Module):
@@ -47,6 +47,6 @@ class Counting(nn.Module):
         for name, weight in (("label", 10.0), ("style", 0.1)):
             values = condition.factors.get(name)
             if values is not None:
-                known = torch.where(is_free(values), 0.0, weight * values.double())
+                known = torch.where(is_null(values), 0.0, weight * values.double())
                 answer = answer + known[:, None, None, None]
         return answer

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mezzotint.diffusion import Condition, is_free
+from mezzotint.diffusion import Condition, is_null
 
 NAN = float("nan")
 
@@ -34,13 +34,13 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_minus_one_and_nan_are_free():
-    assert is_free(torch.tensor([0, -1, 3])).tolist() == [False, True, False]
-    assert is_free(torch.tensor([0.0, NAN, -1.0])).tolist() == [False, True, False]
-    assert is_free(torch.tensor([[0.0, NAN], [1.0, -1.0]])).tolist() == [True, False]
+def test_minus_one_and_nan_are_null():
+    assert is_null(torch.tensor([0, -1, 3])).tolist() == [False, True, False]
+    assert is_null(torch.tensor([0.0, NAN, -1.0])).tolist() == [False, True, False]
+    assert is_null(torch.tensor([[0.0, NAN], [1.0, -1.0]])).tolist() == [True, False]
 
 
-def test_null_frees_every_factor_but_those_kept():
+def test_null_sets_every_factor_but_those_kept():
     got = example(2).null(keep=("style",))
     expected = Condition(
         {
@@ -52,21 +52,21 @@ def test_null_frees_every_factor_but_those_kept():
     same(got, expected)
 
 
-def test_dropping_at_rate_0_or_at_no_rate_is_the_identity():
-    same(example().drop({"label": 0.0, "style": 0.0}, seeded()), example())
-    same(example().drop({}, seeded()), example())
+def test_dropout_at_probability_0_or_at_none_is_the_identity():
+    same(example().dropout({"label": 0.0, "style": 0.0}, seeded()), example())
+    same(example().dropout({}, seeded()), example())
 
 
-def test_dropping_at_rate_1_is_null():
+def test_dropout_at_probability_1_is_null():
     rates = dict.fromkeys(("label", "style", "colour"), 1.0)
-    same(example().drop(rates, seeded()), example().null())
+    same(example().dropout(rates, seeded()), example().null())
 
 
-def test_factors_are_dropped_at_their_own_rates_and_independently():
+def test_factors_are_dropped_at_their_own_probabilities_and_independently():
     n = 40_000
     rates = {"label": 0.1, "style": 0.5, "colour": 0.3}
-    dropped = example(n).drop(rates, seeded(1))
-    gone = {name: is_free(values).double() for name, values in dropped.factors.items()}
+    dropped = example(n).dropout(rates, seeded(1))
+    gone = {name: is_null(values).double() for name, values in dropped.factors.items()}
     for name, rate in rates.items():
         # Five standard deviations of a binomial.
         assert float(gone[name].mean()) == pytest.approx(
@@ -79,17 +79,17 @@ def test_factors_are_dropped_at_their_own_rates_and_independently():
 
 def test_what_is_not_dropped_is_kept_and_a_row_is_dropped_whole():
     condition = example(500)
-    dropped = condition.drop({"label": 0.5, "colour": 0.5}, seeded(2))
+    dropped = condition.dropout({"label": 0.5, "colour": 0.5}, seeded(2))
     for name, values in dropped.factors.items():
-        free = is_free(values)
+        free = is_null(values)
         assert torch.equal(values[~free], condition.factors[name][~free])
     colour = dropped.factors["colour"]
     assert torch.equal(colour.isnan().all(1), colour.isnan().any(1))
 
 
-def test_the_rate_of_one_factor_does_not_move_the_drops_of_another():
-    one = example(100).drop({"label": 0.2, "style": 0.5}, seeded(3)).factors["style"]
-    two = example(100).drop({"label": 0.9, "style": 0.5}, seeded(3)).factors["style"]
+def test_the_probability_of_one_factor_does_not_move_the_dropout_of_another():
+    one = example(100).dropout({"label": 0.2, "style": 0.5}, seeded(3)).factors["style"]
+    two = example(100).dropout({"label": 0.9, "style": 0.5}, seeded(3)).factors["style"]
     torch.testing.assert_close(one, two, rtol=0, atol=0, equal_nan=True)
 
 
@@ -108,21 +108,21 @@ def test_moving_to_a_device_keeps_the_values():
     assert {values.device.type for values in moved.factors.values()} == {"meta"}
 
 
-def test_nested_frees_what_stands_behind_a_free_label_and_sometimes_all_styles_together():
+def test_styles_are_null_behind_a_null_label_and_sometimes_all_together():
     n = 40_000
-    condition = example(n).drop({"label": 0.1, "style": 0.2}, seeded(4))
-    nested = condition.nested(0.3, seeded(5))
-    free = {name: is_free(values) for name, values in nested.factors.items()}
+    condition = example(n).dropout({"label": 0.1, "style": 0.2}, seeded(4))
+    jointly = condition.drop_styles_jointly(0.3, seeded(5))
+    free = {name: is_null(values) for name, values in jointly.factors.items()}
     unlabelled = free["label"]
-    assert torch.equal(nested.factors["label"], condition.factors["label"])
+    assert torch.equal(jointly.factors["label"], condition.factors["label"])
     assert bool((free["style"] & free["colour"])[unlabelled].all())
-    # Elsewhere: a colour is free with all the others, a style also by its own chance.
+    # Elsewhere: a colour is null with all the others, a style also by its own chance.
     shares = {name: float(free[name][~unlabelled].double().mean()) for name in free}
     assert shares["colour"] == pytest.approx(0.3, abs=0.012)
     assert shares["style"] == pytest.approx(1 - 0.7 * 0.8, abs=0.012)
     kept = ~free["style"]
-    assert torch.equal(nested.factors["style"][kept], condition.factors["style"][kept])
+    assert torch.equal(jointly.factors["style"][kept], condition.factors["style"][kept])
 
 
-def test_nested_with_no_chance_and_no_free_label_is_the_identity():
-    same(example().nested(0.0, seeded()), example())
+def test_joint_dropout_with_no_chance_and_no_null_label_is_the_identity():
+    same(example().drop_styles_jointly(0.0, seeded()), example())

@@ -22,10 +22,10 @@ from mezzotint.diffusion import (
     Multistep,
     V,
     ZeroTerminal,
-    bind,
     clip,
-    ladder,
     samplers,
+    sampling_sigmas,
+    with_condition,
 )
 
 from .gaussian import no_noise
@@ -89,28 +89,28 @@ def theirs(scheduler, network: Waves, x: Tensor, **options) -> Tensor:
 
 
 def ours(sampler, denoise, xt: Tensor, levels: Tensor, noise=no_noise) -> Tensor:
-    """Our walk from DDPM's x_t at the first level."""
+    """Our sampler's path from DDPM's x_t at the first level."""
     x = xt * (1 + levels[0] ** 2).sqrt()
     with torch.no_grad():
-        *_, last = sampler.walk(denoise, x, levels, noise)
+        *_, last = sampler.iterate(denoise, x, levels, noise)
     assert 0.3 < float(last.x.abs().max()) < 10, "the images should be of order 1"
     return last.x
 
 
 def levels_at(timesteps: Tensor, levels: Tensor = LEVELS) -> Tensor:
-    """The ladder over diffusers' time steps, and then 0."""
+    """The sigmas of diffusers' time steps, and then 0."""
     return torch.cat([levels[timesteps.long()], torch.zeros(1, dtype=torch.float64)])
 
 
 PREDICTIONS = pytest.mark.parametrize(
-    ("prediction", "precondition"), [("epsilon", Eps()), ("v_prediction", V())]
+    ("prediction", "parameterization"), [("epsilon", Eps()), ("v_prediction", V())]
 )
 
 
-def ours_of(prediction: str, precondition) -> tuple[Waves, object]:
+def ours_of(prediction: str, parameterization) -> tuple[Waves, object]:
     """The network for diffusers and the same one as a callable for our samplers."""
     network = Waves(prediction)
-    return network, bind(Denoiser(AtLevels(network, LEVELS), precondition))
+    return network, with_condition(Denoiser(AtLevels(network, LEVELS), parameterization))
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_the_levels_are_those_of_diffusers(schedule, options):
 
 @PREDICTIONS
 @pytest.mark.parametrize("clipped", [False, True], ids=["free", "clipped"])
-def test_ancestral_is_ddpm(prediction, precondition, clipped):
-    network, denoise = ours_of(prediction, precondition)
+def test_ancestral_is_ddpm(prediction, parameterization, clipped):
+    network, denoise = ours_of(prediction, parameterization)
     scheduler = diffusers.DDPMScheduler(prediction_type=prediction, clip_sample=clipped)
     scheduler.set_timesteps(50)
     xt = noise_from(0)()
@@ -145,8 +145,8 @@ def test_ancestral_is_ddpm(prediction, precondition, clipped):
 
 @PREDICTIONS
 @pytest.mark.parametrize("eta", [0.0, 0.5])
-def test_ancestral_is_ddim_with_the_same_eta(prediction, precondition, eta):
-    network, denoise = ours_of(prediction, precondition)
+def test_ancestral_is_ddim_with_the_same_eta(prediction, parameterization, eta):
+    network, denoise = ours_of(prediction, parameterization)
     scheduler = diffusers.DDIMScheduler(
         prediction_type=prediction, clip_sample=False, set_alpha_to_one=True
     )
@@ -171,7 +171,7 @@ def test_zero_terminal_sampling_with_v_is_that_of_diffusers():
     )
     scheduler.set_timesteps(20)
     schedule = ZeroTerminal(LinearBeta(1000))
-    denoise = bind(Denoiser(AtLevels(network, schedule.levels()), V()))
+    denoise = with_condition(Denoiser(AtLevels(network, schedule.levels()), V()))
     xt = noise_from(2)()
     levels = levels_at(scheduler.timesteps, schedule.levels())
     got = ours(Ancestral(0.0), denoise, xt, levels)
@@ -192,8 +192,8 @@ def multistep_scheduler(prediction: str, order: int):
 
 @PREDICTIONS
 @pytest.mark.parametrize("order", [1, 2])
-def test_multistep_is_dpm_solver(prediction, precondition, order):
-    network, denoise = ours_of(prediction, precondition)
+def test_multistep_is_dpm_solver(prediction, parameterization, order):
+    network, denoise = ours_of(prediction, parameterization)
     scheduler = multistep_scheduler(prediction, order)
     xt = noise_from(3)()
     expected = theirs(scheduler, network, xt.clone())
@@ -220,8 +220,8 @@ def test_the_third_order_of_diffusers_has_half_the_last_weight(monkeypatch):
 
 
 @PREDICTIONS
-def test_heun_is_heun(prediction, precondition):
-    network, denoise = ours_of(prediction, precondition)
+def test_heun_is_heun(prediction, parameterization):
+    network, denoise = ours_of(prediction, parameterization)
     scheduler = diffusers.HeunDiscreteScheduler(
         beta_start=1e-4, beta_end=0.02, prediction_type=prediction
     )
@@ -260,9 +260,9 @@ def test_edm_sampling_is_that_of_diffusers(sampler, name, options):
         sigma_min=0.01, sigma_max=50.0, sigma_data=0.7, final_sigmas_type="zero", **options
     )
     scheduler.set_timesteps(18)
-    levels = ladder(Karras(low=0.01, high=50.0), 18)
+    levels = sampling_sigmas(Karras(sigma_min=0.01, sigma_max=50.0), 18)
     torch.testing.assert_close(levels.float(), scheduler.sigmas, rtol=1e-5, atol=0)
     xt = noise_from(6)()
     expected = theirs(scheduler, network, xt * (1 + levels[0] ** 2).sqrt())
-    denoise = bind(Denoiser(network, Edm(data=0.7)))
+    denoise = with_condition(Denoiser(network, Edm(sigma_data=0.7)))
     torch.testing.assert_close(ours(sampler, denoise, xt, levels), expected, **TOLERANCE)

@@ -1,9 +1,9 @@
-"""The matrix: every schedule x precondition x sampler, guided or not, against closed forms.
+"""The matrix: every schedule x parameterization x sampler, guided or not, against closed forms.
 
 On Gaussian data everything is known (`gaussian.py`). The matrix is cut once: the exact D, sampled
-on a fine ladder, is compared with the solution of the ODE to the sampler's order; and a network
-that is perfect for its precondition, wrapped in `Denoiser` and guidance, must go the exact D's way
-to rounding. New schedules, preconditions and samplers join through `examples.py`.
+on fine sigmas, is compared with the solution of the ODE to the sampler's order; and a network
+that is perfect for its parameterization, wrapped in `Denoiser` and guidance, must follow the exact
+D to rounding. New schedules, parameterizations and samplers join through `examples.py`.
 """
 
 from functools import cache
@@ -20,14 +20,14 @@ from mezzotint.diffusion import (
     Eps,
     Heun,
     Ipndm,
-    bind,
     guide,
-    ladder,
+    sampling_sigmas,
     terminal_snr,
+    with_condition,
 )
 
 from . import examples, gaussian
-from .examples import PRECONDITIONS, SAMPLERS, SCHEDULES, TABLES, every, names
+from .examples import PARAMETERIZATIONS, SAMPLERS, SCHEDULES, TABLES, every, names
 from .gaussian import Perfect, S, column, denoised, flowed, mean_of, no_noise
 
 STEPS = 16
@@ -36,10 +36,10 @@ SCALES = (2.5, 2.5 * -0.28)  # of label and style in the closed form
 SCHEDULE = pytest.mark.parametrize("schedule", every(SCHEDULES), ids=names(every(SCHEDULES)))
 DETERMINISTIC = [sampler for sampler in every(SAMPLERS) if getattr(sampler, "eta", 0) == 0]
 PAIRS = [
-    (schedule, precondition)
+    (schedule, parameterization)
     for schedule in every(SCHEDULES)
-    for precondition in every(PRECONDITIONS)
-    if not (isinstance(precondition, Eps) and terminal_snr(schedule) == 0)
+    for parameterization in every(PARAMETERIZATIONS)
+    if not (isinstance(parameterization, Eps) and terminal_snr(schedule) == 0)
 ]
 
 
@@ -57,8 +57,8 @@ def start(sigma: Tensor, n: int = 5) -> Tensor:
 
 @cache
 def fine(schedule: object) -> Tensor:
-    """A ladder of 500 steps, or of all levels where there are fewer."""
-    return ladder(
+    """Return the sigmas of 500 steps, or of all levels where there are fewer."""
+    return sampling_sigmas(
         schedule, min(500, len(schedule.levels()) if isinstance(schedule, Discrete) else 500)
     )
 
@@ -103,44 +103,46 @@ def test_every_sampler_states_its_order():
 def test_a_sampler_follows_the_solution_of_the_ode_to_its_order(schedule, sampler):
     levels, mean = fine(schedule), gaussian.BASE
     x = mean + start(levels[0])
-    walk = list(sampler.walk(lambda x, sigma: denoised(x, sigma, mean), x, levels, no_noise))
-    for step, bound in zip(walk[:-1], tolerance(sampler, levels), strict=True):
+    process = list(sampler.iterate(lambda x, sigma: denoised(x, sigma, mean), x, levels, no_noise))
+    for step, bound in zip(process[:-1], tolerance(sampler, levels), strict=True):
         expected = flowed(x, levels[0], step.sigma, mean)
         torch.testing.assert_close(step.x - mean, expected - mean, rtol=float(bound), atol=1e-12)
     # The last step, to 0, takes the estimate itself, whatever the sampler.
-    torch.testing.assert_close(walk[-1].x, denoised(walk[-2].x, levels[-2], mean))
+    torch.testing.assert_close(process[-1].x, denoised(process[-2].x, levels[-2], mean))
 
 
 @SCHEDULE
 @pytest.mark.parametrize("sampler", DETERMINISTIC, ids=repr)
-def test_a_sampler_visits_the_ladder(schedule, sampler):
-    levels = ladder(schedule, 7)
+def test_a_sampler_visits_the_sigmas(schedule, sampler):
+    levels = sampling_sigmas(schedule, 7)
     x = start(levels[0])
-    walk = list(sampler.walk(lambda x, sigma: denoised(x, sigma, 0.0), x, levels, no_noise))
-    assert [float(step.sigma) for step in walk] == levels[1:].tolist()
+    process = list(sampler.iterate(lambda x, sigma: denoised(x, sigma, 0.0), x, levels, no_noise))
+    assert [float(step.sigma) for step in process] == levels[1:].tolist()
 
 
 @pytest.mark.parametrize("guided", [False, True], ids=["bound", "guided"])
-@pytest.mark.parametrize(("schedule", "precondition"), PAIRS, ids=names(PAIRS))
+@pytest.mark.parametrize(("schedule", "parameterization"), PAIRS, ids=names(PAIRS))
 @pytest.mark.parametrize("sampler", DETERMINISTIC, ids=repr)
 def test_a_perfect_network_is_sampled_like_the_exact_denoiser(
-    schedule, precondition, sampler, guided
+    schedule, parameterization, sampler, guided
 ):
-    levels, condition = ladder(schedule, STEPS), condition_of(5)
+    levels, condition = sampling_sigmas(schedule, STEPS), condition_of(5)
     mean = mean_of(condition, SCALES if guided else (1.0, 1.0))
-    denoiser = Denoiser(Perfect(precondition), precondition)
-    denoise = guide(denoiser, condition, SCALE, STYLE) if guided else bind(denoiser, condition)
+    denoiser = Denoiser(Perfect(parameterization), parameterization)
+    denoise = (
+        guide(denoiser, condition, SCALE, STYLE) if guided else with_condition(denoiser, condition)
+    )
     x = mean + start(levels[0])
     with torch.no_grad():
-        *_, got = sampler.walk(denoise, x, levels, no_noise)
-    *_, want = sampler.walk(lambda x, sigma: denoised(x, sigma, mean), x, levels, no_noise)
+        *_, got = sampler.iterate(denoise, x, levels, no_noise)
+    *_, want = sampler.iterate(lambda x, sigma: denoised(x, sigma, mean), x, levels, no_noise)
     # Heun multiplies the rounding of x0 by a step that may be 1e6 long.
     scale = max(1.0, float(want.x.abs().max()))
     torch.testing.assert_close(got.x, want.x, rtol=0, atol=2e-9 * scale)
 
 
 class Impulses:
-    """Noise for row j at step j - 2 and nowhere else, so that one walk shows every response."""
+    """Noise for row j at step j - 2 and nowhere else, so that one pass shows every response."""
 
     def __init__(self, rows: int) -> None:
         self.step, self.rows = 1, rows
@@ -171,21 +173,23 @@ def posterior_moments(levels: Tensor, mean: float, start_mean: float, start_std:
 
 
 @pytest.mark.parametrize("guided", [False, True], ids=["bound", "guided"])
-@pytest.mark.parametrize(("schedule", "precondition"), PAIRS, ids=names(PAIRS))
-def test_ancestral_sampling_has_the_moments_of_the_ddpm_chain(schedule, precondition, guided):
-    levels, rows = ladder(schedule, STEPS), STEPS + 2
+@pytest.mark.parametrize(("schedule", "parameterization"), PAIRS, ids=names(PAIRS))
+def test_ancestral_sampling_has_the_moments_of_the_ddpm_chain(schedule, parameterization, guided):
+    levels, rows = sampling_sigmas(schedule, STEPS), STEPS + 2
     # Row 0 has no noise at all and shows the mean; row 1 starts one deviation away; row j > 1 is
     # pushed by one deviation at step j - 2. The responses are independent: their squares add up.
     condition = Condition(
         {"label": torch.full((rows,), 2), "style": torch.full((rows,), 0.4).double()}
     )
     mean = mean_of(condition, SCALES if guided else (1.0, 1.0))[0].item()
-    denoiser = Denoiser(Perfect(precondition), precondition)
-    denoise = guide(denoiser, condition, SCALE, STYLE) if guided else bind(denoiser, condition)
+    denoiser = Denoiser(Perfect(parameterization), parameterization)
+    denoise = (
+        guide(denoiser, condition, SCALE, STYLE) if guided else with_condition(denoiser, condition)
+    )
     x = torch.zeros(rows, 1, 1, 1, dtype=torch.float64)
     x[1] += levels[0]
     with torch.no_grad():
-        *_, last = Ancestral(1.0).walk(denoise, x, levels, Impulses(rows))
+        *_, last = Ancestral(1.0).iterate(denoise, x, levels, Impulses(rows))
     m, variance = posterior_moments(levels, mean, 0.0, float(levels[0]))
     final = last.x.flatten()
     assert final[0].item() == pytest.approx(m, abs=1e-8)

@@ -14,11 +14,11 @@ from mezzotint.diffusion import (
     Heun,
     Karras,
     autoguide,
-    bind,
     clip,
+    guidance_interval,
     guide,
-    ladder,
-    within,
+    sampling_sigmas,
+    with_condition,
 )
 
 from .gaussian import denoised, flowed, no_noise
@@ -38,17 +38,17 @@ def evaluated(denoise_of) -> tuple[torch.Tensor, int, int]:
     return denoise(X, SIGMA), network.calls, network.rows
 
 
-def parts(condition: Condition) -> list[torch.Tensor]:
+def by_factors(condition: Condition) -> list[torch.Tensor]:
     """D free, D with the first factor, D with the first two, …"""
     names = list(condition.factors)
     return [
-        evaluated(lambda d, k=k: bind(d, condition.null(keep=names[:k])))[0]
+        evaluated(lambda d, k=k: with_condition(d, condition.null(keep=names[:k])))[0]
         for k in range(len(names) + 1)
     ]
 
 
 def test_the_parts_differ_so_that_the_tests_below_can_fail():
-    free, label, both = parts(BOTH)
+    free, label, both = by_factors(BOTH)
     assert (free != label).any()
     assert (label != both).any()
     # Counting's own formula, so that a condition that never arrives is seen.
@@ -57,27 +57,27 @@ def test_the_parts_differ_so_that_the_tests_below_can_fail():
     )
 
 
-def test_without_a_condition_bind_is_unconditional():
-    torch.testing.assert_close(evaluated(bind)[0], parts(LABEL)[0], rtol=0, atol=0)
+def test_without_a_condition_the_denoiser_is_unconditional():
+    torch.testing.assert_close(evaluated(with_condition)[0], by_factors(LABEL)[0], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("condition", [LABEL, BOTH], ids=["label", "label and style"])
-def test_scale_1_is_bind_in_one_evaluation(condition):
+def test_scale_1_is_the_condition_in_one_evaluation(condition):
     x0, calls, rows = evaluated(lambda d: guide(d, condition, 1.0))
-    assert torch.equal(x0, evaluated(lambda d: bind(d, condition))[0])
+    assert torch.equal(x0, evaluated(lambda d: with_condition(d, condition))[0])
     assert (calls, rows) == (1, B)
 
 
 @pytest.mark.parametrize("condition", [LABEL, BOTH], ids=["label", "label and style"])
 def test_scale_0_is_unconditional_in_one_evaluation(condition):
     x0, calls, rows = evaluated(lambda d: guide(d, condition, 0.0))
-    assert torch.equal(x0, parts(condition)[0])
+    assert torch.equal(x0, by_factors(condition)[0])
     assert (calls, rows) == (1, B)
 
 
 @pytest.mark.parametrize("scale", [-1.0, 0.3, 1.3, 7.5])
 def test_one_factor_is_the_formula_of_ho_and_salimans(scale):
-    free, label = parts(LABEL)
+    free, label = by_factors(LABEL)
     x0, calls, rows = evaluated(lambda d: guide(d, LABEL, scale))
     w = scale - 1
     torch.testing.assert_close(x0, (1 + w) * label - w * free, rtol=1e-13, atol=1e-12)
@@ -87,7 +87,7 @@ def test_one_factor_is_the_formula_of_ho_and_salimans(scale):
 @pytest.mark.parametrize("scale", [0.3, 2.0])
 def test_all_null_is_one_evaluation_at_any_scale(scale):
     x0, calls, rows = evaluated(lambda d: guide(d, BOTH.null(), scale, {"style": 2.0}))
-    assert torch.equal(x0, parts(BOTH)[0])
+    assert torch.equal(x0, by_factors(BOTH)[0])
     assert (calls, rows) == (1, B)
 
 
@@ -127,7 +127,7 @@ class Toy:
 
 
 M = 3.0
-ASKED = {
+REQUESTED = {
     "nothing": [(1, nan, nan), (2, nan, nan), (0, nan, nan)],
     "a style": [(1, 0.5, nan), (2, -2.0, nan), (0, 7.0, nan)],
     "of some": [(1, 0.5, nan), (2, nan, nan), (0, 7.0, nan)],
@@ -135,7 +135,7 @@ ASKED = {
 }
 
 
-def asked_for(rows) -> Condition:
+def requested_of(rows) -> Condition:
     label, slant, width = zip(*rows, strict=True)
     return Condition(
         {
@@ -174,8 +174,8 @@ COSTS = {  # (model guidance, scale) -> evaluations at k = 0, 0.5, 1, 2, where a
 @pytest.mark.parametrize("k", [0.0, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize(("largest", "scale"), COSTS)
 def test_a_scale_means_the_same_with_model_guidance_and_without(largest, scale, k, asked):
-    toy, rows = Toy(largest), ASKED[asked]
-    denoise = guide(toy, asked_for(rows), scale, {"slant": k}, max_model_scale=largest)
+    toy, rows = Toy(largest), REQUESTED[asked]
+    denoise = guide(toy, requested_of(rows), scale, {"slant": k}, max_model_scale=largest)
     expected = by_formula(rows, [(), (0,), (0, 1)], [scale, scale * k])
     torch.testing.assert_close(denoise(X, SIGMA), expected, rtol=1e-12, atol=1e-12)
     at = 2 if asked == "nothing" else (0.0, 0.5, 1.0, 2.0).index(k)  # as if the style were free
@@ -194,9 +194,9 @@ def test_a_scale_means_the_same_with_model_guidance_and_without(largest, scale, 
     ],
 )
 def test_several_styles_are_nested_in_order(largest, scale, slant, width, evaluations):
-    toy, rows = Toy(largest), ASKED["both"]
+    toy, rows = Toy(largest), REQUESTED["both"]
     scales = {"slant": slant, "width": width}
-    denoise = guide(toy, asked_for(rows), scale, scales, max_model_scale=largest)
+    denoise = guide(toy, requested_of(rows), scale, scales, max_model_scale=largest)
     stages = [(), (0,), (0, 1), (0, 1, 2)]
     expected = by_formula(rows, stages, [scale, scale * slant, scale * width])
     torch.testing.assert_close(denoise(X, SIGMA), expected, rtol=1e-12, atol=1e-12)
@@ -207,20 +207,21 @@ def test_several_styles_are_nested_in_order(largest, scale, slant, width, evalua
 @pytest.mark.parametrize("asked", ["nothing", "of some", "both"])
 @pytest.mark.parametrize(("largest", "scale"), COSTS)
 def test_a_style_that_training_never_left_out_stays_with_the_label(largest, scale, asked):
-    toy, rows = Toy(largest), ASKED[asked]
-    condition = asked_for(rows)
+    toy, rows = Toy(largest), REQUESTED[asked]
+    condition = requested_of(rows)
     denoise = guide(toy, condition, scale, droppable=("label",), max_model_scale=largest)
     expected = by_formula(rows, [(), (0, 1, 2)], [scale])
     torch.testing.assert_close(denoise(X, SIGMA), expected, rtol=1e-12, atol=1e-12)
     assert toy.rows == B * COSTS[largest, scale][2]
-    # Training shows an image with all that it is, or with nothing: `Condition.nested`.
+    # Training shows an image with all that it is, or with nothing: see
+    # `Condition.drop_styles_jointly`.
     whole = [str(row) for row in map(list, [*rows, *[(-1, nan, nan)] * B])]
     assert {str(row) for row in toy.seen} <= set(whole)
 
 
 def test_a_style_between_others_that_were_never_left_out_has_its_own_term():
-    toy, rows = Toy(), ASKED["both"]
-    denoise = guide(toy, asked_for(rows), 2.0, {"slant": 0.5}, droppable=("label", "slant"))
+    toy, rows = Toy(), REQUESTED["both"]
+    denoise = guide(toy, requested_of(rows), 2.0, {"slant": 0.5}, droppable=("label", "slant"))
     expected = by_formula(rows, [(), (0, 2), (0, 1, 2)], [2.0, 1.0])
     torch.testing.assert_close(denoise(X, SIGMA), expected, rtol=1e-12, atol=1e-12)
     assert toy.rows == 3 * B
@@ -238,7 +239,7 @@ def test_a_style_between_others_that_were_never_left_out_has_its_own_term():
 )
 def test_guidance_by_what_was_never_left_out_is_refused(scale, styles, droppable):
     with pytest.raises(ValueError, match="in training are|that training left out"):
-        guide(Toy(), asked_for(ASKED["both"]), scale, styles, droppable=droppable)
+        guide(Toy(), requested_of(REQUESTED["both"]), scale, styles, droppable=droppable)
 
 
 def test_a_float32_state_stays_float32():
@@ -248,8 +249,8 @@ def test_a_float32_state_stays_float32():
 
 def drawn(denoise, x, high=20.0):
     """The ODE from `high` to 0 in many steps of Heun."""
-    levels = ladder(Karras(0.002, high), 400)
-    *_, last = Heun().walk(denoise, x, levels, no_noise)
+    levels = sampling_sigmas(Karras(0.002, high), 400)
+    *_, last = Heun().iterate(denoise, x, levels, no_noise)
     return last.x
 
 
@@ -276,16 +277,18 @@ def test_a_weaker_model_that_is_too_wide_makes_the_samples_narrower(scale):
 def test_autoguidance_of_scale_1_and_0_is_one_model_alone():
     good, bad = Denoiser(Counting(), X0()), Denoiser(Counting(), X0())
     for scale, other in ((1, bad), (0, good)):
-        x0 = autoguide(bind(good, LABEL), bind(bad, LABEL), scale)(X, SIGMA)
-        assert torch.equal(x0, parts(LABEL)[1])
+        x0 = autoguide(with_condition(good, LABEL), with_condition(bad, LABEL), scale)(X, SIGMA)
+        assert torch.equal(x0, by_factors(LABEL)[1])
         assert other.network.calls == 0
         good.network.calls = bad.network.calls = 0
 
 
 @pytest.mark.parametrize("scale", [0.3, 2.0, 7.5])
 def test_autoguidance_by_an_equal_model_changes_nothing(scale):
-    x0 = evaluated(lambda d: autoguide(bind(d, LABEL), bind(d, LABEL), scale))[0]
-    assert torch.equal(x0, parts(LABEL)[1])
+    x0 = evaluated(lambda d: autoguide(with_condition(d, LABEL), with_condition(d, LABEL), scale))[
+        0
+    ]
+    assert torch.equal(x0, by_factors(LABEL)[1])
 
 
 def test_guidance_of_autoguided_denoisers_is_autoguidance_of_guided_ones():
@@ -295,7 +298,9 @@ def test_guidance_of_autoguided_denoisers_is_autoguidance_of_guided_ones():
         return 0.7 * good(x, sigma, condition) - 0.2
 
     def both(x, sigma, condition):
-        return autoguide(bind(good, condition), bind(bad, condition), 1.8)(x, sigma)
+        return autoguide(with_condition(good, condition), with_condition(bad, condition), 1.8)(
+            x, sigma
+        )
 
     one = guide(both, LABEL, 2.5)(X, SIGMA)
     other = autoguide(guide(good, LABEL, 2.5), guide(bad, LABEL, 2.5), 1.8)(X, SIGMA)
@@ -306,7 +311,7 @@ def test_guidance_of_autoguided_denoisers_is_autoguidance_of_guided_ones():
     ("sigma", "inside"), [(0.1, False), (0.2, False), (0.21, True), (0.9, True), (0.91, False)]
 )
 def test_an_interval_holds_above_low_up_to_high(sigma, inside):
-    denoise = within(lambda x, s: x + s, lambda x, s: x - s, low=0.2, high=0.9)
+    denoise = guidance_interval(lambda x, s: x + s, lambda x, s: x - s, low=0.2, high=0.9)
     sigma = torch.tensor(sigma, dtype=torch.float64)
     assert torch.equal(denoise(X, sigma), X + sigma if inside else X - sigma)
 
@@ -315,7 +320,7 @@ def test_outside_the_interval_guidance_costs_nothing():
     network = Counting()
     denoiser = Denoiser(network, X0())
     guided = guide(denoiser, LABEL, 2.0)
-    denoise = within(guided, bind(denoiser, LABEL), low=0.2, high=1.0)
+    denoise = guidance_interval(guided, with_condition(denoiser, LABEL), low=0.2, high=1.0)
     for sigma in (2.0, 0.5, 0.1):
         denoise(X, torch.tensor(sigma, dtype=torch.float64))
     assert (network.calls, network.rows) == (3, 4 * B)

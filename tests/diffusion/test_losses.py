@@ -15,13 +15,13 @@ from mezzotint.diffusion import (
     MinSnr,
     Uniform,
     V,
-    bind,
     guide,
     loss,
-    told,
+    with_condition,
+    with_guidance_scale,
 )
 
-from .examples import PRECONDITIONS, WEIGHTS, every, names
+from .examples import PARAMETERIZATIONS, WEIGHTS, every, names
 from .networks import Mixed
 
 N = 40
@@ -41,13 +41,13 @@ def mse(a, b):
     return ((a - b) ** 2).mean(dim=(1, 2, 3))
 
 
-def ours(precondition, weight):
-    denoiser = Denoiser(NETWORK, precondition)
+def ours(parameterization, weight):
+    denoiser = Denoiser(NETWORK, parameterization)
     return loss(denoiser, X0S, Condition(), SIGMA, EPS, weight).detach()
 
 
 @pytest.mark.parametrize(
-    ("precondition", "weight", "expected"),
+    ("parameterization", "weight", "expected"),
     [
         (Eps(), Uniform(), mse(RAW, EPS)),
         (V(), Uniform(), mse(RAW, VELOCITY)),
@@ -59,8 +59,8 @@ def ours(precondition, weight):
     ],
     ids=["eps", "v", "x0", "min-snr x0", "min-snr eps", "min-snr v"],
 )
-def test_the_loss_is_that_of_the_paper(precondition, weight, expected):
-    torch.testing.assert_close(ours(precondition, weight), expected, rtol=1e-8, atol=0)
+def test_the_loss_is_that_of_the_paper(parameterization, weight, expected):
+    torch.testing.assert_close(ours(parameterization, weight), expected, rtol=1e-8, atol=0)
 
 
 @pytest.mark.parametrize("data", [0.5, 1.3])
@@ -75,25 +75,27 @@ def test_edm_with_uniform_weight_is_edms_weighted_loss(data):
 
 
 @pytest.mark.parametrize("weight", every(WEIGHTS), ids=names(every(WEIGHTS)))
-@pytest.mark.parametrize("precondition", [V(), X0(), Edm(), Edm(1.3)], ids=repr)
-def test_the_loss_without_signal_is_that_of_guessing_from_noise(precondition, weight):
+@pytest.mark.parametrize("parameterization", [V(), X0(), Edm(), Edm(1.3)], ids=repr)
+def test_the_loss_without_signal_is_that_of_guessing_from_noise(parameterization, weight):
     # In float32, as in training. The network sees eps alone (Edm: eps as well, for inp is 1e-6).
     sigma = torch.full((4,), NO_SIGNAL)
     x0, eps = X0S[:4].float(), EPS[:4].float()
     network = Mixed(dtype=torch.float32)
-    got = loss(Denoiser(network, precondition), x0, Condition(), sigma, eps, weight).detach()
-    out = precondition(sigma).out
+    got = loss(Denoiser(network, parameterization), x0, Condition(), sigma, eps, weight).detach()
+    out = parameterization(sigma).c_out
     guess = out[:, None, None, None] * network(eps, sigma.log() / 4, Condition()).detach()
     expected = weight(sigma, out) * mse(guess, x0)
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("precondition", every(PRECONDITIONS), ids=names(every(PRECONDITIONS)))
+@pytest.mark.parametrize(
+    "parameterization", every(PARAMETERIZATIONS), ids=names(every(PARAMETERIZATIONS))
+)
 @pytest.mark.parametrize("weight", every(WEIGHTS), ids=names(every(WEIGHTS)))
-def test_an_image_has_its_own_loss_whatever_else_is_in_the_batch(precondition, weight):
-    alone = [
+def test_an_image_has_its_own_loss_whatever_else_is_in_the_batch(parameterization, weight):
+    single = [
         loss(
-            Denoiser(NETWORK, precondition),
+            Denoiser(NETWORK, parameterization),
             X0S[k : k + 1],
             Condition(),
             SIGMA[k : k + 1],
@@ -102,7 +104,7 @@ def test_an_image_has_its_own_loss_whatever_else_is_in_the_batch(precondition, w
         )
         for k in range(N)
     ]
-    torch.testing.assert_close(ours(precondition, weight), torch.cat(alone).detach())
+    torch.testing.assert_close(ours(parameterization, weight), torch.cat(single).detach())
 
 
 class Table(torch.nn.Module):
@@ -120,7 +122,7 @@ class Table(torch.nn.Module):
 
 
 @pytest.mark.parametrize("scale", [1.5, 3.0])
-def test_guidance_that_was_learned_is_the_guidance_of_two_evaluations(scale):
+def test_model_guidance_is_the_guidance_of_two_evaluations(scale):
     means = torch.tensor([-0.5, 0.3, 0.1], dtype=torch.float64)  # the third is seen when free
     label, asked = torch.tensor([0, 1, -1, 0, 1]), torch.tensor([torch.nan] * 3 + [scale] * 2)
     x0 = means[label % 3][:, None, None, None].expand(5, 1, 2, 2)
@@ -135,11 +137,15 @@ def test_guidance_that_was_learned_is_the_guidance_of_two_evaluations(scale):
     x, one = x0[:2], torch.tensor(1.0, dtype=torch.float64)
     both = Condition({"label": label[:2]})
     wanted = guide(denoiser, both, scale)(x, one)
-    torch.testing.assert_close(bind(told(denoiser, scale), both)(x, one), wanted)
+    torch.testing.assert_close(
+        with_condition(with_guidance_scale(denoiser, scale), both)(x, one), wanted
+    )
     free = means[2]
     expected = (free + scale * (means[:2] - free))[:, None, None, None].expand_as(x)
     torch.testing.assert_close(wanted.detach(), expected, rtol=1e-6, atol=0)
-    torch.testing.assert_close(bind(denoiser, both)(x, one).detach(), x, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        with_condition(denoiser, both)(x, one).detach(), x, rtol=1e-6, atol=0
+    )
     # Beyond what was learned the scale means the same.
     twice = guide(denoiser, both, 2 * scale, max_model_scale=scale)(x, one)
     torch.testing.assert_close(twice, guide(denoiser, both, 2 * scale)(x, one))

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from mezzotint.diffusion import Ancestral, Heun, Ipndm, Karras, LinearBeta, Multistep, ladder
+from mezzotint.diffusion import (
+    Ancestral,
+    Heun,
+    Ipndm,
+    Karras,
+    LinearBeta,
+    Multistep,
+    sampling_sigmas,
+)
 from mezzotint.diffusion.samplers import multistep_update
 
 from .gaussian import S, column, denoised, flowed, no_noise
@@ -18,10 +26,10 @@ def exact(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def error(sampler, steps: int) -> float:
-    """Relative error at the last positive level of the rho = 7 ladder with that many steps."""
-    levels = ladder(Karras(), steps)
+    """Relative error at the last positive level of the rho = 7 schedule with that many steps."""
+    levels = sampling_sigmas(Karras(), steps)
     x = column(levels[:1])
-    *_, before_last, _ = sampler.walk(exact, x, levels, no_noise)
+    *_, before_last, _ = sampler.iterate(exact, x, levels, no_noise)
     return float((before_last.x / flowed(x, levels[0], levels[-2]) - 1).abs())
 
 
@@ -42,7 +50,7 @@ def test_a_sampler_converges_with_its_order(sampler, expected):
 @pytest.mark.parametrize("sampler", [Multistep(3), Ipndm(2), Ipndm(3), Ipndm(4)], ids=repr)
 def test_a_higher_sampler_with_a_low_start_is_at_least_of_second_order(sampler):
     # The first step is of order 1 with a local error of order 2, and Adams-Bashforth's weights
-    # are those of equal steps: on this ladder nobody promises more than 2.
+    # are those of equal steps: on these sigmas nobody promises more than 2.
     assert order(sampler) >= 1.8
 
 
@@ -63,11 +71,11 @@ def test_the_errors_are_those_of_plain_python(sampler, expected):
 
 @pytest.mark.parametrize("sampler", [Multistep(1), Ipndm(1)], ids=repr)
 def test_order_one_of_every_family_is_ddim(sampler):
-    levels = ladder(Karras(), 9)
+    levels = sampling_sigmas(Karras(), 9)
     x = column(levels[:1])
     walks = zip(
-        sampler.walk(exact, x, levels, no_noise),
-        Ancestral(0.0).walk(exact, x, levels, no_noise),
+        sampler.iterate(exact, x, levels, no_noise),
+        Ancestral(0.0).iterate(exact, x, levels, no_noise),
         strict=True,
     )
     for got, want in walks:
@@ -86,7 +94,7 @@ def test_ipndm_is_exact_for_a_polynomial_slope_on_equal_steps(order):
         return x - sigma * sum((k + 1) * sigma**k for k in range(order))
 
     x = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
-    states = [step.x for step in Ipndm(order).walk(denoise, x, levels, no_noise)][:-1]
+    states = [step.x for step in Ipndm(order).iterate(denoise, x, levels, no_noise)][:-1]
     # Past the first steps, which are of lower order and start from whatever they left.
     for k in range(order - 1, len(states) - 1):
         expected = slope_integral(levels[k + 1], levels[k + 2]).expand(1, 1, 1, 1)
@@ -129,17 +137,17 @@ def test_ancestral_is_the_posterior_of_ddpm(t):
     levels = LinearBeta(1000).levels()[[t, t - 1]]
     x = xt * (1 + levels[0] ** 2).sqrt()
     for noise, expected in ((torch.zeros_like(z), mean), (z, mean + std * z)):
-        (step,) = Ancestral(1.0).walk(lambda x, sigma: x0, x, levels, lambda noise=noise: noise)
+        (step,) = Ancestral(1.0).iterate(lambda x, sigma: x0, x, levels, lambda noise=noise: noise)
         got = step.x / (1 + levels[1] ** 2).sqrt()
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
 
 
 def test_without_fresh_noise_the_second_order_is_dpm_solver_plus_plus():
-    levels = ladder(Karras(), 9)
+    levels = sampling_sigmas(Karras(), 9)
     x = column(levels[:1])
     walks = zip(
-        Ancestral(0.0, order=2).walk(exact, x, levels, no_noise),
-        Multistep(2).walk(exact, x, levels, no_noise),
+        Ancestral(0.0, order=2).iterate(exact, x, levels, no_noise),
+        Multistep(2).iterate(exact, x, levels, no_noise),
         strict=True,
     )
     for got, want in walks:
@@ -152,7 +160,7 @@ def impulse_responses(levels: Tensor, sampler: Ancestral) -> Tensor:
     x = torch.zeros(rows, 1, 1, 1, dtype=torch.float64)
     x[0] = levels[0]
     pushes = iter(torch.eye(rows, dtype=torch.float64)[1:])
-    *_, last = sampler.walk(exact, x, levels, lambda: column(next(pushes)))
+    *_, last = sampler.iterate(exact, x, levels, lambda: column(next(pushes)))
     return last.x.flatten()
 
 
@@ -160,8 +168,8 @@ def impulse_responses(levels: Tensor, sampler: Ancestral) -> Tensor:
     ("steps", "expected"), [(16, 0.356), (64, 0.456), (256, 0.488), (1024, 0.497)]
 )
 def test_ancestral_sampling_needs_many_steps_for_the_right_deviation(steps, expected):
-    # Exact, without drawing anything: the walk is linear, so variances of the responses add up.
-    std = impulse_responses(ladder(Karras(), steps), Ancestral(1.0)).square().sum().sqrt()
+    # Exact, without drawing anything: the sampler is linear, so variances of the responses add up.
+    std = impulse_responses(sampling_sigmas(Karras(), steps), Ancestral(1.0)).square().sum().sqrt()
     assert float(std) == pytest.approx(expected, abs=6e-4)
     assert float(std) < S
 
@@ -170,7 +178,7 @@ def test_ancestral_sampling_needs_many_steps_for_the_right_deviation(steps, expe
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 def test_the_deviation_comes_right_with_the_order(order, eta):
     wrong = [
-        float(impulse_responses(ladder(Karras(), n), Ancestral(eta, order)).norm()) - S
+        float(impulse_responses(sampling_sigmas(Karras(), n), Ancestral(eta, order)).norm()) - S
         for n in (64, 128)
     ]
     assert math.log2(wrong[0] / wrong[1]) == pytest.approx(order, abs=0.2)

@@ -1,4 +1,4 @@
-"""Preconditions: what is asked of the network gives back x0, and EDM's demands hold."""
+"""Parameterizations: the network's exact output gives back x0, and EDM's demands hold."""
 
 import pytest
 import torch
@@ -16,34 +16,34 @@ from mezzotint.diffusion import (
     refuse_pair,
 )
 
-from .examples import PRECONDITIONS, SCHEDULES, every, input_scale, names, target
+from .examples import PARAMETERIZATIONS, SCHEDULES, every, input_scale, names, target
 
 ALL = pytest.mark.parametrize(
-    "precondition", every(PRECONDITIONS), ids=names(every(PRECONDITIONS))
+    "parameterization", every(PARAMETERIZATIONS), ids=names(every(PARAMETERIZATIONS))
 )
 SIGMA = torch.logspace(-3, 4, 60, dtype=torch.float64)
 
 
 @ALL
-def test_the_right_prediction_gives_back_x0(precondition):
+def test_the_right_prediction_gives_back_x0(parameterization):
     x0, eps = torch.randn(2, 60, 1, 4, 4, generator=torch.Generator().manual_seed(0)).double()
     sigma = like(x0, SIGMA)
-    raw = target(precondition, x0, eps, sigma)
-    c = precondition(SIGMA)
-    back = like(x0, c.skip) * (x0 + sigma * eps) + like(x0, c.out) * raw
+    raw = target(parameterization, x0, eps, sigma)
+    c = parameterization(SIGMA)
+    back = like(x0, c.c_skip) * (x0 + sigma * eps) + like(x0, c.c_out) * raw
     torch.testing.assert_close(back, x0, rtol=0, atol=1e-11)
 
 
 @ALL
-def test_the_input_and_the_noise_level_are_those_of_the_papers(precondition):
-    c = precondition(SIGMA)
-    torch.testing.assert_close(c.inp, input_scale(precondition, SIGMA))
-    torch.testing.assert_close(torch.exp(4 * c.noise), SIGMA)
+def test_the_input_and_the_noise_level_are_those_of_the_papers(parameterization):
+    c = parameterization(SIGMA)
+    torch.testing.assert_close(c.c_in, input_scale(parameterization, SIGMA))
+    torch.testing.assert_close(torch.exp(4 * c.c_noise), SIGMA)
 
 
 def test_v_is_edm_of_unit_data_with_the_sign_flipped():
-    v, edm = V()(SIGMA), Edm(data=1.0)(SIGMA)
-    for got, expected in zip(v, (edm.skip, -edm.out, edm.inp, edm.noise), strict=True):
+    v, edm = V()(SIGMA), Edm(sigma_data=1.0)(SIGMA)
+    for got, expected in zip(v, (edm.c_skip, -edm.c_out, edm.c_in, edm.c_noise), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-13, atol=0)
 
 
@@ -51,15 +51,15 @@ def test_v_is_edm_of_unit_data_with_the_sign_flipped():
 def test_edm_has_unit_input_and_target_and_the_smallest_out(data):
     # Karras et al. 2022, appendix B.6, for independent x0 and noise.
     c = Edm(data)(SIGMA)
-    torch.testing.assert_close(c.inp**2 * (data**2 + SIGMA**2), torch.ones_like(SIGMA))
+    torch.testing.assert_close(c.c_in**2 * (data**2 + SIGMA**2), torch.ones_like(SIGMA))
 
     def needed_out(skip):
         """The deviation of x0 - skip x, which the network's output is multiplied by."""
         return torch.sqrt((1 - skip) ** 2 * data**2 + skip**2 * SIGMA**2)
 
-    torch.testing.assert_close(c.out, needed_out(c.skip))
-    for other in (0.9 * c.skip, 1.1 * c.skip, c.skip + 1e-3):
-        assert (needed_out(other) > c.out).all()
+    torch.testing.assert_close(c.c_out, needed_out(c.c_skip))
+    for other in (0.9 * c.c_skip, 1.1 * c.c_skip, c.c_skip + 1e-3):
+        assert (needed_out(other) > c.c_out).all()
 
 
 @pytest.mark.parametrize("data", [0.0, -1.0])
@@ -76,16 +76,16 @@ def test_eps_is_refused_where_no_signal_is_left(base):
 
 @ALL
 @pytest.mark.parametrize("schedule", every(SCHEDULES), ids=names(every(SCHEDULES)))
-def test_every_other_pair_is_accepted(schedule, precondition):
-    if not (isinstance(schedule, ZeroTerminal) and isinstance(precondition, Eps)):
-        refuse_pair(schedule, precondition)
+def test_every_other_pair_is_accepted(schedule, parameterization):
+    if not (isinstance(schedule, ZeroTerminal) and isinstance(parameterization, Eps)):
+        refuse_pair(schedule, parameterization)
 
 
-@pytest.mark.parametrize("precondition", [X0(), V(), Edm(), Edm(data=1.3)], ids=repr)
-def test_coefficients_are_finite_without_signal_in_float32(precondition):
+@pytest.mark.parametrize("parameterization", [X0(), V(), Edm(), Edm(sigma_data=1.3)], ids=repr)
+def test_coefficients_are_finite_without_signal_in_float32(parameterization):
     sigma = ZeroTerminal(LinearBeta(100)).sigma(torch.ones(1))
-    c = precondition(sigma)
-    expected = precondition(sigma.double())
+    c = parameterization(sigma)
+    expected = parameterization(sigma.double())
     for got, wanted in zip(c, expected, strict=True):
         torch.testing.assert_close(got.double(), wanted, rtol=1e-6, atol=0)
 
@@ -99,7 +99,7 @@ def test_like_broadcasts_one_value_per_image():
 def test_the_table_of_coefficients_is_the_one_in_the_text():
     sigma = Karras().sigma(torch.linspace(0, 1, 9, dtype=torch.float64))
     eps, clean = Eps()(sigma), X0()(sigma)
-    assert torch.equal(eps.skip, torch.ones_like(sigma))
-    assert torch.equal(eps.out, -sigma)
-    assert torch.equal(clean.skip, torch.zeros_like(sigma))
-    assert torch.equal(clean.out, torch.ones_like(sigma))
+    assert torch.equal(eps.c_skip, torch.ones_like(sigma))
+    assert torch.equal(eps.c_out, -sigma)
+    assert torch.equal(clean.c_skip, torch.zeros_like(sigma))
+    assert torch.equal(clean.c_out, torch.ones_like(sigma))

@@ -9,9 +9,9 @@ from mezzotint.diffusion import (
     Karras,
     LinearBeta,
     Multistep,
-    begin,
     distinct_sigmas,
-    ladder,
+    initial_state,
+    sampling_sigmas,
 )
 
 from .examples import SAMPLERS, every, names
@@ -31,8 +31,8 @@ def test_a_sampler_spends_what_it_is_given_and_no_more(sampler, evaluations):
         return denoised(x, sigma, 0.0)
 
     x = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-    levels = ladder(Karras(), sampler.steps(evaluations))
-    list(sampler.walk(denoise, x, levels, lambda: torch.zeros_like(x)))
+    levels = sampling_sigmas(Karras(), sampler.steps(evaluations))
+    list(sampler.iterate(denoise, x, levels, lambda: torch.zeros_like(x)))
     assert spent <= evaluations
     # One step more would be over the budget (Heun: two evaluations).
     assert spent > evaluations - 2
@@ -59,9 +59,11 @@ def test_levels_that_do_not_descend_are_refused_before_anything_is_computed(
         raise AssertionError("evaluated")
 
     x = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-    walk = sampler.walk(denoise, x, torch.tensor(levels).double(), lambda: torch.zeros_like(x))
+    process = sampler.iterate(
+        denoise, x, torch.tensor(levels).double(), lambda: torch.zeros_like(x)
+    )
     with pytest.raises(ValueError, match=f"strictly descend.*{where}.*distinct_sigmas"):
-        next(walk)
+        next(process)
 
 
 @ALL
@@ -78,7 +80,7 @@ def test_levels_merged_are_those_without_the_repetition(sampler, levels):
     x = torch.full((1, 1, 1, 1), 9.0, dtype=torch.float64)
 
     def last(levels):
-        *_, step = sampler.walk(
+        *_, step = sampler.iterate(
             lambda x, s: denoised(x, s, 0.2), x, levels, lambda: torch.ones_like(x)
         )
         return step.x
@@ -91,11 +93,11 @@ def test_levels_merged_are_those_without_the_repetition(sampler, levels):
 @ALL
 def test_every_step_carries_the_estimate_that_led_there(sampler):
     x = torch.full((2, 1, 1, 1), 50.0, dtype=torch.float64)
-    levels = ladder(Karras(), 6)
+    levels = sampling_sigmas(Karras(), 6)
     states = [x]
     for now, step in zip(
         levels,
-        sampler.walk(lambda x, s: denoised(x, s, 0.2), x, levels, lambda: torch.ones_like(x)),
+        sampler.iterate(lambda x, s: denoised(x, s, 0.2), x, levels, lambda: torch.ones_like(x)),
         strict=False,
     ):
         torch.testing.assert_close(step.x0, denoised(states[-1], now, 0.2))
@@ -112,7 +114,7 @@ def test_in_between_eta_scales_the_fresh_noise_of_ddim():
     std = eta * ((1 - then) / (1 - now)).sqrt() * (1 - now / then).sqrt()
     eps = (xt - now.sqrt() * x0) / (1 - now).sqrt()
     expected = then.sqrt() * x0 + (1 - then - std**2).sqrt() * eps + std * z
-    (step,) = Ancestral(eta).walk(lambda x, s: x0, xt / now.sqrt(), levels, lambda: z)
+    (step,) = Ancestral(eta).iterate(lambda x, s: x0, xt / now.sqrt(), levels, lambda: z)
     torch.testing.assert_close(step.x * then.sqrt(), expected, rtol=0, atol=1e-12)
 
 
@@ -120,9 +122,9 @@ def test_ddim_asks_for_no_noise_twice_the_same():
     def refuse():
         raise AssertionError("eta 0 asked for noise")
 
-    x, levels = torch.full((1, 1, 1, 1), 3.0, dtype=torch.float64), ladder(Karras(), 5)
+    x, levels = torch.full((1, 1, 1, 1), 3.0, dtype=torch.float64), sampling_sigmas(Karras(), 5)
     twice = [
-        list(Ancestral(0.0).walk(lambda x, s: denoised(x, s, 0.2), x, levels, refuse))[-1].x
+        list(Ancestral(0.0).iterate(lambda x, s: denoised(x, s, 0.2), x, levels, refuse))[-1].x
         for _ in range(2)
     ]
     assert torch.equal(*twice)
@@ -131,11 +133,11 @@ def test_ddim_asks_for_no_noise_twice_the_same():
 @pytest.mark.parametrize(
     ("mean", "deviation"), [(0.0, 0.0), (0.0, 1.0), (-0.4, 0.6)], ids=["pure", "ddpm", "data"]
 )
-def test_begin_has_the_moments_of_noised_data(mean, deviation):
+def test_the_initial_state_has_the_moments_of_noised_data(mean, deviation):
     noise = torch.randn(200_000, generator=torch.Generator().manual_seed(0)).double()
     noise = (noise - noise.mean()) / noise.std()
     sigma = LinearBeta(100).levels()[-1]
-    x = begin(noise, sigma, mean, deviation)
+    x = initial_state(noise, sigma, mean, deviation)
     # x = x0 + sigma eps with x0 of that mean and deviation; for pure noise there is no x0.
     assert float(x.mean()) == pytest.approx(mean, abs=1e-9)
     assert float(x.var()) == pytest.approx(deviation**2 + float(sigma) ** 2, rel=1e-9)

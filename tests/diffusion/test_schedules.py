@@ -18,9 +18,9 @@ from mezzotint.diffusion import (
     Resampled,
     ZeroTerminal,
     distinct_sigmas,
-    draw,
-    ladder,
+    sampling_sigmas,
     terminal_snr,
+    training_sigmas,
 )
 
 from .examples import SCHEDULES, every, names
@@ -119,7 +119,7 @@ def test_terminal_snr_is_one_over_sigma_squared_and_0_without_signal():
 
 
 def test_karras_runs_from_low_to_high_evenly_in_the_root():
-    schedule = Karras(low=0.01, high=50.0, rho=5.0)
+    schedule = Karras(sigma_min=0.01, sigma_max=50.0, rho=5.0)
     sigma = schedule.sigma(torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64))
     quarter = (0.75 * 0.01**0.2 + 0.25 * 50.0**0.2) ** 5
     torch.testing.assert_close(sigma, torch.tensor([0.01, quarter, 50.0], dtype=torch.float64))
@@ -148,8 +148,8 @@ def test_a_schedule_never_decreases_and_stays_positive(schedule, positions):
 
 @ALL
 @pytest.mark.parametrize("steps", [1, 2, 7, 100])
-def test_a_ladder_descends_from_the_noisiest_level_to_exactly_0(schedule, steps):
-    levels = ladder(schedule, steps)
+def test_sampling_sigmas_descend_from_the_noisiest_level_to_exactly_0(schedule, steps):
+    levels = sampling_sigmas(schedule, steps)
     assert levels.shape == (steps + 1,)
     assert levels.dtype == torch.float64
     assert levels[0] == schedule.sigma(torch.ones(1, dtype=torch.float64))
@@ -157,10 +157,10 @@ def test_a_ladder_descends_from_the_noisiest_level_to_exactly_0(schedule, steps)
     assert levels[-1] == 0
 
 
-def test_a_ladder_of_t_steps_visits_every_discrete_level_once():
+def test_t_sampling_steps_visit_every_discrete_level_once():
     for steps in range(2, 1001):
         schedule = LinearBeta(steps)
-        assert torch.equal(ladder(schedule, steps)[:-1].flip(0), schedule.levels()), steps
+        assert torch.equal(sampling_sigmas(schedule, steps)[:-1].flip(0), schedule.levels()), steps
 
 
 @pytest.mark.parametrize(
@@ -171,8 +171,8 @@ def test_a_ladder_of_t_steps_visits_every_discrete_level_once():
     ],
     ids=repr,
 )
-def test_a_ladder_visits_no_level_twice(schedule, steps):
-    levels = ladder(schedule, steps)
+def test_sampling_sigmas_visit_no_level_twice(schedule, steps):
+    levels = sampling_sigmas(schedule, steps)
     visited = schedule.sigma(torch.linspace(1, 0, steps, dtype=torch.float64)).tolist()
     assert levels.tolist() == [*sorted(set(visited), reverse=True), 0.0]
     assert len(levels) < steps
@@ -185,13 +185,13 @@ def test_equal_neighbours_are_merged():
 
 
 @pytest.mark.parametrize("steps", [0, 11])
-def test_a_ladder_refuses_no_step_and_more_steps_than_levels(steps):
+def test_sampling_sigmas_refuse_no_step_and_more_steps_than_levels(steps):
     with pytest.raises(ValueError, match=f"1 to 10 steps, got {steps}"):
-        ladder(LinearBeta(10), steps)
+        sampling_sigmas(LinearBeta(10), steps)
 
 
 class Identity:
-    """sigma = u: shows the positions that `draw` takes."""
+    """sigma = u: shows the positions that `training_sigmas` takes."""
 
     def sigma(self, u):
         return u
@@ -200,29 +200,31 @@ class Identity:
 @pytest.mark.parametrize("n", [1, 2, 13, 128])
 def test_draw_takes_one_level_from_each_nth_of_the_schedule(n):
     for seed in range(20):
-        u = draw(Identity(), n, seeded(seed))
+        u = training_sigmas(Identity(), n, seeded(seed))
         assert torch.equal((u * n).floor(), torch.arange(n).float())
 
 
 def test_draw_is_uniform_within_each_nth():
-    u = torch.stack([draw(Identity(), 4, seeded(seed)) for seed in range(4000)])
-    within = (u * 4 - torch.arange(4)).sort(0).values
+    u = torch.stack([training_sigmas(Identity(), 4, seeded(seed)) for seed in range(4000)])
+    inside = (u * 4 - torch.arange(4)).sort(0).values
     expected = ((torch.arange(4000) + 0.5) / 4000)[:, None].expand(-1, 4)
     # Kolmogorov-Smirnov: 1.95 / sqrt(n) is exceeded once in a thousand times; the seeds are fixed.
-    assert float((within - expected).abs().max()) < 1.95 / math.sqrt(4000)
+    assert float((inside - expected).abs().max()) < 1.95 / math.sqrt(4000)
 
 
 @pytest.mark.parametrize("schedule", DISCRETE, ids=repr)
 def test_draw_takes_every_discrete_level_equally_often(schedule):
     levels = schedule.levels().float()
-    values, counts = draw(schedule, 3 * len(levels), seeded()).unique(return_counts=True)
+    values, counts = training_sigmas(schedule, 3 * len(levels), seeded()).unique(
+        return_counts=True
+    )
     assert torch.equal(values, levels)
     assert (counts == 3).all()
 
 
 @ALL
 def test_draw_depends_on_the_generator_alone(schedule):
-    first, again, other = (draw(schedule, 16, seeded(seed)) for seed in (5, 5, 6))
+    first, again, other = (training_sigmas(schedule, 16, seeded(seed)) for seed in (5, 5, 6))
     assert torch.equal(first, again)
     assert isinstance(schedule, Discrete) or not torch.equal(first, other)
     assert first.dtype == torch.float32
@@ -290,8 +292,8 @@ def test_the_shares_that_are_learned_vary_least():
         lambda: LinearBeta(20, rescaled=True),
         lambda: Cosine(0),
         lambda: Cosine(cap=1.0),
-        lambda: Karras(low=0.0),
-        lambda: Karras(low=2.0, high=1.0),
+        lambda: Karras(sigma_min=0.0),
+        lambda: Karras(sigma_min=2.0, sigma_max=1.0),
         lambda: Karras(rho=0.0),
         lambda: LogNormal(std=0.0),
         lambda: ZeroTerminal(LinearBeta(1)),

@@ -108,14 +108,14 @@ def test_a_box_is_what_a_loop_finds_and_survives_the_json():
         ink[0, 0, 0] = 0.4  # too faint to see
         inks.append(ink if k % 2 else -ink)
         found.append(ink_box(inks[-1], k, (k, 7 * k)))
-    told = json.loads(
+    messages = json.loads(
         json.dumps(annotations(["a.png"], [(40, 60)], ["x"], [found], tuple("abcdef")))
     )
-    assert told["images"] == [
+    assert messages["images"] == [
         {"id": 1, "file_name": "a.png", "width": 60, "height": 40, "text": "x"}
     ]
-    names = {category["id"]: category["name"] for category in told["categories"]}
-    for k, (ink, note) in enumerate(zip(inks, told["annotations"], strict=True)):
+    names = {category["id"]: category["name"] for category in messages["categories"]}
+    for k, (ink, note) in enumerate(zip(inks, messages["annotations"], strict=True)):
         seen = [(y, x) for y in range(12) for x in range(12) if abs(float(ink[0, y, x])) >= 0.5]
         ys, xs = [y for y, _ in seen], [x for _, x in seen]
         expected = [7 * k + min(xs), k + min(ys), len(set(xs)), len(set(ys))]
@@ -123,7 +123,7 @@ def test_a_box_is_what_a_loop_finds_and_survives_the_json():
         assert note["area"] == len(seen)
         assert names[note["category_id"]] == "abcdef"[k]
         assert note["image_id"] == 1
-    assert [note["id"] for note in told["annotations"]] == [1, 2, 3, 4, 5, 6]
+    assert [note["id"] for note in messages["annotations"]] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_window_without_ink_is_its_own_box():

@@ -18,7 +18,7 @@ PATTERNS = torch.tensor(
     ],
     dtype=torch.float64,
 )
-"""The only four inks in a world of 2 x 6 pixels, where B is the pixel itself."""
+"""The only four inks in a set of images of 2 x 6 pixels, where B is the pixel itself."""
 
 
 def chain(lefts, size=(2, 6)):
@@ -28,7 +28,7 @@ def chain(lefts, size=(2, 6)):
 
 
 def exact(x, sigma):
-    """The exact denoiser of images of that world, by counting: (N, 1, 2, 6)."""
+    """The exact denoiser of that set, by counting: (N, 1, 2, 6)."""
     apart = ((x - GROUND - PATTERNS) ** 2).sum((2, 3))  # (N, 4)
     return GROUND + torch.einsum(
         "nk,khw->nhw", torch.softmax(-apart / (2 * sigma**2), 1), PATTERNS
@@ -144,13 +144,13 @@ def test_it_comes_nearer_to_the_exact_denoiser_of_the_canvas_than_windows_alone(
     windows = Windows([chain([0, 3, 6])], (2, 6), GROUND)
     sigma = torch.tensor(sigma, dtype=torch.float64)
     draws = torch.Generator().manual_seed(5)
-    alone = apart = 0.0
+    single = apart = 0.0
     for _ in range(8):
         x = noisy(windows, sigma, draws)
         together = exact_together(x, sigma, windows)
-        alone += float(((exact(x, sigma) - together) ** 2).sum())
+        single += float(((exact(x, sigma) - together) ** 2).sum())
         apart += float(((windows.apart(exact)(x, sigma) - together) ** 2).sum())
-    assert apart < 0.5 * alone, (apart, alone)
+    assert apart < 0.5 * single, (apart, single)
 
 
 def test_a_canvas_is_the_same_whatever_else_is_in_the_batch():
@@ -158,9 +158,9 @@ def test_a_canvas_is_the_same_whatever_else_is_in_the_batch():
     both, sigma = Windows([short, long], (2, 6), GROUND), torch.tensor(0.8)
     x = noisy(both, 0.8, torch.Generator().manual_seed(6))
     together = both.apart(exact)(x, sigma)
-    alone = Windows([short], (2, 6), GROUND)
-    assert torch.equal(together[:2], alone.apart(exact)(x[:2], sigma))
-    assert torch.equal(both.joined(together)[:1, ..., :9], alone.joined(together[:2]))
+    single = Windows([short], (2, 6), GROUND)
+    assert torch.equal(together[:2], single.apart(exact)(x[:2], sigma))
+    assert torch.equal(both.joined(together)[:1, ..., :9], single.joined(together[:2]))
     assert (both.joined(together)[0, ..., 9:] == GROUND).all()
 
 

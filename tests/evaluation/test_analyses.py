@@ -12,8 +12,8 @@ from mezzotint.errors import InputError
 from mezzotint.evaluation import analyses
 from mezzotint.evaluation.analyses import ANALYSES, Analysis
 from mezzotint.evaluation.context import LABELLED
-from mezzotint.evaluation.evaluate import judge
-from mezzotint.evaluation.request import EXTRAS, PARTS, USUAL, Question
+from mezzotint.evaluation.evaluate import evaluate
+from mezzotint.evaluation.request import EXTRAS, METRICS, USUAL, EvaluateRequest
 from mezzotint.metrics.registry import GROUPS
 
 
@@ -23,8 +23,8 @@ def silent(line):
 
 def test_names_are_those_that_evaluate_has_always_taken():
     assert EXTRAS == ("memorisation", "recognition", "difficulty", "styles", "clip", "cas")
-    assert ("fd", "kd", "coverage", "accuracy", "score", "distinct", *EXTRAS) == PARTS
-    assert PARTS[:-1] == USUAL
+    assert ("fd", "kd", "coverage", "accuracy", "score", "distinct", *EXTRAS) == METRICS
+    assert METRICS[:-1] == USUAL
     assert set(LABELLED) - {"classes"} == {"accuracy", "difficulty", "styles", "clip", "cas"}
     assert not {each.name for each in ANALYSES} & set(GROUPS)
 
@@ -34,7 +34,7 @@ def test_each_analysis_is_a_module_of_its_name():
     assert files == {each.name for each in ANALYSES}
     for each in ANALYSES:
         (function,) = import_module(f"{analyses.__name__}.{each.name}").__all__
-        assert function in ("add_sheets", f"judge_{each.name}")
+        assert function == "analyse"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_styles_of_a_file_without_labels_are_left_out_or_refused(tmp_path, digit
         styles=np.ones((len(images), 1), np.float32),
         style_names=np.array(["thickness"]),
     )
-    found = judge(Question(path, against="digits"), silent)
+    found = evaluate(EvaluateRequest(path, against="digits"), silent)
     assert "styles" not in found
     with pytest.raises(InputError, match="styles needs labels"):
-        judge(Question(path, against="digits", metrics=("styles",)), silent)
+        evaluate(EvaluateRequest(path, against="digits", metrics=("styles",)), silent)

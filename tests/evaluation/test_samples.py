@@ -1,4 +1,4 @@
-"""What is judged: a run's stream of samples and its blocks, other people's files and folders."""
+"""Samples to evaluate: a run's stream and its blocks, other people's files and folders."""
 
 import dataclasses
 import json
@@ -14,10 +14,16 @@ from mezzotint import imaging
 from mezzotint.data import Style
 from mezzotint.errors import InputError
 from mezzotint.evaluation import samples
-from mezzotint.evaluation.samples import Subject, folder_subject, limited, npz_subject, run_subject
-from mezzotint.runs.run import Pick, Run
+from mezzotint.evaluation.samples import (
+    SampleSet,
+    folder_samples,
+    limited,
+    npz_samples,
+    run_samples,
+)
+from mezzotint.runs.run import CheckpointRef, Run
 from mezzotint.runtime.rng import generator
-from mezzotint.sampling.model import Drawing, Model
+from mezzotint.sampling.model import Model, SampleBatch
 from tiny_runs import TINY, trained
 
 
@@ -29,15 +35,15 @@ def run(tiny_run, tmp_path):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """How many images each call of `Model.draw` made."""
+    """How many images each call of `Model.sample_batch` made."""
     calls = []
 
     def counting(model, drawing, *rest):
         calls.append(len(drawing))
         return draw(model, drawing, *rest)
 
-    draw = Model.draw
-    monkeypatch.setattr(Model, "draw", counting)
+    draw = Model.sample_batch
+    monkeypatch.setattr(Model, "sample_batch", counting)
     return calls
 
 
@@ -56,8 +62,8 @@ def stream(path, data=None, say=lambda line: None, **changes):
     changes = {"evaluations": 2, **changes}
     seed = changes.pop("seed", 0)
     known = {"weights", "checkpoint", "device"}
-    pick = Pick(**{name: changes.pop(name) for name in known & set(changes)})
-    return run_subject(path, data, pick=pick, changes=changes, seed=seed, say=say)
+    ref = CheckpointRef(**{name: changes.pop(name) for name in known & set(changes)})
+    return run_samples(path, data, checkpoint=ref, changes=changes, seed=seed, say=say)
 
 
 def blocks(path):
@@ -68,29 +74,29 @@ def blocks(path):
 
 
 def test_samples_are_those_of_the_model_with_the_labels_of_the_train_split(run, digits):
-    subject = stream(run, digits, seed=3)
-    found = subject.samples(20)
+    source = stream(run, digits, seed=3)
+    found = source.samples(20)
     model = mezzotint.load(run)
     labels = digits.split("train")[1]
     assert found.images.dtype == torch.uint8
-    whole = subject.drawing(len(labels))
+    whole = source.batch(len(labels))
     assert torch.equal(whole.labels.bincount(), labels.bincount())
     assert not torch.equal(whole.labels, labels)
     assert whole.keys[:3].tolist() == [[3, 0], [3, 1], [3, 2]]
-    twice = subject.drawing(2 * len(labels)).labels
+    twice = source.batch(2 * len(labels)).labels
     assert torch.equal(twice[: len(labels)], twice[len(labels) :])
     assert torch.equal(found.labels, whole.labels[:20])
-    asked = Drawing(found.labels, torch.tensor([[3, i] for i in range(20)]))
-    assert torch.equal(model.changed(evaluations=2).draw(asked), found.images)
+    asked = SampleBatch(found.labels, torch.tensor([[3, i] for i in range(20)]))
+    assert torch.equal(model.changed(evaluations=2).sample_batch(asked), found.images)
 
 
 def test_the_first_of_a_longer_stream_are_the_same_images(run, small_blocks):
-    subject = stream(run)
-    shorter, longer = subject.samples(20), subject.samples(40)
+    source = stream(run)
+    shorter, longer = source.samples(20), source.samples(40)
     assert torch.equal(longer.labels[:20], shorter.labels)
     assert torch.equal(longer.images[:16], shorter.images[:16])  # whole chunks: the same bytes
     assert (longer.images[16:20].int() - shorter.images[16:].int()).abs().max() <= 1
-    assert torch.equal(subject.samples(5).images, longer.images[:5])
+    assert torch.equal(source.samples(5).images, longer.images[:5])
     fresh = stream(shutil.copytree(run, run.with_name("fresh")))
     shutil.rmtree(fresh.run.path / "evaluation")
     assert torch.equal(fresh.samples(40).images, longer.images)
@@ -128,18 +134,18 @@ def test_facts_name_the_generator_of_noise_unless_it_is_torchs(run, drawn):
 def test_a_style_that_an_image_does_not_have_is_found_again(run, drawn):
     table = torch.tensor([[float("nan")], [2.5]])
     labels = torch.tensor([1, 2])
-    subject = stream(run)
-    asks = dataclasses.replace(subject.model, styles=(Style("slant", ("left",)),))
-    subject = dataclasses.replace(subject, model=asks)
+    source = stream(run)
+    asks = dataclasses.replace(source.model, styles=(Style("slant", ("left",)),))
+    source = dataclasses.replace(source, model=asks)
     images = torch.zeros(2, *asks.shape, dtype=torch.uint8)
-    asked = Drawing.of(labels, 0, table)
-    subject._keep(images, asked, 0)
-    assert torch.equal(subject._found(asked, 0), images)
-    assert subject._found(Drawing.of(labels, 0, table.nan_to_num(1.0)), 0) is None
-    assert subject._found(Drawing.of(labels, 0, table + 1), 0) is None
+    asked = SampleBatch.of(labels, 0, table)
+    source._keep(images, asked, 0)
+    assert torch.equal(source._found(asked, 0), images)
+    assert source._found(SampleBatch.of(labels, 0, table.nan_to_num(1.0)), 0) is None
+    assert source._found(SampleBatch.of(labels, 0, table + 1), 0) is None
 
 
-def test_images_that_changed_since_the_training_are_told(digits, tmp_path):
+def test_images_that_changed_since_the_training_are_reported(digits, tmp_path):
     images, labels = digits.images[:300], digits.labels[:300]
     imaging.save_folder(images, labels, digits.classes, tmp_path / "own")
     with pytest.MonkeyPatch.context() as patch:
@@ -154,13 +160,13 @@ def test_images_that_changed_since_the_training_are_told(digits, tmp_path):
 
 
 def test_an_interrupted_drawing_goes_on(run, drawn, small_blocks, monkeypatch):
-    def two_blocks(model, drawing, draw=Model.draw):
+    def two_blocks(model, drawing, draw=Model.sample_batch):
         if len(drawn) == 2:
             raise KeyboardInterrupt
         return draw(model, drawing)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Model, "draw", two_blocks)
+        patch.setattr(Model, "sample_batch", two_blocks)
         with pytest.raises(KeyboardInterrupt):
             stream(run).samples(48)
     assert drawn == [16, 16]
@@ -206,7 +212,7 @@ def test_changed_weights_are_drawn_from_anew(run, drawn, tmp_path):
     "change",
     [
         {"evaluations": 3}, {"sampler": "heun"}, {"guidance": 2.0}, {"clip": True},
-        {"start": "noise"}, {"ladder": {"kind": "karras", "high": 9.0, "low": 0.01}},
+        {"start": "noise"}, {"schedule": {"kind": "karras", "sigma_max": 9.0, "sigma_min": 0.01}},
         {"interval": (0.1, 5.0), "guidance": 2.0}, {"seed": 1}, {"weights": "network"},
         {"checkpoint": "best"},
     ],
@@ -233,7 +239,7 @@ def test_facts_say_what_was_drawn(run):
     assert {**kept, "n": 3} == facts
 
 
-def test_a_run_that_cannot_be_written_to_is_judged_all_the_same(run, drawn):
+def test_a_run_that_cannot_be_written_to_is_evaluated_all_the_same(run, drawn):
     (run / "evaluation").write_text("in the way")
     said = []
     assert len(stream(run, say=said.append).samples(6).images) == 6
@@ -255,7 +261,7 @@ def test_a_run_is_held_against_its_own_kind_of_images(run, digits):
     for data, words in ((other, "letters has 10 of 8x8 grey"), (larger, "10 of 9x9 RGB")):
         with pytest.raises(InputError, match=words) as caught:
             stream(run, data)
-        assert "judge it against digits" in str(caught.value)
+        assert "evaluate it against digits" in str(caught.value)
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="no setting 'evalutions'"):
         stream(run, evalutions=3)
@@ -280,15 +286,15 @@ def pictures(digits):
 def test_our_own_npz_is_read_as_it_was_written(tmp_path, digits, pictures):
     images, labels = pictures
     path = imaging.save_npz(tmp_path / "ours.npz", images, labels, {})
-    found = npz_subject(path, digits)
+    found = npz_samples(path, digits)
     assert torch.equal(found.images, images)
     assert torch.equal(found.labels, labels)
     assert found.facts.items() >= {"kind": "npz", "path": str(path), "n": 12}.items()
     imaging.save_npz(path, images.flip(-1), labels, {})  # another file of the same name
-    assert npz_subject(path, digits).facts != found.facts
+    assert npz_samples(path, digits).facts != found.facts
     path.unlink()
     imaging.save_npz(path, images, labels, {})
-    assert npz_subject(path, digits).facts == found.facts
+    assert npz_samples(path, digits).facts == found.facts
 
 
 def npz(folder, **arrays):
@@ -306,7 +312,7 @@ def test_other_peoples_npz_are_read(tmp_path, digits, pictures, images, labels, 
     array = {"NCHW": array, "NHWC": array.transpose(0, 2, 3, 1), "NHW": array[:, 0]}[form]
     kind = np.int32 if labels == "y" else np.uint8
     path = npz(tmp_path, **{images: array, labels: pictures[1].numpy().astype(kind)})
-    found = npz_subject(path, digits)
+    found = npz_samples(path, digits)
     assert torch.equal(found.images, pictures[0])
     assert torch.equal(found.labels, pictures[1])
     assert found.labels.dtype == torch.int64
@@ -316,7 +322,7 @@ def test_other_peoples_npz_are_read(tmp_path, digits, pictures, images, labels, 
 def test_rgb_of_other_people_keeps_its_pixels(tmp_path, digits):
     colour = dataclasses.replace(digits, images=torch.zeros(9, 3, 6, 5, dtype=torch.uint8))
     array = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3), dtype=np.uint8)
-    found = npz_subject(npz(tmp_path, arr_0=array), colour)
+    found = npz_samples(npz(tmp_path, arr_0=array), colour)
     assert found.images.shape == (4, 3, 6, 5)
     assert int(found.images[2, 1, 5, 4]) == array[2, 5, 4, 1]
     assert found.labels is None
@@ -324,11 +330,11 @@ def test_rgb_of_other_people_keeps_its_pixels(tmp_path, digits):
 
 def test_a_single_4_dimensional_array_is_the_images_whatever_its_name(tmp_path, digits, pictures):
     path = npz(tmp_path, fakes=pictures[0].numpy(), latents=np.zeros((12, 64)))
-    found = npz_subject(path, digits)
+    found = npz_samples(path, digits)
     assert torch.equal(found.images, pictures[0])
     assert found.labels is None
     with pytest.raises(InputError, match="holds no images"):
-        npz_subject(npz(tmp_path, a=pictures[0].numpy(), b=pictures[0].numpy()), digits)
+        npz_samples(npz(tmp_path, a=pictures[0].numpy(), b=pictures[0].numpy()), digits)
 
 
 def wrong(images, labels):
@@ -358,11 +364,11 @@ def wrong(images, labels):
 
 
 @pytest.mark.parametrize("kind", wrong(np.zeros((12, 1, 8, 8)), np.arange(12) % 10))
-def test_an_npz_that_cannot_be_judged_is_one_line(tmp_path, digits, pictures, kind):
+def test_an_npz_that_cannot_be_evaluated_is_one_line(tmp_path, digits, pictures, kind):
     labels = np.arange(12) % 10
     arrays, words = wrong(pictures[0].numpy(), labels)[kind]
     with pytest.raises(InputError, match=words) as caught:
-        npz_subject(npz(tmp_path, **arrays), digits)
+        npz_samples(npz(tmp_path, **arrays), digits)
     assert "\n" not in str(caught.value)
 
 
@@ -386,7 +392,7 @@ def test_a_file_that_is_no_npz_is_one_line(tmp_path, digits, pictures, kind):
         path.unlink()
     wrong = "does not exist" if kind == "missing" else r"cannot be read as \.npz"
     with pytest.raises(InputError, match=f"file.npz {wrong}") as caught:
-        npz_subject(path, digits)
+        npz_samples(path, digits)
     assert "\n" not in str(caught.value)
 
 
@@ -405,7 +411,7 @@ def test_a_folder_that_was_written_comes_back_with_its_labels(tmp_path, digits, 
     images, labels = pictures
     folder = tmp_path / "samples"
     imaging.save_folder(images, labels, digits.classes, folder)
-    found = folder_subject(folder, digits, silent)
+    found = folder_samples(folder, digits, silent)
     pairs = {(image.tobytes(), int(k)) for image, k in zip(images.numpy(), labels, strict=True)}
     assert {
         (image.tobytes(), int(k))
@@ -414,7 +420,7 @@ def test_a_folder_that_was_written_comes_back_with_its_labels(tmp_path, digits, 
     assert len(found.images) == 12
     assert found.facts.items() >= {"kind": "folder", "path": str(folder), "n": 12}.items()
     imaging.save_png(pictures[0][0].flip(-1), folder / "0" / "00000.png")
-    assert folder_subject(folder, digits, silent).facts != found.facts
+    assert folder_samples(folder, digits, silent).facts != found.facts
 
 
 def test_class_folders_may_have_names_made_safe(tmp_path, digits, pictures):
@@ -422,7 +428,7 @@ def test_class_folders_may_have_names_made_safe(tmp_path, digits, pictures):
     images, labels = pictures
     imaging.save_folder(images, labels, named.classes, tmp_path / "out")
     assert (tmp_path / "out" / "T-shirt_top").is_dir()
-    found = folder_subject(tmp_path / "out", named, silent)
+    found = folder_samples(tmp_path / "out", named, silent)
     assert torch.equal(found.labels.sort().values, labels.sort().values)
 
 
@@ -431,7 +437,7 @@ def test_pictures_directly_in_a_folder_have_no_labels(tmp_path, digits, pictures
     (folder / "notes.txt").write_text("by hand")
     (folder / ".hidden.png").write_bytes(b"left by an archive")
     (folder / ".cache").mkdir()
-    found = folder_subject(folder, digits, silent)
+    found = folder_samples(folder, digits, silent)
     assert torch.equal(found.images, pictures[0])
     assert found.labels is None
 
@@ -443,13 +449,13 @@ def test_grey_saved_as_rgb_is_grey_again_and_grey_is_repeated_for_rgb(
     images = pictures[0]
     folder = tmp_path / place
     write(images, folder / "3" if place == "classes" else folder, mode="RGB")
-    found = folder_subject(folder, digits, silent)
+    found = folder_samples(folder, digits, silent)
     assert torch.equal(found.images, images)
     assert (found.labels is None) == (place == "flat")
     colour = dataclasses.replace(digits, images=digits.images.expand(-1, 3, -1, -1))
     grey = tmp_path / "grey"
     write(images, grey / "3" if place == "classes" else grey)
-    assert torch.equal(folder_subject(grey, colour, silent).images, images.expand(-1, 3, -1, -1))
+    assert torch.equal(folder_samples(grey, colour, silent).images, images.expand(-1, 3, -1, -1))
 
 
 @pytest.mark.parametrize("place", ["flat", "classes"])
@@ -463,7 +469,7 @@ def test_grey_saved_as_rgb_is_grey_again_and_grey_is_repeated_for_rgb(
         ("nothing", "no images|neither class subfolders|holds no PNG"),
     ],
 )
-def test_a_folder_that_cannot_be_judged_is_one_line(
+def test_a_folder_that_cannot_be_evaluated_is_one_line(
     tmp_path, digits, pictures, place, kind, words
 ):
     folder = tmp_path / "given"
@@ -481,21 +487,21 @@ def test_a_folder_that_cannot_be_judged_is_one_line(
         write(pictures[0], inner)
         (inner / "half.png").write_bytes((inner / "000.png").read_bytes()[:60])
     with pytest.raises(InputError, match=words) as caught:
-        folder_subject(folder, digits, silent)
+        folder_samples(folder, digits, silent)
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_of_an_unknown_class_is_one_line(tmp_path, digits, pictures):
     write(pictures[0], tmp_path / "given" / "eleven")
     with pytest.raises(InputError, match="'eleven' is no class here") as caught:
-        folder_subject(tmp_path / "given", digits, silent)
+        folder_samples(tmp_path / "given", digits, silent)
     assert "\n" not in str(caught.value)
 
 
 def test_an_empty_folder_is_one_line(tmp_path, digits):
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="none holds no images: give a folder with PNG"):
-        folder_subject(tmp_path / "none", digits, silent)
+        folder_samples(tmp_path / "none", digits, silent)
 
 
 # --- fewer of them ----------------------------------------------------------------------------
@@ -503,7 +509,7 @@ def test_an_empty_folder_is_one_line(tmp_path, digits):
 
 def test_fewer_are_a_random_part_with_their_own_labels(digits):
     images, labels = digits.split("test")
-    whole = Subject(images, labels, {"path": "x", "n": 270})
+    whole = SampleSet(images, labels, {"path": "x", "n": 270})
     some = limited(whole, 50, seed=1)
     order = torch.randperm(270, generator=generator("judged", 1))[:50].sort().values
     assert torch.equal(some.images, images[order])

@@ -201,7 +201,7 @@ def digits():
 
 
 @pytest.fixture(scope="module")
-def judged(digits):
+def evaluated(digits):
     """Digits of which half are noisy, with their reference, and the classifier's score."""
     classifier = shipped(digits)
     images, labels = digits.split("train")
@@ -214,8 +214,8 @@ def judged(digits):
     return samples, scores, reference.real
 
 
-def test_larger_pools_raise_quality_at_equal_numbers(judged):
-    samples, scores, real = judged
+def test_larger_pools_raise_quality_at_equal_numbers(evaluated):
+    samples, scores, real = evaluated
     found = effect(samples, scores, real, [2, 4, 10, 20], 2, generator("effect"))
     assert [(row.pool, row.keep) for row in found] == [(2, 2), (4, 2), (10, 2), (20, 2)]
     assert len({row.n for row in found}) == 1
@@ -227,8 +227,8 @@ def test_larger_pools_raise_quality_at_equal_numbers(judged):
     assert found[-1].kd < found[0].kd
 
 
-def test_numbers_are_those_of_the_chosen_rows(judged):
-    samples, scores, real = judged
+def test_numbers_are_those_of_the_chosen_rows(evaluated):
+    samples, scores, real = evaluated
     found, larger = effect(samples, scores, real, [5, 30], 1, generator("one"))
     rows = best_of(scores, samples.labels, 5, 1)
     # As many as the larger pool leaves, at random: the same number in both.
@@ -251,9 +251,9 @@ def test_numbers_are_those_of_the_chosen_rows(judged):
     assert found.kd == pytest.approx(distance.value, rel=1e-6)  # one block: the order is nothing
 
 
-def test_copies_of_one_image_lower_coverage(judged):
+def test_copies_of_one_image_lower_coverage(evaluated):
     """A score that likes one image of each class leaves no variety."""
-    samples, _, real = judged
+    samples, _, real = evaluated
     favourite = torch.stack([samples.features[samples.labels == k][1] for k in range(10)])
     copies = dataclasses.replace(samples, features=samples.features.clone())
     liked = torch.arange(len(samples.labels)) % 10 == 3

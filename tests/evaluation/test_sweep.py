@@ -12,8 +12,16 @@ from PIL import Image
 import mezzotint
 from mezzotint.config.schema import Sampling
 from mezzotint.errors import InputError
-from mezzotint.evaluation.samples import run_subject
-from mezzotint.evaluation.sweep import Ask, Point, Setting, advice, jackknife, settings, sweep
+from mezzotint.evaluation.samples import run_samples
+from mezzotint.evaluation.sweep import (
+    Point,
+    Setting,
+    SweepRequest,
+    advice,
+    jackknife,
+    settings,
+    sweep,
+)
 from mezzotint.metrics.extractors.extractor import shipped
 from mezzotint.runs.run import Run
 from mezzotint.runtime import checksum
@@ -48,7 +56,7 @@ def run(_run, tmp_path):
 
 def ask(run, **changes):
     changes = {"n": 150, "scales": (1.0, 2.0), "changes": {"evaluations": 2}, **changes}
-    return Ask(run.path, **changes)
+    return SweepRequest(run.path, **changes)
 
 
 # --- errors and advice, from made-up numbers ---------------------------------------------------
@@ -122,24 +130,24 @@ def test_advice_where_nothing_differs_or_one_is_best_in_both():
 
 
 def titles(scales, interval=None, **more):
-    more = {"guidable": True, "weak": True, **more}
-    found = settings(Ask("run", scales=scales, interval=interval), **more)
+    more = {"guidable": True, "snapshot": True, **more}
+    found = settings(SweepRequest("run", scales=scales, interval=interval), **more)
     return [(setting.family, setting.scale) for setting in found]
 
 
 def test_every_curve_has_every_scale_and_plain_is_drawn_once():
-    auto, within = "autoguidance", "interval"
-    assert titles((1, 2), weak=False) == [("guidance", 1), ("guidance", 2)]
+    auto, inside = "autoguidance", "interval"
+    assert titles((1, 2), snapshot=False) == [("guidance", 1), ("guidance", 2)]
     assert titles((1, 2)) == [("guidance", 1), ("guidance", 2), (auto, 2)]
     assert titles((2, 1), guidable=False) == [(auto, 2), (auto, 1)]
     assert titles((0, 2), (0.1, 2)) == [
-        ("guidance", 0), ("guidance", 2), (within, 0), (within, 2), (auto, 0), (auto, 2),
+        ("guidance", 0), ("guidance", 2), (inside, 0), (inside, 2), (auto, 0), (auto, 2),
     ]  # fmt: skip
     for scales in ((), (2,), (1, 1), (-1, 2), (1, float("nan"))):
         with pytest.raises(InputError, match="two or more different scales"):
             titles(scales)
     with pytest.raises(InputError, match="nothing guides"):
-        titles((1, 2), guidable=False, weak=False)
+        titles((1, 2), guidable=False, snapshot=False)
 
 
 # --- a real run -------------------------------------------------------------------------------
@@ -158,8 +166,8 @@ def test_a_sweep_recommends_the_least_distance_of_what_the_model_draws(run, digi
     result = sweep(ask(run, interval=(2.0, 100.0)), lambda line: None)
     classifier = shipped(digits)
     held = classifier.features(digits.split("validation")[0])
-    model = mezzotint.load(run, weak=True).changed(evaluations=2)
-    drawing = run_subject(run.path, digits, say=lambda line: None).drawing(150)
+    model = mezzotint.load(run, guide_model=True).changed(evaluations=2)
+    drawing = run_samples(run.path, digits, say=lambda line: None).batch(150)
     found = {}
     for row in result["points"]:
         auto = row["family"] == "autoguidance"
@@ -168,7 +176,7 @@ def test_a_sweep_recommends_the_least_distance_of_what_the_model_draws(run, digi
             autoguidance=row["scale"] if auto else 1,
             interval=row["interval"],
         )
-        reading = classifier.read(own.draw(drawing))
+        reading = classifier.read(own.sample_batch(drawing))
         distance = textbook_distance(reading.features, held)
         assert row["values"]["fd"] == pytest.approx(distance, rel=1e-3)
         right = (reading.probabilities.argmax(1) == drawing.labels).double().mean()
@@ -183,13 +191,13 @@ def test_a_sweep_recommends_the_least_distance_of_what_the_model_draws(run, digi
 
     # Written, whole, and found again: nothing is drawn twice.
     written = json.loads((run.path / "sweep.json").read_text())
-    assert checksum.intact(written)
-    assert checksum.opened(written) == json.loads(
+    assert checksum.is_valid(written)
+    assert checksum.strip_checksum(written) == json.loads(
         json.dumps({k: v for k, v in result.items() if k != "written"})
     )
     with Image.open(run.path / "sweep.png") as picture:
         assert picture.size == (1350, 690)
-    monkeypatch.setattr(Model, "draw", lambda *a: pytest.fail("drawn again"))
+    monkeypatch.setattr(Model, "sample_batch", lambda *a: pytest.fail("drawn again"))
     again = sweep(ask(run, interval=(2.0, 100.0)), lambda line: None)
     assert again["points"] == result["points"]
 
@@ -236,7 +244,7 @@ def test_a_sweep_draws_without_the_style_guidance_of_the_run(run):
 
 
 def test_a_sweep_that_was_interrupted_goes_on(run, monkeypatch):
-    draw, calls = Model.draw, []
+    draw, calls = Model.sample_batch, []
 
     def drawing(model, drawing, *rest):
         if len(calls) == 1:
@@ -244,17 +252,19 @@ def test_a_sweep_that_was_interrupted_goes_on(run, monkeypatch):
         calls.append(model.sampling.guidance)
         return draw(model, drawing, *rest)
 
-    monkeypatch.setattr(Model, "draw", drawing)
+    monkeypatch.setattr(Model, "sample_batch", drawing)
     with pytest.raises(KeyboardInterrupt):
         sweep(ask(run), lambda line: None)
     assert not (run.path / "sweep.json").exists()
-    monkeypatch.setattr(Model, "draw", lambda m, *a: calls.append(m.sampling) or draw(m, *a))
+    monkeypatch.setattr(
+        Model, "sample_batch", lambda m, *a: calls.append(m.sampling) or draw(m, *a)
+    )
     sweep(ask(run), lambda line: None)
     assert calls[0] == 1.0  # the first setting, not drawn again
     assert [(s.guidance, s.autoguidance) for s in calls[1:]] == [(2.0, 1.0), (1.0, 2.0)]
 
 
 def test_too_few_samples_are_refused_before_anything_is_drawn(run, monkeypatch):
-    monkeypatch.setattr(Model, "draw", lambda *a: pytest.fail("drawn"))
+    monkeypatch.setattr(Model, "sample_batch", lambda *a: pytest.fail("drawn"))
     with pytest.raises(InputError, match="--n 143 is too few .* 128 features: 144 or more"):
         sweep(ask(run, n=143), lambda line: None)

@@ -36,18 +36,18 @@ def main() -> int:
         "--n", type=int, default=200, help="trials, or all there are; of soak, minutes"
     )
     parser.add_argument("--seed", type=int, default=0)
-    wish = parser.parse_args()
+    request = parser.parse_args()
     warm()
     bad = 0
-    for name in wish.campaigns or CAMPAIGNS:
-        begun = time.monotonic()
+    for name in request.campaigns or CAMPAIGNS:
+        start = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             os.environ["MEZZOTINT_CACHE"] = f"{folder}/kept"
             endings: Counter[str] = Counter()
-            for ending in CAMPAIGNS[name](wish.n, Path(folder), wish.seed):
+            for ending in CAMPAIGNS[name](request.n, Path(folder), request.seed):
                 endings[ending] += 1
                 print(f"\r{name}: {endings.total()} trials", end="", file=sys.stderr, flush=True)
-        print(f"\n{name}: {endings.total()} trials, {time.monotonic() - begun:.0f} s")
+        print(f"\n{name}: {endings.total()} trials, {time.monotonic() - start:.0f} s")
         for ending, count in sorted(endings.items(), key=lambda item: (-item[1], item[0])):
             print(f"  {count:5}  {ending}")
         bad += sum(count for ending, count in endings.items() if "BAD" in ending)

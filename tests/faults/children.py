@@ -71,7 +71,7 @@ class Child:
         self.ending = Ending(os.waitstatus_to_exitcode(status), text)
 
 
-def begin(*words: object, before: Callable[[], None] = lambda: None) -> Child:
+def launch(*words: object, before: Callable[[], None] = lambda: None) -> Child:
     """Start the command with these words; `before` is called in the child."""
     said, speaks = os.pipe()
     pid = os.fork()
@@ -98,7 +98,7 @@ def command(
     *words: object, before: Callable[[], None] = lambda: None, patience: float = PATIENCE
 ) -> Ending:
     """Run the command to its end, or for so many seconds."""
-    return begin(*words, before=before).wait(patience)
+    return launch(*words, before=before).wait(patience)
 
 
 def warm() -> None:

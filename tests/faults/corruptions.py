@@ -1,6 +1,6 @@
 """Damage to the files of a run: a bit flipped, the end cut off, the file gone.
 
-After each, the run is drawn from, judged, reported and trained to its end. Every answer must be
+After each, the run is drawn from, evaluated, reported and trained to its end. Every answer must be
 that of the whole run, or say what is wrong.
 """
 
@@ -49,7 +49,7 @@ def corrupted(n: int, place: Path, seed: int) -> Iterator[str]:
         file = files[number % len(files)]
         shutil.copytree(whole, out)
         kind = damage(out / file, chance)
-        found = judged(out, done, wanted, place)
+        found = evaluated(out, done, wanted, place)
         if (kind, file.parts[0]) == ("deleted", "samples"):  # a picture that is gone is not missed
             found = found.removeprefix("BAD: report took it for right") or "not shown any more"
         yield f"{kind} {general(file)}: {found}"
@@ -57,7 +57,7 @@ def corrupted(n: int, place: Path, seed: int) -> Iterator[str]:
 
 
 def make(out: Path) -> None:
-    """Half a training, judged and reported."""
+    """Half a training, evaluated and reported."""
     evaluating = (str(out) if word == "{run}" else word for word in VERBS["evaluate"])
     for words in (training(out, HALF), evaluating, ("report", out)):
         ending = command(*words)
@@ -100,9 +100,9 @@ def answer(verb: str, out: Path, place: Path) -> tuple[Ending, object]:
     return ending, result
 
 
-def judged(out: Path, done: Path, wanted: list[tuple[Ending, object]], place: Path) -> str:
+def evaluated(out: Path, done: Path, wanted: list[tuple[Ending, object]], place: Path) -> str:
     """How a damaged run fared, in words; BAD where something wrong was taken for right."""
-    told = False
+    messages = False
     for verb, (usual, right) in zip(VERBS, wanted, strict=True):
         ending, result = answer(verb, out, place)
         spoke = ending.refused or speaks(ending.said, usual.said)
@@ -112,7 +112,7 @@ def judged(out: Path, done: Path, wanted: list[tuple[Ending, object]], place: Pa
             return f"BAD: {verb} broke down: {ending.said}"
         if result != right and not spoke:
             return f"BAD: {verb} took it for right"
-        told = told or spoke
+        messages = messages or spoke
     ending = command(*training(out, IMAGES))
     if ending.refused:
         return "refused in one line"
@@ -122,12 +122,12 @@ def judged(out: Path, done: Path, wanted: list[tuple[Ending, object]], place: Pa
         return "said; begun anew"
     if "metrics.jsonl has lost" in ending.said:
         return f"said, and the rest kept: {compared(out, done, but=('logged',))}"
-    told = told or speaks(ending.said, "")
-    return f"{'said, and mended' if told else 'harmless'}: {compared(out, done)}"
+    messages = messages or speaks(ending.said, "")
+    return f"{'said, and mended' if messages else 'harmless'}: {compared(out, done)}"
 
 
 def speaks(said: str, usual: str) -> bool:
-    """Whether somebody was told that something is wrong, in a line that is not there usually."""
+    """Whether a message says that something is wrong, in a line that is not there usually."""
     words = ("damaged", "cannot be read", "lost", "left out", "is missing", "no such file", "anew")
     lines = set(said.splitlines()) - set(usual.splitlines())
     return any(word in line for line in lines for word in words)

@@ -29,7 +29,7 @@ def without_room(n: int, place: Path, seed: int) -> Iterator[str]:
     for size in sizes:
         out = place / f"limited{size}"
         ending = command(*training(out, IMAGES), before=limited(size * 1024))
-        yield f"files of at most so many KiB: {verdict(ending, out, whole)}"
+        yield f"files of at most so many KiB: {outcome(ending, out, whole)}"
     for size in sizes:
         disk = place / f"disk{size}"
         with mounted(disk, size) as there:
@@ -41,7 +41,7 @@ def without_room(n: int, place: Path, seed: int) -> Iterator[str]:
             moved = place / f"moved{size}"
             if out.exists():  # room is made
                 shutil.copytree(out, moved)
-        yield f"a full disk: {verdict(ending, moved, whole)}"
+        yield f"a full disk: {outcome(ending, moved, whole)}"
     yield from read_only(place, whole)
 
 
@@ -57,10 +57,10 @@ def read_only(place: Path, whole: Path) -> Iterator[str]:
         (out / folder).chmod(0o555)
         ending = command(*training(out, IMAGES), before=nobody)
         (out / folder).chmod(0o755)
-        yield f"{folder} is read-only: {verdict(ending, out, whole)}"
+        yield f"{folder} is read-only: {outcome(ending, out, whole)}"
 
 
-def verdict(ending: Ending, out: Path, whole: Path) -> str:
+def outcome(ending: Ending, out: Path, whole: Path) -> str:
     """What was said, and whether the run goes on once there is room."""
     if ending.code == 0:
         said = "went on" if "cannot" not in ending.said else "went on, and said so"

@@ -1,7 +1,7 @@
 """Input that nobody meant: odd values and broken bytes in everything that is read.
 
 Every command ends well or refuses in one line; none breaks down or takes memory without bound.
-Some trials break bytes; others put odd values where right ones were, without a seal or with a
+Some trials break bytes; others put odd values where right ones were, without a checksum or with a
 digest made anew, so that no check is in the way.
 """
 
@@ -63,7 +63,7 @@ def fuzzed(n: int, place: Path, seed: int) -> Iterator[str]:
             shutil.copytree(ground, spot)
             words = target(spot, chance)
             ending = command(*words, before=confined(spot), patience=PATIENCE)
-            yield f"{name}: {judged(ending, words)}"
+            yield f"{name}: {evaluated(ending, words)}"
             shutil.rmtree(spot)
 
 
@@ -78,7 +78,7 @@ def confined(spot: Path) -> Callable[[], None]:
     return before
 
 
-def judged(ending: Ending, words: Words) -> str:
+def evaluated(ending: Ending, words: Words) -> str:
     """How a command ended, in words."""
     complaints = [line for line in ending.said.splitlines() if line.startswith("mezzotint: ")]
     if ending.code == 0 and "Traceback" not in ending.said:
@@ -116,7 +116,7 @@ def log(spot: Path, chance: random.Random) -> Words:
     if chance.random() < 0.5:
         file.write_bytes(broken(file.read_bytes(), chance))
     else:
-        rows, _ = checksum.rows(file)
+        rows, _ = checksum.read_rows(file)
         rows = [odd(row, chance) if chance.random() < 0.1 else row for row in rows]
         file.write_text("".join(as_json(row) for row in rows))
     return chance.choice([("report", spot / "run"), again(spot)])
@@ -130,7 +130,9 @@ def reported(name: str) -> Callable[[Path, random.Random], Words]:
         if chance.random() < 0.5:
             file.write_bytes(broken(file.read_bytes(), chance))
         else:
-            file.write_text(as_json(odd(checksum.opened(json.loads(file.read_text())), chance)))
+            file.write_text(
+                as_json(odd(checksum.strip_checksum(json.loads(file.read_text())), chance))
+            )
         return ("report", spot / "run")
 
     return target
@@ -145,7 +147,7 @@ def manifest(spot: Path, chance: random.Random) -> Words:
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         rows = [odd(row, chance) if chance.random() < 0.1 else row for row in rows]
         file.write_text("".join(as_json(row) for row in rows))
-    return chance.choice([("data", spot / "drawn"), judging(spot, spot / "drawn")])
+    return chance.choice([("data", spot / "drawn"), evaluating(spot, spot / "drawn")])
 
 
 def weights(spot: Path, chance: random.Random) -> Words:
@@ -190,7 +192,7 @@ def arrays(spot: Path, chance: random.Random) -> Words:
         if found is not None:
             made[name] = found
         np.savez(file, **made)
-    return judging(spot, file)
+    return evaluating(spot, file)
 
 
 def tables(spot: Path, chance: random.Random) -> Words:
@@ -248,7 +250,7 @@ def cache(spot: Path, chance: random.Random) -> Words:
     assert command("data", "digits").code == 0
     file = chance.choice(sorted(file for file in kept.rglob("*") if file.is_file()))
     file.write_bytes(broken(file.read_bytes(), chance))
-    return chance.choice([("data", "digits"), judging(spot, spot / "samples.npz")])
+    return chance.choice([("data", "digits"), evaluating(spot, spot / "samples.npz")])
 
 
 def values(spot: Path, chance: random.Random) -> Words:
@@ -259,7 +261,7 @@ def values(spot: Path, chance: random.Random) -> Words:
         "inspect": ("inspect", "digits"),
         "train": ("train", "digits", "--out", made, "--dry-run"),
         "sample": ("sample", run, "--n", 2, "--evaluations", 2, "--out", f"{made}.png"),
-        "evaluate": judging(spot, run) + ("--n", 20, "--evaluations", 1),
+        "evaluate": evaluating(spot, run) + ("--n", 20, "--evaluations", 1),
         "report": ("report", run, "--out", f"{made}.html"),
         "select": ("select", run, "--score", "classifier", "--pool", 2, "--top", 1,
                    "--label", "5", "--out", made),
@@ -305,8 +307,8 @@ def again(spot: Path) -> Words:
     return ("train", "digits", "--out", spot / "run", "--budget", "1760images")
 
 
-def judging(spot: Path, subject: Path) -> Words:
-    return ("evaluate", subject, "--against", "digits", "--metrics", "accuracy",
+def evaluating(spot: Path, source: Path) -> Words:
+    return ("evaluate", source, "--against", "digits", "--metrics", "accuracy",
             "--out", spot / "judged")  # fmt: skip
 
 
@@ -344,7 +346,7 @@ def broken(data: bytes, chance: random.Random) -> bytes:
 
 
 def strange_toml(text: str, chance: random.Random) -> bytes:
-    """A configuration without its seal, broken or with odd values."""
+    """A configuration without its checksum, broken or with odd values."""
     plain = text.partition("\n")[2] if text.startswith(checksum.COMMENT) else text
     if chance.random() < 0.3:
         return broken(plain.encode(), chance)

@@ -12,7 +12,7 @@ from multiprocessing import Value
 from pathlib import Path
 from typing import Any
 
-from .children import begin, command
+from .children import command, launch
 from .runs import compared, training
 
 IMAGES = 8000
@@ -25,13 +25,13 @@ def at_random(n: int, place: Path, seed: int) -> Iterator[str]:
     """SIGKILL or SIGTERM after random times; a run is killed until it is done, then compared."""
     chance = random.Random(seed)
     whole = place / "whole"
-    begun = time.monotonic()
+    start = time.monotonic()
     assert command(*training(whole, IMAGES)).code == 0
-    longest = (time.monotonic() - begun) / 4
+    longest = (time.monotonic() - start) / 4
     for number in itertools.count():
         out, killed = place / f"killed{number}", []
         while True:
-            child = begin(*training(out, IMAGES))
+            child = launch(*training(out, IMAGES))
             time.sleep(chance.uniform(0, longest))
             how = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
             child.kill(how)

@@ -52,7 +52,7 @@ def train(out: Path, limit: int | None) -> Ending:
 
 def losses(out: Path) -> list[float]:
     """Of its steps."""
-    rows, _ = checksum.rows(out / "metrics.jsonl")
+    rows, _ = checksum.read_rows(out / "metrics.jsonl")
     return [row["loss"] for row in rows if row["kind"] == "step"]
 
 

@@ -44,8 +44,8 @@ def gradients(bad: range) -> None:
     """The gradient of these steps' estimates is NaN."""
     forward, calls = Denoiser.forward, iter(range(10**9))
 
-    def spoilt_forward(self: Denoiser, *given: object) -> torch.Tensor:
-        out = forward(self, *given)
+    def spoilt_forward(self: Denoiser, *arguments: object) -> torch.Tensor:
+        out = forward(self, *arguments)
         if out.requires_grad and next(calls) in bad:
             out.register_hook(lambda g: g * torch.nan)
         return out
@@ -59,8 +59,8 @@ def spoilt(name: str) -> Callable[[range], None]:
     def before(bad: range) -> None:
         drawn, calls = loop.next_batch, iter(range(10**9))
 
-        def spoilt_batch(*given: object) -> object:
-            batch = drawn(*given)
+        def spoilt_batch(*arguments: object) -> object:
+            batch = drawn(*arguments)
             if next(calls) in bad:
                 getattr(batch, name)[0, 0, 0, 0] = torch.nan
             return batch

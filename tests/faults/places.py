@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .children import begin, command
+from .children import command, launch
 from .runs import compared, last, training
 
 IMAGES = 1600
@@ -20,7 +20,7 @@ def of_runs(n: int, place: Path, seed: int) -> Iterator[str]:
     half = place / "half"
     assert command(*training(half, IMAGES // 2)).code == 0
 
-    first = begin(*training(place / "both", 50 * IMAGES))
+    first = launch(*training(place / "both", 50 * IMAGES))
     while not last(place / "both").exists():
         assert first.running()
         time.sleep(0.01)

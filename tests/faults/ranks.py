@@ -23,13 +23,13 @@ def killed(n: int, place: Path, seed: int) -> Iterator[str]:
     """A kill at any moment of each job, beginning and end included; then compared."""
     chance = random.Random(seed)
     whole = place / "whole"
-    begun = time.monotonic()
-    said = begin(whole).communicate()[0]
+    start = time.monotonic()
+    said = launch(whole).communicate()[0]
     assert last(whole).exists(), said
-    longest = time.monotonic() - begun
+    longest = time.monotonic() - start
     for number in itertools.count():
         out = place / f"killed{number}"
-        job = begin(out)
+        job = launch(out)
         time.sleep(chance.uniform(0, longest))
         while not (found := children(job.pid)) and job.poll() is None:
             time.sleep(0.01)
@@ -47,7 +47,7 @@ def killed(n: int, place: Path, seed: int) -> Iterator[str]:
             return
 
 
-def begin(out: Path) -> subprocess.Popen[str]:
+def launch(out: Path) -> subprocess.Popen[str]:
     """The training in two processes, which may be begun again once."""
     return subprocess.Popen(
         [*TORCHRUN, *map(str, training(out, IMAGES))],

@@ -9,8 +9,8 @@ TINY = (
     "--set", "network.embedding.width=16", "--set", "training.batch=16",
     "--set", "training.validate_every=800", "--set", "training.preview_every=800",
     "--set", "training.log_every=80", "--set", "training.snapshot=0.25",
-    "--set", 'training.rate={kind="constant"}',
-    "--set", "training.guidance=1", "--set", "sampling.guidance=1",
+    "--set", 'training.lr_schedule={kind="constant"}',
+    "--set", "training.model_guidance.max_scale=1", "--set", "sampling.guidance=1",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Soak: a training of many minutes that draws and is judged all the time; does anything grow?"""
+"""Soak: a training of many minutes, drawn from and evaluated all the time; does anything grow?"""
 
 import statistics
 import subprocess
@@ -35,9 +35,9 @@ def soaked(n: int, place: Path, seed: int) -> Iterator[str]:
             [sys.executable, "-m", "mezzotint", *words], stdout=said, stderr=subprocess.STDOUT
         )
     seen: list[tuple[float, int, int, int]] = []
-    begun, looks = time.monotonic(), 0
+    start, looks = time.monotonic(), 0
     while process.poll() is None:
-        minutes = (time.monotonic() - begun) / 60
+        minutes = (time.monotonic() - start) / 60
         if state := _state(process.pid):
             seen.append((minutes, *state))
         if minutes > looks + 1 and last(out).exists():
@@ -51,9 +51,9 @@ def soaked(n: int, place: Path, seed: int) -> Iterator[str]:
     if process.returncode != 0:
         yield f"BAD: ended with {process.returncode}: {(place / 'said').read_text()[-2000:]}"
         return
-    judged = (out / "metrics.jsonl").read_text().count('"kind": "metrics"')
+    evaluated = (out / "metrics.jsonl").read_text().count('"kind": "metrics"')
     images = read(last(out)).facts["images_seen"]
-    yield f"{_verdict(seen)}; {images:,} images, judged {judged} times, read {looks} times"
+    yield f"{_outcome(seen)}; {images:,} images, evaluated {evaluated} times, read {looks} times"
 
 
 def _state(pid: int) -> tuple[int, int, int] | None:
@@ -67,13 +67,13 @@ def _state(pid: int) -> tuple[int, int, int] | None:
         return None
 
 
-def _verdict(seen: list[tuple[float, int, int, int]]) -> str:
+def _outcome(seen: list[tuple[float, int, int, int]]) -> str:
     """What became of memory, files and threads once all was warm: medians and slopes."""
     minutes, *columns = zip(*(row for row in seen if row[0] > WARM * seen[-1][0]), strict=True)
-    span, told, bad = minutes[-1] - minutes[0], [], False
+    span, messages, bad = minutes[-1] - minutes[0], [], False
     for what, column in zip(("KiB resident", "files", "threads"), columns, strict=True):
         slope = statistics.linear_regression(minutes, column).slope
         usual = statistics.median(column)
         bad = bad or slope * span > GROWTH * usual
-        told.append(f"{usual:,.0f} {what}, {60 * slope:+.2f} an hour")
-    return ("BAD: grows: " if bad else "flat: ") + ", ".join(told)
+        messages.append(f"{usual:,.0f} {what}, {60 * slope:+.2f} an hour")
+    return ("BAD: grows: " if bad else "flat: ") + ", ".join(messages)

@@ -97,7 +97,7 @@ def test_the_gradient_is_the_chain_rules(network):
 
 
 @pytest.mark.parametrize("rank", [1, 4, 8])
-def test_adams_first_step_has_the_size_of_its_rate_at_any_rank(rank):
+def test_adams_first_step_has_the_size_of_its_learning_rate_at_any_rank(rank):
     layers = nn.Sequential(nn.Conv2d(40, 64, 3), nn.Flatten(), nn.Linear(64, 500))
     before = {name: w.clone() for name, w in layers.state_dict().items()}
     with low_rank(layers, rank, drawn()):

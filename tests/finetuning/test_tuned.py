@@ -1,4 +1,4 @@
-"""A run tuned to a wish: gradients through the walk against differences, and the run it makes."""
+"""A run tuned to a prompt: gradients through the sampler against differences, and the new run."""
 
 import dataclasses
 import json
@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import mezzotint
-from mezzotint.finetuning.reward import Climbed, Judged, Tuning
-from mezzotint.finetuning.tune import Goal, tuned
-from mezzotint.runs.online_metrics import Gauge
-from mezzotint.runs.run import Pick, Run
-from mezzotint.sampling.model import Drawing
+from mezzotint.finetuning.reward import RewardCheck, RewardStep, Tuning
+from mezzotint.finetuning.tune import Reward, tuned
+from mezzotint.runs.online_metrics import OnlineMetrics
+from mezzotint.runs.run import CheckpointRef, Run
+from mezzotint.sampling.model import SampleBatch
 from mezzotint.training import checkpoint
 from tiny_runs import trained
 
@@ -34,11 +34,11 @@ def brightness(x0, labels):
     return (labels + 1) * x0.mean((1, 2, 3))
 
 
-DRAWING = Drawing.of(torch.tensor([3, 8]), 5)
+DRAWING = SampleBatch.of(torch.tensor([3, 8]), 5)
 
 
 def last_of(model, **traced):
-    *_, last = model.walk(DRAWING, **traced)
+    *_, last = model.iterate(DRAWING, **traced)
     return last.x
 
 
@@ -57,16 +57,16 @@ def slope_of(reward, weight, direction, step=1e-5):
 def test_the_gradient_is_that_of_the_last_steps(model, traced):
     plain = last_of(model)
     assert not plain.requires_grad
-    x = last_of(model, traced=traced)
+    x = last_of(model, grad_steps=traced)
     torch.testing.assert_close(x.detach(), plain, rtol=1e-9, atol=1e-9)
     weight = next(p for p in model.denoiser.parameters() if p.ndim == 4)
     direction = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)).to(weight)
     labels = DRAWING.labels
     (gradient,) = torch.autograd.grad(brightness(x, labels).sum(), weight)
-    if traced == 3:  # all of them: the whole walk moves
+    if traced == 3:  # all of them: all steps have a gradient
         expected = slope_of(lambda: brightness(last_of(model), labels).sum(), weight, direction)
     else:  # what came before stands still: DDIM's last step is the denoiser itself
-        *_, before, _ = model.walk(DRAWING)
+        *_, before, _ = model.iterate(DRAWING)
         condition = mezzotint.diffusion.Condition({"label": labels})
 
         def ended():
@@ -77,7 +77,7 @@ def test_the_gradient_is_that_of_the_last_steps(model, traced):
 
 
 def test_a_tuned_run_is_a_run_like_any_other(run, digits, tmp_path):
-    gauge = Gauge.of(digits, 40, print, "cpu")
+    online = OnlineMetrics.of(digits, 40, print, "cpu")
     model, out = run.model()[0], tmp_path / "new"
     seen = []
 
@@ -85,35 +85,39 @@ def test_a_tuned_run_is_a_run_like_any_other(run, digits, tmp_path):
         seen.append(float(x0.detach().abs().max()))
         return brightness(x0, labels)
 
-    goal = Goal(watched, 1, 0, {"prompt": "a bright {}"})
-    plan = Tuning(images=32, batch=8, learning_rate=1e-2, judge_every=16, bound=0.0)
-    records = list(tuned(run, model, gauge, goal, plan, out))
+    target = Reward(watched, 1, 0, {"prompt": "a bright {}"})
+    plan = Tuning(images=32, batch=8, learning_rate=1e-2, check_every=16, bound=0.0)
+    records = list(tuned(run, model, online, target, plan, out))
     kinds = [type(record) for record in records]
-    assert kinds == [Judged, *[Climbed] * 2, Judged, *[Climbed] * 2, Judged]
+    assert kinds == [RewardCheck, *[RewardStep] * 2, RewardCheck, *[RewardStep] * 2, RewardCheck]
     assert max(seen) == 1  # pixels, and nothing beyond black and white
     new = Run.at(out)
     assert new.config == run.config
     before, after = (r.model()[0].sample(n=20, seed=9).double().mean() for r in (run, new))
     assert after > before + 2  # grey levels
-    told = json.loads((out / "tuning.json").read_text())
-    assert told["from"] == str(run.path)
-    assert [row["kind"] for row in told["rows"]] == [k.__name__.lower() for k in kinds]
+    messages = json.loads((out / "tuning.json").read_text())
+    assert messages["from"] == str(run.path)
+    assert [row["kind"] for row in messages["rows"]] == [
+        "check" if k is RewardCheck else "step" for k in kinds
+    ]
     assert (out / "tuning.png").read_bytes().startswith(b"\x89PNG")
     assert new.images_seen() == run.images_seen()
 
 
 def test_a_tuned_run_still_has_what_autoguidance_needs(tmp_path):
     base = trained(tmp_path / "base", "training.snapshot=0.5", "sampling.autoguidance=1.5")
-    plan, out = Tuning(images=8, batch=8, judge_every=8), tmp_path / "new"
-    list(tuned(base, base.model()[0], Steady(), Goal(brightness, 1, 0, {}), plan, out))
-    (weak, _), (other, _) = (run.model(Pick(checkpoint="early")) for run in (base, Run.at(out)))
+    plan, out = Tuning(images=8, batch=8, check_every=8), tmp_path / "new"
+    list(tuned(base, base.model()[0], Steady(), Reward(brightness, 1, 0, {}), plan, out))
+    (weak, _), (other, _) = (
+        run.model(CheckpointRef(checkpoint="early")) for run in (base, Run.at(out))
+    )
     assert torch.equal(weak.sample(n=4), other.sample(n=4))
     assert Run.at(out).model()[0].sample(n=2).shape == (2, 1, 8, 8)
     assert json.loads((out / "tuning.json").read_text())["sampling"]["autoguidance"] == 1.5
 
 
 class Steady:
-    """A gauge that is always content."""
+    """Online metrics that are always in bounds."""
 
     drawing = DRAWING
 
@@ -124,10 +128,10 @@ class Steady:
 def climbed(run, out, rank, seed=0):
     """Tune to brightness in two steps; the weights written, and what the model drew at the end."""
     model = run.model()[0]
-    plan = Tuning(images=16, batch=8, learning_rate=1e-2, judge_every=16, rank=rank)
-    for _ in tuned(run, model, Steady(), Goal(brightness, 1, seed, {}), plan, out):
+    plan = Tuning(images=16, batch=8, learning_rate=1e-2, check_every=16, rank=rank)
+    for _ in tuned(run, model, Steady(), Reward(brightness, 1, seed, {}), plan, out):
         drawn = model.sample(n=10, seed=9)
-    return checkpoint.read(out / "checkpoints" / "last.safetensors").part("ema"), drawn
+    return checkpoint.read(out / "checkpoints" / "last.safetensors").section("ema"), drawn
 
 
 def ranks(before, after):
@@ -139,7 +143,7 @@ def ranks(before, after):
 
 
 def test_a_low_rank_is_the_rank_of_every_change(run, tmp_path):
-    before = checkpoint.read(run.last).part("ema")
+    before = checkpoint.read(run.last).section("ema")
     low, drawn = climbed(run, tmp_path / "low", 2)
     assert (drawn != run.model()[0].sample(n=10, seed=9)).any()
     assert torch.equal(Run.at(tmp_path / "low").model()[0].sample(n=10, seed=9), drawn)
@@ -152,13 +156,13 @@ def test_a_low_rank_is_the_rank_of_every_change(run, tmp_path):
     assert all(torch.equal(low[n], before[n]) for n in before if before[n].ndim == 1)
     full = ranks(before, climbed(run, tmp_path / "full", None)[0])
     assert all(full[name] > rank for name, rank in found.items() if rank == 2)
-    told, all_told = (
+    messages, all_messages = (
         json.loads((tmp_path / name / "tuning.json").read_text()) for name in ("low", "full")
     )
     shapes = [before[name].flatten(1).shape for name in found]
-    assert (told["rank"], all_told["rank"]) == (2, None)
-    assert told["trained"] == sum(min(2, *shape) * sum(shape) for shape in shapes)
-    assert all_told["trained"] == sum(w.numel() for w in before.values())
+    assert (messages["rank"], all_messages["rank"]) == (2, None)
+    assert messages["trained"] == sum(min(2, *shape) * sum(shape) for shape in shapes)
+    assert all_messages["trained"] == sum(w.numel() for w in before.values())
 
 
 def test_a_low_rank_is_tuned_the_same_way_from_the_same_seed(run, tmp_path):
@@ -171,24 +175,24 @@ def test_weights_beyond_the_bound_are_not_kept(run, tmp_path):
     looks = iter([1.0, 0.97, 0.5])
 
     class Falling:
-        drawing = Drawing.of(torch.arange(3))
+        drawing = SampleBatch.of(torch.arange(3))
 
         def measure(self, model):
             return {"accuracy": next(looks), "coverage": 1.0, "kd": 0.0}
 
     model, out, kept = run.model()[0], tmp_path / "new", []
-    goal = Goal(brightness, 1, 0, {})
-    plan = Tuning(images=80, batch=8, judge_every=8)
-    for record in tuned(run, model, Falling(), goal, plan, out):
-        if isinstance(record, Judged):
+    target = Reward(brightness, 1, 0, {})
+    plan = Tuning(images=80, batch=8, check_every=8)
+    for record in tuned(run, model, Falling(), target, plan, out):
+        if isinstance(record, RewardCheck):
             kept.append({k: v.clone() for k, v in model.denoiser.network.state_dict().items()})
-    assert record == Judged(16, {"accuracy": 0.5, "coverage": 1.0}, within=False)
+    assert record == RewardCheck(16, {"accuracy": 0.5, "coverage": 1.0}, in_bounds=False)
     found = Run.at(out).model()[0].denoiser.network.state_dict()
     assert all(torch.equal(found[name], kept[1][name]) for name in found)
     assert any(not torch.equal(found[name], kept[2][name]) for name in found)
 
 
 def test_more_last_steps_than_there_are_is_refused(run, tmp_path):
-    goal = dataclasses.replace(Goal(brightness, 4, 0, {}))
+    target = dataclasses.replace(Reward(brightness, 4, 0, {}))
     with pytest.raises(mezzotint.errors.InputError, match="the last 4 steps of 3"):
-        next(tuned(run, run.model()[0], None, goal, Tuning(images=8), tmp_path / "new"))
+        next(tuned(run, run.model()[0], None, target, Tuning(images=8), tmp_path / "new"))

@@ -287,7 +287,7 @@ def test_a_cache_named_from_home_or_from_here(small, wrapped, tmp_path, monkeypa
     assert len(compiled()) == 2  # one for each folder
 
 
-ALONE = """
+SINGLE = """
 import importlib.util, sys
 spec = importlib.util.spec_from_file_location("build", sys.argv[1])
 build = importlib.util.module_from_spec(spec)
@@ -300,7 +300,7 @@ print(build.library().answer())
 @needs_compiler
 def test_two_processes_at_once(small, wrapped, cache):
     compiled = wrapped('case "$*" in *-shared*) sleep 0.5;; esac')
-    call = [sys.executable, "-c", ALONE, build.__file__, str(small)]
+    call = [sys.executable, "-c", SINGLE, build.__file__, str(small)]
     both = [subprocess.Popen(call, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     answers = [process.communicate(timeout=60)[0].strip() for process in both]
     assert [process.returncode for process in both] == [0, 0]

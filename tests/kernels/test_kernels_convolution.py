@@ -26,7 +26,7 @@ def draw(*shape, key=0):
     return torch.randn(shape, generator=generator("convolution", key, *shape))
 
 
-def given(batch, channels, made, height, width):
+def arguments(batch, channels, made, height, width):
     x = draw(batch, channels, height, width)
     weight = draw(made, channels, 3, 3) / (9 * channels) ** 0.5
     return x, weight, draw(made), draw(batch, made, height, width, key=1)
@@ -63,7 +63,7 @@ def close(got, wanted, share):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_and_gradients_are_those_of_float64(shape):
-    x, weight, bias, dy = given(*shape)
+    x, weight, bias, dy = arguments(*shape)
     got = with_gradients(convolution, x, weight, bias, dy)
     wanted = with_gradients(formula, x.double(), weight.double(), bias.double(), dy.double())
     for one, exact in zip(got, wanted, strict=True):
@@ -72,20 +72,20 @@ def test_values_and_gradients_are_those_of_float64(shape):
         close(one, exact, 3e-5 if one.shape == weight.shape else 6e-6)
 
 
-def test_what_is_beside_is_added_and_has_the_gradient_of_the_sum():
-    x, weight, bias, dy = given(9, 48, 80, 13, 6)
-    beside = draw(9, 80, 13, 6, key=2)
-    alone = with_gradients(convolution, x, weight, bias, dy)
-    leaves = [t.clone().requires_grad_() for t in (x, weight, bias, beside)]
+def test_a_residual_is_added_and_has_the_gradient_of_the_sum():
+    x, weight, bias, dy = arguments(9, 48, 80, 13, 6)
+    residual = draw(9, 80, 13, 6, key=2)
+    single = with_gradients(convolution, x, weight, bias, dy)
+    leaves = [t.clone().requires_grad_() for t in (x, weight, bias, residual)]
     y = convolution(*leaves)
-    assert torch.equal(y, alone[0] + beside)
+    assert torch.equal(y, single[0] + residual)
     *others, dbeside = torch.autograd.grad(y, leaves, dy)
-    for a, b in zip(others, alone[1:], strict=True):
+    for a, b in zip(others, single[1:], strict=True):
         assert torch.equal(a, b)
     assert torch.equal(dbeside, dy)
-    assert torch.equal(beside, draw(9, 80, 13, 6, key=2))  # read, not written to
+    assert torch.equal(residual, draw(9, 80, 13, 6, key=2))  # read, not written to
     with pytest.raises(ValueError, match="has the result's shape"):
-        convolution(x, weight, bias, beside[:1])
+        convolution(x, weight, bias, residual[:1])
 
 
 def test_every_place_of_the_window_is_where_torch_has_it():
@@ -99,18 +99,18 @@ def test_every_place_of_the_window_is_where_torch_has_it():
 
 
 def test_other_strides_are_read_as_they_are():
-    x, weight, bias, dy = given(4, 32, 16, 10, 9)
+    x, weight, bias, dy = arguments(4, 32, 16, 10, 9)
     wanted = with_gradients(convolution, x, weight, bias, dy)
     other = x.contiguous(memory_format=torch.channels_last)
-    turned = weight.contiguous(memory_format=torch.channels_last)
+    rotated = weight.contiguous(memory_format=torch.channels_last)
     apart = torch.stack([dy, dy], dim=4)[..., 0]
-    for a, b in zip(with_gradients(convolution, other, turned, bias, apart), wanted, strict=True):
+    for a, b in zip(with_gradients(convolution, other, rotated, bias, apart), wanted, strict=True):
         assert torch.equal(a, b)
     assert wanted[0].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_only_the_gradients_that_are_wanted_are_made():
-    x, weight, bias, dy = given(3, 16, 16, 9, 9)
+    x, weight, bias, dy = arguments(3, 16, 16, 9, 9)
     _, dx, dweight, dbias = with_gradients(convolution, x, weight, bias, dy)
     leaf = x.clone().requires_grad_()
     assert torch.equal(torch.autograd.grad(convolution(leaf, weight, bias), leaf, dy)[0], dx)
@@ -125,7 +125,7 @@ def test_only_the_gradients_that_are_wanted_are_made():
 
 @pytest.mark.parametrize("shape", [(13, 16, 96, 13, 13), (7, 96, 32, 9, 9), (4, 64, 16, 7, 7)])
 def test_what_an_image_becomes_depends_neither_on_threads_nor_on_the_others(shape):
-    x, weight, bias, dy = given(*shape)
+    x, weight, bias, dy = arguments(*shape)
     before = torch.get_num_threads()
     found = []
     for threads in (1, 2, 5, 8):
@@ -142,7 +142,7 @@ def test_what_an_image_becomes_depends_neither_on_threads_nor_on_the_others(shap
 
 
 def test_a_number_that_is_none_stays_in_its_tiles_and_image():
-    x, weight, bias, _ = given(2, 16, 16, 12, 12)
+    x, weight, bias, _ = arguments(2, 16, 16, 12, 12)
     x[0, 3, 5, 6] = torch.nan
     y = convolution(x, weight, bias)
     assert y[0, :, 4:7, 5:8].isnan().all()

@@ -36,8 +36,8 @@ def drawn(shape, dtype=torch.float32):
     """x, gain, bias, scale, shift."""
     batch, width = shape[:2]
     x = (2 * draw(*shape) + 1).to(dtype)
-    told = (draw(batch, width, key=key) for key in (3, 4))
-    return [x, 1 + draw(width, key=1), draw(width, key=2), *told]
+    messages = (draw(batch, width, key=key) for key in (3, 4))
+    return [x, 1 + draw(width, key=1), draw(width, key=2), *messages]
 
 
 def in_float64(inputs, groups, silu, dy):
@@ -66,14 +66,14 @@ SHAPES = [
 
 
 @pytest.mark.parametrize(("shape", "groups"), SHAPES)
-@pytest.mark.parametrize("told", ["scale and shift", "shift", "nothing"])
+@pytest.mark.parametrize("messages", ["scale and shift", "shift", "nothing"])
 @pytest.mark.parametrize("silu", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_values_and_all_gradients_are_torchs_in_float64(shape, groups, told, silu, dtype):
+def test_values_and_all_gradients_are_torchs_in_float64(shape, groups, messages, silu, dtype):
     inputs = drawn(shape, dtype)
-    if told != "scale and shift":
+    if messages != "scale and shift":
         inputs[3] = None
-    if told == "nothing":
+    if messages == "nothing":
         inputs[4] = None
     dy = draw(*shape, key=5).to(dtype)
     got = with_gradients(fused, inputs, groups, silu, dy)
@@ -234,8 +234,8 @@ def test_one_gradient_alone_is_the_one_of_all(wanted):
     inputs, dy = drawn((2, 16, 3, 4)), draw(2, 16, 3, 4, key=5)
     everything = with_gradients(fused, inputs, 2, True, dy)[1:]
     inputs[wanted].requires_grad_()
-    (alone,) = torch.autograd.grad(fused(*inputs, 2, True), inputs[wanted], dy)
-    assert torch.equal(alone, everything[wanted])
+    (single,) = torch.autograd.grad(fused(*inputs, 2, True), inputs[wanted], dy)
+    assert torch.equal(single, everything[wanted])
 
 
 def test_weights_and_embeddings_in_bfloat16_are_read_as_they_are():
@@ -331,8 +331,8 @@ def whole(block, x, e, autocast=False):
     return y, *torch.autograd.grad(y, [x, e, *block.parameters()], dy)
 
 
-def awake(spec, given=8, width=24):
-    block = ConvBlock(given, width, 6, spec)
+def awake(spec, arguments=8, width=24):
+    block = ConvBlock(arguments, width, 6, spec)
     for index, parameter in enumerate(block.parameters()):
         parameter.data = 0.3 * draw(*parameter.shape, key=index)
     return block

@@ -36,12 +36,12 @@ def draw(*shape, key=0):
     return torch.randn(shape, generator=generator("kernels", key, *shape)).to(DEVICE)
 
 
-def drawn(shape, dtype=torch.float32, told="scale and shift"):
+def drawn(shape, dtype=torch.float32, messages="scale and shift"):
     """x, gain, bias, scale, shift; and dy."""
     batch, width = shape[:2]
     x, dy = ((2 * draw(*shape, key=key) + 1).to(dtype) for key in (0, 5))
-    scale = draw(batch, width, key=3) if "scale" in told else None
-    shift = draw(batch, width, key=4) if "shift" in told else None
+    scale = draw(batch, width, key=3) if "scale" in messages else None
+    shift = draw(batch, width, key=4) if "shift" in messages else None
     return [x, 1 + draw(width, key=1), draw(width, key=2), scale, shift], dy
 
 
@@ -76,10 +76,10 @@ def test_values_and_all_gradients_are_torchs_in_float64(shape, groups, dtype):
     assert got[0].is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("told", ["scale and shift", "scale", "shift", "nothing"])
+@pytest.mark.parametrize("messages", ["scale and shift", "scale", "shift", "nothing"])
 @pytest.mark.parametrize("silu", [True, False])
-def test_each_step_is_optional(told, silu):
-    inputs, dy = drawn((2, 16, 5, 3), told=told)
+def test_each_step_is_optional(messages, silu):
+    inputs, dy = drawn((2, 16, 5, 3), messages=messages)
     is_torchs(inputs, 2, silu, dy)
 
 

@@ -96,7 +96,12 @@ def test_without_a_test_split_it_is_one_line(digits, trainings):
 def test_the_watcher_hears_seed_and_images(digits, monkeypatch):
     recipe(monkeypatch, dataclasses.replace(SHORT, images=256))
     heard = []
-    cas(*digits.split("train"), digits, seeds=(5, 6), watch=lambda *told: heard.append(told))
+    cas(
+        *digits.split("train"),
+        digits,
+        seeds=(5, 6),
+        watch=lambda *messages: heard.append(messages),
+    )
     assert heard == [(5, 128), (5, 256), (6, 128), (6, 256)]
 
 
@@ -156,7 +161,7 @@ def test_images_of_another_shape_are_refused(digits, monkeypatch):
 
 
 def test_classifiers_are_not_kept(digits, cache, monkeypatch):
-    """Numbers only: a classifier of samples would be taken for the ruler."""
+    """Numbers only: a classifier of samples would be taken for the reference."""
     recipe(monkeypatch, SHORT)
     monkeypatch.setattr(Classifier, "save", silent)
     real_cas(digits, lambda line: None)

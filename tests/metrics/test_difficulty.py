@@ -201,23 +201,23 @@ def test_hypotheses_are_answered_from_the_numbers():
     values[8], values[9] = 80.0, 81.0
     accuracy = Quality("label accuracy", "higher", tuple(values), (0.5,) * 10)
     found = said(table, Quality("label accuracy", "higher", tuple(90.0 + k for k in ten)))
-    assert found["A"].verdict == "partly supported"
+    assert found["A"].outcome == "partly supported"
     assert found["A"].evidence[0].startswith("edge density (rho = -1.00, p = 5e-05, 10 classes)")
-    assert found["B"].verdict == "contradicted"
+    assert found["B"].outcome == "contradicted"
     assert found["B"].evidence[2].endswith("the same in all 10 classes): cannot be tested")
     assert "nearest to 5 is 6, to 6 5: supported" in found["C"].evidence
-    assert found["D"].verdict == "supported"
+    assert found["D"].outcome == "supported"
     assert "no standard errors" in found["E"].evidence[0]
-    assert found["E"].verdict == "cannot be tested"
+    assert found["E"].outcome == "cannot be tested"
     # With standard errors: (91 + 97) / 2 against (80 + 81) / 2.
     found = said(table, accuracy)["E"]
-    assert found.verdict == "supported"
+    assert found.outcome == "supported"
     assert found.sentence == (
         "Experiment E, '8 and 9 are harder than 1 and 7': supported by label accuracy; "
         "1 and 7 94 against 80.5 of 8 and 9, two standard errors 1: supported."
     )
     # The other way round, and for a distance, where less is better.
-    assert said(table, Quality("d", "lower", accuracy.values, accuracy.errors))["E"].verdict == (
+    assert said(table, Quality("d", "lower", accuracy.values, accuracy.errors))["E"].outcome == (
         "contradicted"
     )
 
@@ -243,13 +243,13 @@ def test_each_of_several_properties_needs_a_smaller_p():
     assert found.evidence[0].endswith("not supported")
     assert found.evidence[1].endswith("contradicted")
     # And where one says yes and another no, the answer is neither.
-    assert said(made(flatness=range(10), contrast=range(10)), quality)["D"].verdict == "mixed"
+    assert said(made(flatness=range(10), contrast=range(10)), quality)["D"].outcome == "mixed"
 
 
 def test_few_classes_decide_nothing():
     table = made(4, flatness=[1, 2, 3, 4], contrast=[4, 3, 2, 1])
     found = said(table, Quality("coverage", "higher", (0.1, 0.2, 0.3, 0.4)))
-    assert found["D"].verdict == "cannot be tested"
+    assert found["D"].outcome == "cannot be tested"
     assert "rho = 1.00, p = 0.083, 4 classes" in found["D"].sentence
 
 

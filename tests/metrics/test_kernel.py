@@ -44,10 +44,10 @@ def test_one_large_block_is_that_of_scikit_learns_kernel():
     def k(x, y):
         return polynomial_kernel(x, y, degree=3, gamma=1 / 16, coef0=1)
 
-    def within(x):
+    def inside(x):
         return (k(x, x).sum() - k(x, x).trace()) / (len(x) * (len(x) - 1))
 
-    expected = within(x) + within(y) - 2 * k(x, y).mean()
+    expected = inside(x) + inside(y) - 2 * k(x, y).mean()
     found = kernel_distance(a, b, generator("order"), block=1500)
     assert found.value == pytest.approx(expected, rel=1e-9)
 

@@ -68,7 +68,7 @@ def test_a_copy_is_at_exactly_0_and_the_first_of_equals_is_named(monkeypatch):
     assert neighbours(reference, reference, self_excluded=True).index[5] == 30
 
 
-def test_one_grey_level_in_one_bright_pixel_is_told_from_a_copy():
+def test_one_grey_level_in_one_bright_pixel_is_no_copy():
     """|a|^2 - 2 a b + |b|^2 in float32 has steps of 16 here; the answer is exact all the same."""
     reference = torch.full((200, 3, 32, 32), 255, dtype=torch.uint8)
     reference[:, 0, 0, 0] -= torch.arange(200, dtype=torch.uint8)
@@ -120,7 +120,7 @@ def digits():
 SIZES = pytest.mark.parametrize("sizes", [(140, 30), (140, 600), (900, 300)], ids=str)
 
 
-def parts(images, sizes):
+def split_of(images, sizes):
     """Train, held-out, and 400 others."""
     train, held_out = sizes
     return images[:train], images[train : train + held_out], images[-400:]
@@ -135,13 +135,13 @@ def copies(train, n, *key, noise=0.0):
 @SIZES
 @pytest.mark.parametrize("noise", [0.0, 12.0], ids=["copies", "near copies"])
 def test_copies_are_flagged(digits, sizes, noise):
-    train, held_out, _ = parts(digits, sizes)
+    train, held_out, _ = split_of(digits, sizes)
     samples = copies(train, 400, noise=noise)
     found = memorisation(samples, train, held_out, generator(0), worst=5)
     assert found.flagged
     assert found.tail > 0.95
     assert found.auc > 0.5 + 2 * found.error or len(held_out) < len(train)
-    assert "are memorised" in found.verdict
+    assert "are memorised" in found.summary
     distances, indices = by_plain_search(samples, train)
     np.testing.assert_allclose(found.train.distance, distances, rtol=1e-12)
     assert found.train.index.tolist() == indices
@@ -154,7 +154,7 @@ def test_copies_are_flagged(digits, sizes, noise):
 
 @SIZES
 def test_one_copy_in_ten_is_flagged_and_tops_the_list(digits, sizes):
-    train, held_out, samples = parts(digits, sizes)
+    train, held_out, samples = split_of(digits, sizes)
     samples = samples.clone()
     samples[200:240] = copies(train, 40, noise=8.0)
     found = memorisation(samples, train, held_out, generator(0), worst=40)
@@ -176,10 +176,10 @@ def test_fresh_images_are_not_flagged_and_their_numbers_are_those_of_chance(digi
     for draw in range(12):
         g = generator("fresh", draw)
         shuffled = digits[torch.randperm(len(digits), generator=g)]
-        train, held_out, samples = parts(shuffled, sizes)
+        train, held_out, samples = split_of(shuffled, sizes)
         found = memorisation(samples, train, held_out, g)
         assert not found.flagged
-        assert "no sign" in found.verdict
+        assert "no sign" in found.summary
         aucs.append(found.auc)
         errors.append(found.error)
         tails.append(found.tail)
@@ -201,7 +201,7 @@ def test_held_out_images_posing_as_samples_are_not_flagged(digits):
 
 
 def test_noise_is_poor_but_no_copy(digits):
-    train, held_out, _ = parts(digits, (900, 300))
+    train, held_out, _ = split_of(digits, (900, 300))
     found = memorisation(pixels(400, "noise", shape=(1, 8, 8)), train, held_out, generator(0))
     assert not found.flagged
 
@@ -249,7 +249,7 @@ def test_the_floor_shows_features_that_know_the_training_images():
 
 
 def test_the_answer_is_a_function_of_the_generator(digits):
-    train, held_out, samples = parts(digits, (900, 300))
+    train, held_out, samples = split_of(digits, (900, 300))
     first, again, other = (
         memorisation(samples, train, held_out, generator(seed)) for seed in (1, 1, 2)
     )

@@ -1,4 +1,4 @@
-"""Every ruler on digits that are damaged more and more: the order is known beforehand."""
+"""Every metric on digits that are damaged more and more: the order is known beforehand."""
 
 import itertools
 
@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from mezzotint.metrics.extractors.extractor import shipped
-from mezzotint.metrics.metric_sanity import damaged, rulers, table
+from mezzotint.metrics.metric_sanity import damaged, sanity_rows, table
 from mezzotint.runtime.rng import generator
 
 
 @pytest.fixture(scope="module")
 def rows(digits):
-    return rulers(digits, shipped(digits))
+    return sanity_rows(digits, shipped(digits))
 
 
 def course(rows, damage, metric):

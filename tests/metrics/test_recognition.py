@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mezzotint.diffusion import Ancestral, Karras, Step, begin, ladder
+from mezzotint.diffusion import Ancestral, Karras, Step, initial_state, sampling_sigmas
 from mezzotint.errors import InputError
 from mezzotint.imaging import shown
 from mezzotint.metrics.recognition import (
@@ -18,10 +18,10 @@ from mezzotint.metrics.recognition import (
     Level,
     Readings,
     merged,
+    read_classes,
     recognise_forward,
-    recognise_walk,
+    recognise_reverse,
     summarise,
-    verdicts,
 )
 from mezzotint.runtime.rng import generator
 
@@ -41,13 +41,13 @@ def readings(labels, read, *, process="reverse", levels=None):
 
 def test_what_is_read_is_the_most_probable_class_where_it_is_probable_enough():
     probabilities = torch.tensor([[0.2, 0.7, 0.1], [0.4, 0.35, 0.25], [0.1, 0.4, 0.5]])
-    assert verdicts(probabilities).tolist() == [1, X, 2]
-    assert verdicts(probabilities, 0.3).tolist() == [1, 0, 2]
-    assert verdicts(probabilities, 0.6).tolist() == [1, X, X]
+    assert read_classes(probabilities).tolist() == [1, X, 2]
+    assert read_classes(probabilities, 0.3).tolist() == [1, 0, 2]
+    assert read_classes(probabilities, 0.6).tolist() == [1, X, X]
 
 
 def test_first_and_final_level_of_images_made_by_hand():
-    given = readings(
+    arguments = readings(
         [0, 0, 0, 1],
         [
             [X, X, 0, X, 0, 0],  # a glimpse at 2, for good from 4 on
@@ -56,8 +56,8 @@ def test_first_and_final_level_of_images_made_by_hand():
             [X, X, X, X, X, X],  # never
         ],
     )
-    assert given.first().tolist() == [2, 1, 2, 6]
-    assert given.final().tolist() == [4, 1, 6, 6]
+    assert arguments.first().tolist() == [2, 1, 2, 6]
+    assert arguments.final().tolist() == [4, 1, 6, 6]
 
 
 def test_first_and_final_agree_with_a_loop():
@@ -66,8 +66,10 @@ def test_first_and_final_agree_with_a_loop():
     # Mostly right, so that every reading is evidence.
     wrong = torch.rand(60, 9, generator=draws) < 0.3
     read = torch.where(wrong, NOTHING, labels[:, None])
-    given = readings(labels.tolist(), read.tolist())
-    for row, label, first, final in zip(read, labels, given.first(), given.final(), strict=True):
+    arguments = readings(labels.tolist(), read.tolist())
+    for row, label, first, final in zip(
+        read, labels, arguments.first(), arguments.final(), strict=True
+    ):
         right = [bool(value == label) for value in row]
         assert int(first) == next((k for k in range(9) if right[k]), 9)
         assert int(final) == next((k for k in range(9) if all(right[k:])), 9)
@@ -76,11 +78,11 @@ def test_first_and_final_agree_with_a_loop():
 def test_quartiles_are_order_statistics_with_never_at_infinity():
     draws = generator("quartiles test")
     wrong = torch.rand(41, 9, generator=draws) < torch.linspace(1, 0.1, 9)
-    given = readings([0] * 41, torch.where(wrong, X, 0).tolist())
+    arguments = readings([0] * 41, torch.where(wrong, X, 0).tolist())
     for name in ("first", "final"):
-        index = getattr(given, name)()
+        index = getattr(arguments, name)()
         share = np.where(index == 9, np.inf, index / 8)
-        (found,) = summarise(given, ["a"]).classes
+        (found,) = summarise(arguments, ["a"]).classes
         arrival = getattr(found, name)
         assert arrival.never == pytest.approx(np.isinf(share).mean())
         for field, q in (("quarter", 0.25), ("half", 0.5), ("three_quarters", 0.75)):
@@ -92,7 +94,7 @@ def test_quartiles_are_order_statistics_with_never_at_infinity():
 
 
 def test_curves_and_ranking_of_three_classes():
-    given = readings(
+    arguments = readings(
         [0, 0, 1, 1, 2, 2],
         [
             [X, X, 0, 0],
@@ -103,7 +105,7 @@ def test_curves_and_ranking_of_three_classes():
             [X, X, X, X],
         ],
     )
-    found = summarise(given, ["a", "b", "c"])
+    found = summarise(arguments, ["a", "b", "c"])
     a, b, c = found.classes
     assert [each.images for each in found.classes] == [2, 2, 2]
     assert a.recognised == (0, 0, 0.5, 1)
@@ -127,11 +129,11 @@ def test_curves_and_ranking_of_three_classes():
 def test_a_class_that_is_read_in_everything_is_not_recognised_by_it():
     # The reader calls noise 0; only from level 2 on does it tell the classes apart.
     read = [[0, 0, 0, 0]] * 6 + [[0, 0, 1, 1]] * 6
-    given = readings([0] * 6 + [1] * 6, read)
-    found = summarise(given, ["a", "b"])
+    arguments = readings([0] * 6 + [1] * 6, read)
+    found = summarise(arguments, ["a", "b"])
     assert found.classes[0].recognised == (1, 1, 1, 1)
     assert found.classes[0].mistaken == (1, 1, 0, 0)
-    assert given.first().tolist() == given.final().tolist() == [2] * 12
+    assert arguments.first().tolist() == arguments.final().tolist() == [2] * 12
 
 
 @pytest.mark.parametrize("others", [0.3, 0.36])
@@ -139,9 +141,9 @@ def test_evidence_is_a_likelihood_ratio(others):
     # 100 images of class 0 always read as 0; of the others, this share is read as 0, too.
     n = round(100 * others)
     read = [[0, 0]] * 100 + [[0, 1]] * n + [[1, 1]] * (100 - n)
-    given = readings([0] * 100 + [1] * 100, read)
+    arguments = readings([0] * 100 + [1] * 100, read)
     counts = 1 / others >= EVIDENCE
-    assert given.first()[:100].tolist() == [0 if counts else 1] * 100
+    assert arguments.first()[:100].tolist() == [0 if counts else 1] * 100
 
 
 def test_labels_ignored_by_the_model_are_recognised_nowhere():
@@ -159,7 +161,7 @@ def brightness(images):
     return torch.stack([1 - bright, bright], 1)
 
 
-def made_walk(labels, sigmas, alive=None):
+def made_process(labels, sigmas, alive=None):
     """Estimates that leave mid-grey when sigma is small: x0 = class * (1 - sigma / sigmas[0])."""
     signs = (labels.double() * 2 - 1)[:, None, None, None]
     x0 = torch.zeros(len(labels), 1, 4, 4, dtype=torch.float64)
@@ -172,11 +174,13 @@ def made_walk(labels, sigmas, alive=None):
         yield Step(torch.tensor(sigma, dtype=torch.float64), x, x0)
 
 
-def test_a_walk_whose_crossing_is_known():
+def test_a_reverse_process_whose_crossing_is_known():
     labels = torch.tensor([0, 1, 1, 0])
     sigmas = [8.0, 6.0, 4.0, 2.0, 1.0, 0.0]
     # The estimate made at sigma has p = (1 + (1 - sigma / 8)) / 2 for its class: 0.7 at 4.8.
-    x0, x = recognise_walk(made_walk(labels, sigmas), {"mean": brightness}, labels, threshold=0.7)
+    x0, x = recognise_reverse(
+        made_process(labels, sigmas), {"mean": brightness}, labels, threshold=0.7
+    )
     assert [level.sigma for level in x0.levels] == [8, 8, 6, 4, 2, 1]  # where it was made
     assert [level.sigma for level in x.levels] == sigmas
     assert [level.evaluations for level in x.levels] == [0, 1, 2, 3, 4, 5]
@@ -196,8 +200,8 @@ def test_the_estimate_without_label_is_that_of_the_state():
         return x.sign() * 0.9  # read as the class from the first level where x has a sign
 
     labels = torch.tensor([0, 1])
-    walk = made_walk(labels, [8.0, 4.0, 2.0, 0.0])
-    *_, free = recognise_walk(walk, {"mean": brightness}, labels, denoise=denoise)
+    process_ = made_process(labels, [8.0, 4.0, 2.0, 0.0])
+    *_, free = recognise_reverse(process_, {"mean": brightness}, labels, denoise=denoise)
     assert asked == [8, 4, 2]  # at 0 the state is its own estimate
     assert [level.sigma for level in free.levels] == [8, 4, 2, 0]
     assert free.final().tolist() == [1, 1]
@@ -209,8 +213,8 @@ def test_the_estimate_without_label_is_that_of_the_state():
 
 def test_evaluations_are_the_clock_where_a_step_takes_two():
     labels = torch.tensor([0, 1])
-    (x0, _) = recognise_walk(
-        made_walk(labels, [8.0, 4.0, 2.0, 0.0]),
+    (x0, _) = recognise_reverse(
+        made_process(labels, [8.0, 4.0, 2.0, 0.0]),
         {"mean": brightness},
         labels,
         evaluations=[0, 2, 4, 5],
@@ -218,7 +222,7 @@ def test_evaluations_are_the_clock_where_a_step_takes_two():
     assert [level.share for level in x0.levels] == [0, 0.4, 0.8, 1]
 
 
-def test_the_steps_of_a_walk_are_dropped_when_read():
+def test_the_steps_of_a_sampler_are_dropped_when_read():
     alive, most = [], 0
 
     def watching(images):
@@ -227,8 +231,8 @@ def test_the_steps_of_a_walk_are_dropped_when_read():
         return brightness(images)
 
     labels = torch.tensor([0, 1])
-    recognise_walk(
-        made_walk(labels, [float(k) for k in range(50, -1, -1)], alive), {"r": watching}, labels
+    recognise_reverse(
+        made_process(labels, [float(k) for k in range(50, -1, -1)], alive), {"r": watching}, labels
     )
     assert len(alive) == 51
     assert most <= 2
@@ -237,9 +241,9 @@ def test_the_steps_of_a_walk_are_dropped_when_read():
 def test_chunks_merge_to_the_whole():
     labels = torch.tensor([0, 1, 1, 0, 1])
     sigmas, readers = [8.0, 4.0, 2.0, 0.0], {"a": brightness, "b": lambda i: brightness(255 - i)}
-    whole = recognise_walk(made_walk(labels, sigmas), readers, labels)
+    whole = recognise_reverse(made_process(labels, sigmas), readers, labels)
     parts = merged(
-        recognise_walk(made_walk(part, sigmas), readers, part) for part in labels.split(2)
+        recognise_reverse(made_process(part, sigmas), readers, part) for part in labels.split(2)
     )
     assert [(r.reader, r.view) for r in parts] == [(r.reader, r.view) for r in whole]
     assert [(r.reader, r.view) for r in parts] == [
@@ -258,17 +262,17 @@ def test_a_sampler_with_the_perfect_denoiser_of_two_gaussians():
     def denoise(x, sigma):
         return means + 0.01 / (0.01 + sigma**2) * (x - means)
 
-    levels = ladder(Karras(0.01, 20.0), 12)
+    levels = sampling_sigmas(Karras(0.01, 20.0), 12)
     noise = torch.randn(200, 1, 4, 4, dtype=torch.float64, generator=generator("two gaussians"))
-    x = begin(noise, levels[0])
+    x = initial_state(noise, levels[0])
 
-    def walk():
+    def process_():
         yield Step(levels[0], x, torch.zeros_like(x))
-        yield from Ancestral(0.0).walk(denoise, x, levels, lambda: x)
+        yield from Ancestral(0.0).iterate(denoise, x, levels, lambda: x)
 
     x0, state = (
         summarise(r, ["dark", "bright"])
-        for r in recognise_walk(walk(), {"mean": brightness}, labels, threshold=0.6)
+        for r in recognise_reverse(process_(), {"mean": brightness}, labels, threshold=0.6)
     )
     assert {each.final.three_quarters.evaluations for each in x0.classes} == {1}
     # Threshold 0.6 is a mean beyond 0.2 in [-1, 1]. DDIM's x of this D is
@@ -374,23 +378,23 @@ def test_real_digits_drown_as_scikit_learn_counts_it():
     (found,) = recognise_forward(
         images, labels, Karras(1e-3, 20.0), {"logistic": reader}, generator("digits"), levels=21
     )
-    told = summarise(found, digits.classes)
+    messages = summarise(found, digits.classes)
     p = model.predict_proba(images.flatten(1) / 255)
     sure = (p.argmax(1) == labels.numpy()) & (p.max(1) >= 0.5)
-    assert told.overall.recognised[-1] == pytest.approx(sure.mean(), abs=0.005)
-    assert told.overall.recognised[-1] > 0.9
-    assert told.overall.recognised[0] < 0.25  # noise: chance, whatever the reader makes of it
-    assert told.overall.first.reached[0] < 0.05  # and no evidence
-    assert 0.1 < told.overall.final.half.share < 0.9
-    whole, first, last = told.sentences
+    assert messages.overall.recognised[-1] == pytest.approx(sure.mean(), abs=0.005)
+    assert messages.overall.recognised[-1] > 0.9
+    assert messages.overall.recognised[0] < 0.25  # noise: chance, whatever the reader makes of it
+    assert messages.overall.first.reached[0] < 0.05  # and no evidence
+    assert 0.1 < messages.overall.final.half.share < 0.9
+    whole, first, last = messages.sentences
     assert whole.startswith(
         "On the way to noise logistic in x itself still recognises three quarters"
     )
-    assert f"{told.ranking[-1]} is lost first" in first
-    assert f"{told.ranking[0]} is lost last" in last
-    half = {each.name: each.final.half.share for each in told.classes}
-    assert half[told.ranking[-1]] == min(half.values())
-    assert half[told.ranking[0]] == max(half.values())
+    assert f"{messages.ranking[-1]} is lost first" in first
+    assert f"{messages.ranking[0]} is lost last" in last
+    half = {each.name: each.final.half.share for each in messages.classes}
+    assert half[messages.ranking[-1]] == min(half.values())
+    assert half[messages.ranking[0]] == max(half.values())
 
 
 def test_json_is_plain_and_whole():
@@ -416,18 +420,21 @@ def test_noise_is_shown_in_the_range_of_pixels():
     ("call", "words"),
     [
         (
-            lambda walk: recognise_walk(walk, {"r": brightness}, torch.tensor([0])),
+            lambda process_: recognise_reverse(process_, {"r": brightness}, torch.tensor([0])),
             "2 images have 1 labels",
         ),
-        (lambda walk: recognise_walk(walk, {"r": brightness}, torch.tensor([0, 2])), "2 classes"),
         (
-            lambda walk: recognise_walk(
-                walk, {"r": brightness}, torch.tensor([0, 1]), evaluations=[0, 1]
+            lambda process_: recognise_reverse(process_, {"r": brightness}, torch.tensor([0, 2])),
+            "2 classes",
+        ),
+        (
+            lambda process_: recognise_reverse(
+                process_, {"r": brightness}, torch.tensor([0, 1]), evaluations=[0, 1]
             ),
             "3 steps and evaluations",
         ),
         (
-            lambda walk: recognise_walk(walk, {}, torch.tensor([0, 1]), threshold=0.0),
+            lambda process_: recognise_reverse(process_, {}, torch.tensor([0, 1]), threshold=0.0),
             "threshold is 0",
         ),
     ],
@@ -435,7 +442,7 @@ def test_noise_is_shown_in_the_range_of_pixels():
 )
 def test_bad_input_is_one_line(call, words):
     with pytest.raises(InputError, match=words) as caught:
-        call(made_walk(torch.tensor([0, 1]), [4.0, 2.0, 0.0]))
+        call(made_process(torch.tensor([0, 1]), [4.0, 2.0, 0.0]))
     assert "\n" not in str(caught.value)
 
 
@@ -447,11 +454,11 @@ def test_bad_input_of_the_forward_process_is_one_line():
         recognise_forward(images[:500], labels, Karras(), {}, generator("k"), levels=1)
 
 
-def test_chunks_of_different_walks_do_not_merge():
+def test_chunks_of_different_samplers_do_not_merge():
     labels = torch.tensor([0, 1])
     one, other = (
-        recognise_walk(made_walk(labels, sigmas), {"r": brightness}, labels)
+        recognise_reverse(made_process(labels, sigmas), {"r": brightness}, labels)
         for sigmas in ([4.0, 2.0, 0.0], [4.0, 1.0, 0.0])
     )
-    with pytest.raises(InputError, match="different walks"):
+    with pytest.raises(InputError, match="different samplers"):
         merged([one, other])

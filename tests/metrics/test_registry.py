@@ -78,10 +78,10 @@ def test_numbers_are_those_of_independent_programs(measured, posed, reference, d
     def kernel(a, b):
         return polynomial_kernel(a, b, degree=3, gamma=1 / 128, coef0=1)
 
-    def within(a):
+    def inside(a):
         return (kernel(a, a).sum() - kernel(a, a).trace()) / (len(a) * (len(a) - 1))
 
-    distance = within(ours) + within(theirs) - 2 * kernel(ours, theirs).mean()
+    distance = inside(ours) + inside(theirs) - 2 * kernel(ours, theirs).mean()
     assert measured["kd150"].value == pytest.approx(distance, rel=1e-6)
 
     p = classifier.read(images).probabilities.double().numpy()

@@ -82,14 +82,16 @@ def test_no_norm_is_the_identity():
 # --- convolution blocks -----------------------------------------------------------------------
 
 
-def told(block, e, spec):
+def messages(block, e, spec):
     """What the embedding is brought to, by hand: (B, C or 2 C, 1, 1)."""
-    weight = block.told.project.weight.flatten(1)  # a 1x1 convolution's as well as a Linear's
-    return (e @ weight.T + block.told.project.bias)[:, :, None, None]
+    weight = block.modulation.project.weight.flatten(
+        1
+    )  # a 1x1 convolution's as well as a Linear's
+    return (e @ weight.T + block.modulation.project.bias)[:, :, None, None]
 
 
 def heard(block, h, e, spec):
-    p = told(block, e, spec)
+    p = messages(block, e, spec)
     if spec.condition == "add":
         return h + p
     width = h.shape[1]
@@ -115,31 +117,31 @@ def test_a_plain_block_is_convolution_norm_activation_twice(
     torch.testing.assert_close(block(x, e), wanted, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("given", [16, 4])
+@pytest.mark.parametrize("arguments", [16, 4])
 @pytest.mark.parametrize("projection", ["linear", "conv"])
 @pytest.mark.parametrize("condition", ["add", "scale-shift"])
 @pytest.mark.parametrize("activation", ["gelu", "silu"])
 @pytest.mark.parametrize("norm", ["group", "batch", "rms", "none"])
 def test_a_residual_block_is_its_input_plus_norm_activation_convolution_twice(
-    norm, activation, condition, projection, given
+    norm, activation, condition, projection, arguments
 ):
     spec = Block(norm, activation, True, condition, projection)
-    block = awake(ConvBlock(given, 16, 6, spec))
-    x, e, act = images(3, given, 5, 5), images(3, 6), ACTIVATE[activation]
+    block = awake(ConvBlock(arguments, 16, 6, spec))
+    x, e, act = images(3, arguments, 5, 5), images(3, 6), ACTIVATE[activation]
     h = convolved(block.conv1, act(block.norm1(x)))
     if condition == "add":  # before the second norm
         h = block.norm2(heard(block, h, e, spec))
     else:  # after it, as in FiLM
         h = heard(block, block.norm2(h), e, spec)
-    short = x if given == 16 else F.conv2d(x, block.shortcut.weight, block.shortcut.bias)
+    short = x if arguments == 16 else F.conv2d(x, block.shortcut.weight, block.shortcut.bias)
     wanted = short + convolved(block.conv2, act(h))
     torch.testing.assert_close(block(x, e), wanted, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("residual", [True, False])
-def test_a_block_that_is_told_nothing_does_not_hear(residual):
+def test_a_block_without_an_embedding_ignores_it(residual):
     block = awake(ConvBlock(4, 8, 0, Block(residual=residual)))
-    assert block.told is None
+    assert block.modulation is None
     x = images(2, 4, 3, 3)
     assert torch.equal(block(x, images(2, 6)), block(x, None))
 
@@ -150,7 +152,7 @@ def test_a_fresh_residual_block_is_the_identity():
     assert torch.equal(block(x, images(2, 6)), x)
 
 
-def test_a_fresh_block_with_scale_and_shift_is_deaf_and_one_that_adds_is_not():
+def test_a_fresh_block_with_scale_and_shift_ignores_the_embedding_and_one_that_adds_does_not():
     x, one, other = images(2, 4, 4, 4), images(2, 6), images(2, 6)
     for condition, same in [("scale-shift", True), ("add", False)]:
         block = ConvBlock(4, 8, 6, Block(residual=False, condition=condition)).double()

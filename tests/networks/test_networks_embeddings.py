@@ -9,7 +9,7 @@ from torch import nn
 
 from mezzotint.diffusion import Condition
 from mezzotint.networks import Embedding, Factor
-from mezzotint.networks.embeddings import Mapping, noise_features
+from mezzotint.networks.embeddings import ConditionEmbedding, noise_features
 
 CHOICES = [(f, j) for f in ("table", "one-hot") for j in ("sum", "concat")]
 TWO = (Factor("label", 5), Factor("style", 3))
@@ -24,7 +24,7 @@ def seeded():
 
 def mapping(factors="table", join="sum", known=TWO, activation="silu"):
     spec = Embedding(width=6, features=8, factors=factors, join=join)
-    return Mapping(spec, known, activation).double()
+    return ConditionEmbedding(spec, known, activation).double()
 
 
 def condition(labels, styles):
@@ -82,7 +82,7 @@ def test_the_vector_is_put_together_as_written(factors, join):
 
 
 @pytest.mark.parametrize(("factors", "join"), CHOICES)
-def test_a_missing_factor_is_a_free_one(factors, join):
+def test_a_missing_factor_is_a_null_one(factors, join):
     m = mapping(factors, join)
     noise = torch.tensor([0.1, -0.4], dtype=torch.float64)
     free = m(noise, condition([-1, -1], [-1, -1]))
@@ -94,7 +94,7 @@ def test_a_missing_factor_is_a_free_one(factors, join):
 
 
 @pytest.mark.parametrize(("factors", "join"), CHOICES)
-def test_every_class_and_no_class_are_told_apart(factors, join):
+def test_every_class_and_no_class_differ(factors, join):
     m = mapping(factors, join)
     noise = torch.zeros(6, dtype=torch.float64)
     vectors = m(noise, Condition({"label": torch.tensor([-1, 0, 1, 2, 3, 4])}))
@@ -117,10 +117,10 @@ def test_an_embedding_that_cannot_be_built_is_refused(bad):
         Embedding(**bad)
 
 
-def test_a_number_begins_as_if_it_were_free_and_then_counts():
+def test_a_number_starts_as_if_it_were_null_and_then_counts():
     torch.manual_seed(0)
     factors = [Factor("label", 5), Factor("size", None)]
-    mapping = Mapping(Embedding(width=16), factors, "silu").double()
+    mapping = ConditionEmbedding(Embedding(width=16), factors, "silu").double()
     noise, label = torch.linspace(-1, 1, 3).double(), torch.tensor([0, 4, -1])
     size = torch.tensor([0.5, 2.0, torch.nan])
     without = mapping(noise, Condition({"label": label}))

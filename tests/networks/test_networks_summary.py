@@ -17,7 +17,7 @@ SPECS = {
         Block("batch", "gelu", False, "add", "conv"),
         Embedding(12, 8, "one-hot", "concat"),
         skips=False,
-        told="bottleneck",
+        conditioned_blocks="bottleneck",
     ),
 }
 SHAPE = (3, 10, 12)
@@ -75,7 +75,7 @@ def test_layers_come_in_the_order_they_run_and_end_in_the_padded_image(network):
     names = [layer.name for layer in layers]
     starts = [
         next(i for i, name in enumerate(names) if name.startswith(part))
-        for part in ("mapping", "first", "down", "halve", "middle", "up", "last")
+        for part in ("mapping", "first", "down", "downsample", "middle", "up", "last")
     ]
     assert starts == sorted(starts)
     multiple = 2 ** (len(network.spec.levels) - 1)  # the image is cropped after the last layer

@@ -19,7 +19,7 @@ CHOICES = {
     "factors": ("table", "one-hot"),
     "join": ("sum", "concat"),
     "skips": (True, False),
-    "told": ("everywhere", "bottleneck"),
+    "conditioned_blocks": ("everywhere", "bottleneck"),
 }
 
 
@@ -44,13 +44,13 @@ LEVELS = (Level(8), Level(16, blocks=2, attention=True))
 
 
 def unet(row, levels=LEVELS, channels=1, classes=4):
-    norm, activation, residual, condition, projection, factors, join, skips, told = row
+    norm, activation, residual, condition, projection, factors, join, skips, messages = row
     spec = UNetSpec(
         levels,
         Block(norm, activation, residual, condition, projection),
         Embedding(width=12, features=8, factors=factors, join=join),
         skips,
-        told,
+        messages,
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -66,7 +66,7 @@ def awake(network):
     return network
 
 
-def given(n, channels=1, height=9, width=6):
+def arguments(n, channels=1, height=9, width=6):
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(n, channels, height, width, generator=generator, dtype=torch.float64)
     return x, torch.linspace(-1, 1, n, dtype=torch.float64)
@@ -87,15 +87,15 @@ def test_the_rows_cover_every_pair_of_choices():
 @pytest.mark.parametrize("training", [True, False])
 def test_a_fresh_network_answers_exactly_0(row, training):
     network = unet(row).train(training)
-    x, noise = given(3)
+    x, noise = arguments(3)
     assert torch.equal(network(x, noise, labels(0, 3, -1)), torch.zeros_like(x))
     assert awake(network)(x, noise, labels(0, 3, -1)).abs().min() > 0
 
 
 @ALL
-def test_labels_are_told_apart_and_a_missing_one_is_free(row):
+def test_labels_differ_and_a_missing_one_is_null(row):
     network = awake(unet(row))
-    x, noise = (value[:1] for value in given(1))
+    x, noise = (value[:1] for value in arguments(1))
     answers = [network(x, noise, labels(label)) for label in (-1, 0, 1, 2, 3)]
     for one, other in combinations(answers, 2):
         assert (one - other).abs().max() > 1e-6
@@ -103,9 +103,9 @@ def test_labels_are_told_apart_and_a_missing_one_is_free(row):
 
 
 @ALL
-def test_noise_levels_are_told_apart(row):
+def test_noise_levels_differ(row):
     network = awake(unet(row))
-    x, _ = given(1)
+    x, _ = arguments(1)
     low, high = (
         network(x, torch.tensor([v], dtype=torch.float64), Condition()) for v in (-1.0, 1.0)
     )
@@ -115,17 +115,17 @@ def test_noise_levels_are_told_apart(row):
 @ALL
 def test_an_image_is_the_same_alone_and_in_a_batch(row):
     network = awake(unet(row))
-    x, noise = given(4)
+    x, noise = arguments(4)
     together = network(x, noise, labels(0, 3, -1, 1))
     for i, label in enumerate((0, 3, -1, 1)):
-        alone = network(x[i : i + 1], noise[i : i + 1], labels(label))
-        torch.testing.assert_close(alone[0], together[i], rtol=1e-10, atol=1e-10)
+        single = network(x[i : i + 1], noise[i : i + 1], labels(label))
+        torch.testing.assert_close(single[0], together[i], rtol=1e-10, atol=1e-10)
 
 
 @ALL
 def test_every_parameter_is_of_use(row):
     network = awake(unet(row)).train()
-    x, noise = given(6)
+    x, noise = arguments(6)
     network(x, noise, labels(0, 1, 2, 3, -1, 0)).square().sum().backward()
     idle = [name for name, p in network.named_parameters() if p.grad is None]
     assert idle == []
@@ -138,7 +138,7 @@ def test_an_image_of_any_size_keeps_it(size, channels, depth):
     levels = tuple(Level(8, attention=i == depth - 1) for i in range(depth))
     row = ("group", "silu", True, "scale-shift", "linear", "table", "sum", True, "everywhere")
     network = awake(unet(row, levels, channels))
-    x, noise = given(2, channels, *size)
+    x, noise = arguments(2, channels, *size)
     got = network(x, noise, labels(0, 1))
     assert got.shape == x.shape
     # Padding is zeros to the right and below: an image padded so by hand gives the same.
@@ -148,13 +148,13 @@ def test_an_image_of_any_size_keeps_it(size, channels, depth):
     torch.testing.assert_close(got, by_hand, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("told", ["everywhere", "bottleneck"])
-def test_who_is_told_what(told):
-    row = ("group", "silu", True, "add", "linear", "table", "sum", True, told)
+@pytest.mark.parametrize("messages", ["everywhere", "bottleneck"])
+def test_who_is_conditioned_on_what(messages):
+    row = ("group", "silu", True, "add", "linear", "table", "sum", True, messages)
     blocks = {n: m for n, m in unet(row).named_modules() if isinstance(m, ConvBlock)}
-    hearing = {name for name, block in blocks.items() if block.told is not None}
+    hearing = {name for name, block in blocks.items() if block.modulation is not None}
     middle = {"middle.0", "middle.2"}
-    assert hearing == (set(blocks) if told == "everywhere" else middle)
+    assert hearing == (set(blocks) if messages == "everywhere" else middle)
     assert middle < set(blocks)
 
 
@@ -170,8 +170,8 @@ def test_without_skips_only_the_bottom_reaches_the_way_up():
     row = ("none", "silu", False, "add", "linear", "table", "sum", False, "everywhere")
     network = awake(unet(row, (Level(8), Level(8))))
     with torch.no_grad():
-        network.halve[0].weight.zero_()  # what goes down is now the same for every image
-    x, noise = given(2, 1, 8, 8)
+        network.downsample[0].weight.zero_()  # what goes down is now the same for every image
+    x, noise = arguments(2, 1, 8, 8)
     got = network(x, noise[:1].repeat(2), labels(1, 1))
     torch.testing.assert_close(got[0], got[1], rtol=0, atol=1e-12)
     assert not torch.equal(x[0], x[1])
@@ -189,7 +189,7 @@ def test_a_network_of_patches_is_one_of_images_with_their_pixels_as_channels():
         for channels, patch in ((3, 2), (12, 1))
     )
     plain.load_state_dict(patched.state_dict())
-    x, noise = given(2, channels=3, height=8, width=12)
+    x, noise = arguments(2, channels=3, height=8, width=12)
     condition = labels(1, 3)
     # Channel 4 c + 2 i + j of an unshuffled image is channel c of the pixels (2 y + i, 2 x + j).
     rows = x.unflatten(2, (4, 2)).unflatten(4, (6, 2)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
@@ -202,7 +202,7 @@ def test_a_network_of_patches_is_one_of_images_with_their_pixels_as_channels():
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 10), (28, 28)])
 def test_patches_of_any_size_fit_images_of_any_size(patch, height, width):
     network = awake(UNet(1, [Factor("label", 4)], UNetSpec(LEVELS, patch=patch)).double().eval())
-    x, noise = given(2, height=height, width=width)
+    x, noise = arguments(2, height=height, width=width)
     assert network(x, noise, labels(0, 1)).shape == x.shape
 
 

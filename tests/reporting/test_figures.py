@@ -236,12 +236,12 @@ def test_the_legend_is_inside_the_picture_and_outside_the_panel():
 
 def test_a_tuning_is_drawn_as_it_was_logged(tmp_path):
     rows = [
-        {"kind": "judged", "images_seen": 0, "values": {"accuracy": 0.9, "coverage": 0.8},
-         "within": True},
-        {"kind": "climbed", "images_seen": 8, "reward": -2.0},
-        {"kind": "climbed", "images_seen": 16, "reward": -1.0},
-        {"kind": "judged", "images_seen": 16, "values": {"accuracy": 0.7, "coverage": 0.9},
-         "within": False},
+        {"kind": "check", "images_seen": 0, "values": {"accuracy": 0.9, "coverage": 0.8},
+         "in_bounds": True},
+        {"kind": "step", "images_seen": 8, "reward": -2.0},
+        {"kind": "step", "images_seen": 16, "reward": -1.0},
+        {"kind": "check", "images_seen": 16, "values": {"accuracy": 0.7, "coverage": 0.9},
+         "in_bounds": False},
     ]  # fmt: skip
     above, below = figures.tuning_figure(rows).axes
     assert above.lines[0].get_xydata().tolist() == [[8, -2], [16, -1]]

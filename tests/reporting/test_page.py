@@ -17,9 +17,9 @@ from PIL import Image
 from mezzotint.errors import InputError
 from mezzotint.evaluation.sweep import Point, Setting, advice
 from mezzotint.metrics.recognition import Level, Readings, summarise
-from mezzotint.reporting.charts import Axis, Line, column, line_chart, measured, number, ruler
+from mezzotint.reporting.charts import Axis, Line, column, line_chart, measured, number, scale_bar
 from mezzotint.reporting.page import write_report
-from mezzotint.runtime.checksum import sealed
+from mezzotint.runtime.checksum import with_checksum
 
 EVIL = "<script>alert(1)</script>"
 CLASSES = ["0", "1", EVIL]
@@ -234,7 +234,7 @@ def swept():
     }
 
 
-def judged(run, changes=None):
+def evaluated(run, changes=None):
     run.mkdir(parents=True, exist_ok=True)
     found = {**evaluation(), **(changes or {})}
     (run / "evaluation.json").write_text(json.dumps(found))
@@ -244,7 +244,7 @@ def judged(run, changes=None):
 @pytest.fixture
 def run(tmp_path):
     """A run with everything."""
-    run = judged(tmp_path / "a run")
+    run = evaluated(tmp_path / "a run")
     config = {"data": {"classes": CLASSES, "height": 28, "width": 28, "channels": 1}}
     toml = "".join(f"{key} = {json.dumps(value)}\n" for key, value in config["data"].items())
     (run / "config.toml").write_text(f'[origin]\nsource = "digits"\n[data]\n{toml}')
@@ -266,7 +266,7 @@ def run(tmp_path):
         for k in (1, 2)
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (run / "sweep.json").write_text(json.dumps(sealed(swept())))
+    (run / "sweep.json").write_text(json.dumps(with_checksum(swept())))
     png(run / "sweep.png", seed=50)
     for i, name in enumerate(PICTURES):
         png(run / "evaluation" / f"{name}.png", seed=i)
@@ -334,7 +334,7 @@ def test_each_picture_and_chart_has_a_caption(run):
 def test_markup_in_names_and_texts_is_shown_and_never_run(run):
     evil = run.parent / EVIL.replace("/", "_")
     run.rename(evil)
-    judged(evil, {"pictures": {"samples": f"{EVIL}.png"}})
+    evaluated(evil, {"pictures": {"samples": f"{EVIL}.png"}})
     page, text = page_of(evil)
     assert "<script" not in text.lower()
     assert not page.all("script")
@@ -377,7 +377,7 @@ def test_pictures_come_from_inside_the_run_alone(run, name, reason):
     (run / "text.png").write_text("no picture, " * 9)
     if isinstance(name, str):
         name = name.replace("{absolute}", str(secret))
-    judged(run, {"pictures": {"samples": name}})
+    evaluated(run, {"pictures": {"samples": name}})
     page, text = page_of(run)
     assert base64.b64encode(secret.read_bytes()).decode() not in text
     said = section(page, "Samples").text
@@ -395,7 +395,7 @@ def test_metrics_stand_beside_floor_and_anchors(run):
 
 
 def places(svg):
-    """Where a ruler puts each thing, 0 left and 1 right."""
+    """Where a scale bar puts each thing, 0 left and 1 right."""
     root = Tree(svg).root
     marks = {
         line.all("title")[0].text.partition(":")[0]: line.attributes["x1"]
@@ -408,29 +408,29 @@ def places(svg):
     }
 
 
-def test_rulers_place_the_value_between_floor_and_anchors():
-    at = places(ruler(3.0, None, 0.4, {"noise": 900.0, "blur": 60.0}, "lower"))
+def test_scale_bars_place_the_value_between_floor_and_anchors():
+    at = places(scale_bar(3.0, None, 0.4, {"noise": 900.0, "blur": 60.0}, "lower"))
     assert at["floor"] < at["value"] < at["blur"] < at["noise"]
     whole = math.log(900 / 0.4)  # logarithmic
     span = at["noise"] - at["floor"]
     assert (at["value"] - at["floor"]) / span == pytest.approx(math.log(3 / 0.4) / whole, abs=1e-3)
-    at = places(ruler(0.93, None, 0.97, {"noise": 0.1, "blur": 0.6}, "higher"))
+    at = places(scale_bar(0.93, None, 0.97, {"noise": 0.1, "blur": 0.6}, "higher"))
     assert at["floor"] < at["value"] < at["blur"] < at["noise"]  # linear, turned round
     span = at["noise"] - at["floor"]
     assert (at["value"] - at["floor"]) / span == pytest.approx(0.04 / 0.87, abs=1e-3)
-    at = places(ruler(0.002, None, -1e-5, {"noise": 0.8}, "lower"))  # on both sides of zero
+    at = places(scale_bar(0.002, None, -1e-5, {"noise": 0.8}, "lower"))  # on both sides of zero
     roots = [math.copysign(abs(v) ** (1 / 3), v) for v in (-1e-5, 0.002, 0.8)]
     share = (roots[1] - roots[0]) / (roots[2] - roots[0])
     span = at["noise"] - at["floor"]
     assert (at["value"] - at["floor"]) / span == pytest.approx(share, abs=1e-3)
 
 
-def test_labels_of_a_ruler_never_meet():
+def test_labels_of_a_scale_bar_never_meet():
     draws = random.Random(0)
     for _ in range(200):
         names = ["noise", "blur", "one class missing", "real"]
         anchors = {name: draws.uniform(0, 1) ** 4 for name in names}
-        root = Tree(ruler(draws.random(), 0.01, 0.5, anchors, "higher")).root
+        root = Tree(scale_bar(draws.random(), 0.01, 0.5, anchors, "higher")).root
         boxes = []
         for label in root.all("text"):
             width = 6.4 * len(label.text)
@@ -487,7 +487,7 @@ def test_curves_go_through_the_logged_numbers(run):
     assert "in 40 s" in section(page, "Summary").text  # not the cost of the metrics
 
 
-def test_recognition_is_what_the_judge_says(run):
+def test_recognition_is_what_the_evaluation_says(run):
     page, _ = page_of(run)
     found = section(page, "Recognition")
     assert recognition().sentences[0] in found.text
@@ -505,9 +505,9 @@ def test_recognition_is_what_the_judge_says(run):
     assert points == [(0, 0), (0.25, 0), (0.5, 0.5), (1, 1)]
 
 
-def test_the_judge_ranks_the_classes(run):
+def test_the_evaluation_ranks_the_classes(run):
     found = recognition().to_json()
-    judged(run, {"recognition": {"reverse": [{**found, "ranking": found["ranking"][::-1]}]}})
+    evaluated(run, {"recognition": {"reverse": [{**found, "ranking": found["ranking"][::-1]}]}})
     legend = section(page_of(run)[0], "Recognition").all("ul", **{"class": "legend"})[0]
     assert [li.text for li in legend.all("li")][:2] == [f"{EVIL} (first)", "0 (last)"]
 
@@ -515,7 +515,7 @@ def test_the_judge_ranks_the_classes(run):
 def test_each_reader_of_each_process_has_a_chart_and_a_table(run):
     found = recognition().to_json()
     clip = {**found, "reader": "CLIP", "view": "free"}
-    judged(run, {"recognition": {"reverse": [found, clip], "forward": [clip]}})
+    evaluated(run, {"recognition": {"reverse": [found, clip], "forward": [clip]}})
     page = section(page_of(run)[0], "Recognition")
     assert len(page.all("svg", **{"class": "chart"})) == 3
     free = "by CLIP, in the estimate made without the label"
@@ -576,8 +576,8 @@ def test_guidance_is_what_the_sweep_says(run):
     facts = dict(
         zip((d.text for d in found.all("dt")), (d.text for d in found.all("dd")), strict=True)
     )
-    told = {"sampler": "heun", "split": "validation", "hash": "77aa", "in all": "90 s"}
-    assert facts.items() >= told.items()
+    messages = {"sampler": "heun", "split": "validation", "hash": "77aa", "in all": "90 s"}
+    assert facts.items() >= messages.items()
     assert found.all("pre")[0].text == "mezzotint sweep run --n 500"
 
 
@@ -585,7 +585,7 @@ def test_guidance_is_what_the_sweep_says(run):
     ("content", "reason"),
     [
         (
-            json.dumps({**sealed(swept()), "seconds": 1.0}),
+            json.dumps({**with_checksum(swept()), "seconds": 1.0}),
             "damaged, or was edited: it is left out",
         ),
         ('{"points": ', "cannot be read"),
@@ -614,9 +614,9 @@ def test_a_sweep_shows_no_picture_from_elsewhere(run):
 @pytest.mark.parametrize(
     ("training", "offered"),
     [
-        ("drop = 0.1", True),
-        ("drop = 0.0", False),
-        ("drop = 0.0\nsnapshot = 0.1", True),
+        ("label_dropout = 0.1", True),
+        ("label_dropout = 0.0", False),
+        ("label_dropout = 0.0\nsnapshot = 0.1", True),
         ("", True),
     ],
 )
@@ -630,14 +630,16 @@ def test_a_sweep_is_offered_where_something_guides(run, training, offered):
 
 def test_difficulty_answers_in_a_table(run):
     answer = {"claim": "round is easy", "verdict": "supported", "evidence": ["rho = 1", "p = 0"]}
-    judged(run, {"difficulty": {"answers": [answer], "sentences": ["Long."], "caution": "Few."}})
+    evaluated(
+        run, {"difficulty": {"answers": [answer], "sentences": ["Long."], "caution": "Few."}}
+    )
     found = section(page_of(run)[0], "Difficulty")
     assert found.table() == [[*answer], ["round is easy", "supported", "rho = 1; p = 0"]]
     assert "Few." in found.text
     assert "Long." not in found.text
 
 
-def test_protocol_hardware_and_commands_are_told(run):
+def test_protocol_hardware_and_commands_are_shown(run):
     text = section(page_of(run)[0], "Protocol").text
     for fact in ("00ff", "10000", "a cpu", "2.13.0", "11.7 min", "mezzotint evaluate run --n"):
         assert fact in text, fact
@@ -660,7 +662,7 @@ def test_what_is_missing_comes_with_its_command(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["evaluation.json", "sweep.json"])
-def test_a_judgement_that_is_gone_is_missed(run, name):
+def test_an_evaluation_that_is_gone_is_missed(run, name):
     page, _ = page_of(run)
     assert f"{name} is missing" not in page.text
     (run / name).unlink()
@@ -669,7 +671,7 @@ def test_a_judgement_that_is_gone_is_missed(run, name):
 
 
 def test_half_characters_do_not_stop_a_report(run):
-    judged(run, {"verdict": ["half a character: \ud800."]})
+    evaluated(run, {"verdict": ["half a character: \ud800."]})
     assert "half a character: ?." in section(page_of(run)[0], "Summary").text
 
 
@@ -723,7 +725,7 @@ def test_numbers_of_one_protocol_are_compared_and_others_not(tmp_path):
     ]
     del metrics[2]["accuracy"]
     runs = [
-        judged(tmp_path / name, {"metrics": found})
+        evaluated(tmp_path / name, {"metrics": found})
         for name, found in zip(names, metrics, strict=True)
     ]
     page, _ = page_of(*runs)
@@ -740,8 +742,8 @@ def test_numbers_of_one_protocol_are_compared_and_others_not(tmp_path):
 
 
 def test_other_data_is_another_protocol(tmp_path):
-    one = judged(tmp_path / "one")
-    two = judged(tmp_path / "two", {"against": {"source": "digits", "fingerprint": "xyz"}})
+    one = evaluated(tmp_path / "one")
+    two = evaluated(tmp_path / "two", {"against": {"source": "digits", "fingerprint": "xyz"}})
     text = section(page_of(one, two)[0], "Metrics").text
     assert "protocol differs in fingerprint: abc (one) / xyz (two)" in text
     assert "3.14" not in text
@@ -749,7 +751,7 @@ def test_other_data_is_another_protocol(tmp_path):
 
 def test_several_runs_side_by_side(run):
     other = run.parent / "other" / "a run"
-    judged(other, {"metrics": {}})
+    evaluated(other, {"metrics": {}})
     (other / "config.toml").write_text('[origin]\nsource = "mnist"\n')
     (other / "metrics.jsonl").write_text('{"kind": "step", "images_seen": 64, "loss": 0.5}\n')
     png(other / "evaluation" / "samples.png", seed=55)

@@ -15,7 +15,7 @@ from mezzotint.metrics.coverage import coverage
 from mezzotint.metrics.extractors.classifier import Classifier
 from mezzotint.metrics.extractors.extractor import shipped
 from mezzotint.metrics.frechet import frechet_distance, moments
-from mezzotint.runs.online_metrics import EVALUATIONS, MEASURED, Gauge, beats
+from mezzotint.runs.online_metrics import EVALUATIONS, MEASURED, OnlineMetrics, beats
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Model
 from tiny_runs import trained
@@ -27,8 +27,8 @@ def model(tiny_run):
 
 
 @pytest.fixture(scope="module")
-def gauge(digits):
-    return Gauge.of(digits, 160, silent, "cpu")
+def online(digits):
+    return OnlineMetrics.of(digits, 160, silent, "cpu")
 
 
 def silent(line):
@@ -49,7 +49,7 @@ class Painter:
     def changed(self, **changes):
         return self
 
-    def draw(self, drawing):
+    def sample_batch(self, drawing):
         self.asked.append(drawing)
         seen = torch.zeros(10, dtype=torch.int64)
         rows = []
@@ -60,9 +60,9 @@ class Painter:
         return self.images[rows]
 
 
-def test_numbers_are_those_of_independent_programs(gauge, model, digits):
-    values = gauge.measure(model)
-    images = model.changed(evaluations=EVALUATIONS).draw(gauge.drawing)
+def test_numbers_are_those_of_independent_programs(online, model, digits):
+    values = online.measure(model)
+    images = model.changed(evaluations=EVALUATIONS).sample_batch(online.drawing)
     classifier = shipped(digits)
     samples = classifier.read(images)
     real = classifier.features(digits.split("validation")[0])
@@ -78,13 +78,13 @@ def test_numbers_are_those_of_independent_programs(gauge, model, digits):
     def kernel(a, b):
         return polynomial_kernel(a, b, degree=3, gamma=1 / 128, coef0=1)
 
-    def within(a):
+    def inside(a):
         return (kernel(a, a).sum() - kernel(a, a).trace()) / (len(a) * (len(a) - 1))
 
-    distance = within(ours) + within(theirs) - 2 * kernel(ours, theirs).mean()
+    distance = inside(ours) + inside(theirs) - 2 * kernel(ours, theirs).mean()
     assert values["kd"] == pytest.approx(distance, rel=1e-6)
 
-    right = (samples.probabilities.argmax(1) == gauge.drawing.labels).double().mean()
+    right = (samples.probabilities.argmax(1) == online.drawing.labels).double().mean()
     assert values["accuracy"] == pytest.approx(float(right))
 
     draws = generator("gauge")
@@ -95,21 +95,21 @@ def test_numbers_are_those_of_independent_programs(gauge, model, digits):
     assert values["coverage"] == coverage(real[rows], samples.features[order]).coverage
 
 
-def test_the_labels_are_those_of_validation_again_and_again(gauge, digits):
+def test_the_labels_are_those_of_validation_again_and_again(online, digits):
     labels = digits.split("validation")[1]
-    assert torch.equal(gauge.drawing.labels, torch.cat([labels, labels[:7]]))
+    assert torch.equal(online.drawing.labels, torch.cat([labels, labels[:7]]))
     painter = Painter(digits, "test")
-    gauge.measure(painter)
+    online.measure(painter)
     (asked,) = painter.asked
-    assert torch.equal(asked.labels, gauge.drawing.labels)
+    assert torch.equal(asked.labels, online.drawing.labels)
     assert asked.keys.tolist() == [[0, i] for i in range(160)]
 
 
 @pytest.mark.parametrize(("own", "spent"), [(4, 4), (10, 10), (50, EVALUATIONS)])
-def test_a_sample_costs_ten_evaluations_at_most(gauge, model, own, spent):
+def test_a_sample_costs_ten_evaluations_at_most(online, model, own, spent):
     calls = []
-    hook = model.denoiser.network.register_forward_hook(lambda *given: calls.append(1))
-    small = dataclasses.replace(gauge, drawing=gauge.drawing[:20])
+    hook = model.denoiser.network.register_forward_hook(lambda *arguments: calls.append(1))
+    small = dataclasses.replace(online, drawing=online.drawing[:20])
     try:
         small.measure(model.changed(evaluations=own))
     finally:
@@ -117,8 +117,8 @@ def test_a_sample_costs_ten_evaluations_at_most(gauge, model, own, spent):
     assert len(calls) == spent
 
 
-def test_real_images_are_near_and_wrong_ones_far(gauge, digits, model):
-    good, bad = gauge.measure(Painter(digits, "test")), gauge.measure(model)
+def test_real_images_are_near_and_wrong_ones_far(online, digits, model):
+    good, bad = online.measure(Painter(digits, "test")), online.measure(model)
     assert set(good) == set(MEASURED)
     assert good["accuracy"] > 0.98
     assert good["coverage"] > 0.85
@@ -129,18 +129,18 @@ def test_real_images_are_near_and_wrong_ones_far(gauge, digits, model):
         assert not beats(name, good[name], good[name]), name
 
 
-def test_the_same_weights_give_the_same_numbers(gauge, model):
-    assert gauge.measure(model) == pytest.approx(gauge.measure(model), rel=1e-9)
+def test_the_same_weights_give_the_same_numbers(online, model):
+    assert online.measure(model) == pytest.approx(online.measure(model), rel=1e-9)
 
 
 def test_too_few_for_the_rank_have_no_frechet_distance(digits, model):
-    small = Gauge.of(digits, 100, silent, "cpu")
+    small = OnlineMetrics.of(digits, 100, silent, "cpu")
     assert len(small.drawing) == 100
     assert set(small.measure(model)) == {"kd", "coverage", "accuracy"}
 
 
-def test_the_cost_is_that_of_all_samples_and_not_of_starting_up(gauge, model, monkeypatch):
-    assert gauge.cost(model) > 0
+def test_the_cost_is_that_of_all_samples_and_not_of_starting_up(online, model, monkeypatch):
+    assert online.cost(model) > 0
     drawn, clock = [], [0.0]
 
     def slow(model, drawing):
@@ -149,25 +149,25 @@ def test_the_cost_is_that_of_all_samples_and_not_of_starting_up(gauge, model, mo
         drawn.append((evaluations, len(drawing)))
         return torch.zeros(len(drawing), 1, 8, 8, dtype=torch.uint8)
 
-    monkeypatch.setattr(Model, "draw", slow)
+    monkeypatch.setattr(Model, "sample_batch", slow)
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    assert gauge.cost(model) == pytest.approx(0.25 * 160)
+    assert online.cost(model) == pytest.approx(0.25 * 160)
     assert drawn == [(1, 64), (EVALUATIONS, 64)]
     drawn.clear()
-    few = dataclasses.replace(gauge, drawing=gauge.drawing[:9])
+    few = dataclasses.replace(online, drawing=online.drawing[:9])
     assert few.cost(model) == pytest.approx(0.25 * 9)
     assert drawn == [(1, 9), (EVALUATIONS, 9)]
 
 
-def test_the_reference_is_the_validation_split_and_has_no_anchors(gauge, digits):
-    assert gauge.reference.facts["split"] == "validation"
-    assert gauge.reference.facts["n_reference"] == 153
-    assert not gauge.reference.anchors
+def test_the_reference_is_the_validation_split_and_has_no_anchors(online, digits):
+    assert online.reference.facts["split"] == "validation"
+    assert online.reference.facts["n_reference"] == 153
+    assert not online.reference.anchors
     expected = shipped(digits).features(digits.split("validation")[0])
-    assert torch.equal(gauge.reference.real.features, expected)
+    assert torch.equal(online.reference.real.features, expected)
 
 
-def test_the_classifier_reads_where_it_is_told(digits, monkeypatch):
+def test_the_classifier_reads_on_its_device(digits, monkeypatch):
     moved = []
 
     def on(classifier, device):
@@ -175,7 +175,7 @@ def test_the_classifier_reads_where_it_is_told(digits, monkeypatch):
         return moved[-1][1]
 
     monkeypatch.setattr(Classifier, "on", on)
-    found = Gauge.of(digits, 40, silent, "somewhere")
+    found = OnlineMetrics.of(digits, 40, silent, "somewhere")
     ((device, classifier),) = moved
     assert device == "somewhere"
     assert found.reference.classifier is found.reference.extractor is classifier
@@ -195,18 +195,18 @@ def test_training_asks_for_the_device_that_it_trains_on(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
-def test_on_a_gpu_the_numbers_are_those_of_the_cpu(gauge, digits, model):
-    there = Gauge.of(digits, 160, silent, "cuda")
+def test_on_a_gpu_the_numbers_are_those_of_the_cpu(online, digits, model):
+    there = OnlineMetrics.of(digits, 160, silent, "cuda")
     assert next(there.reference.classifier.network.parameters()).is_cuda
     assert there.reference.real.features.device.type == "cpu"
     torch.testing.assert_close(
-        there.reference.real.features, gauge.reference.real.features, rtol=1e-2, atol=1e-2
+        there.reference.real.features, online.reference.real.features, rtol=1e-2, atol=1e-2
     )
-    assert there.measure(model) == pytest.approx(gauge.measure(model), rel=0.05, abs=1e-3)
+    assert there.measure(model) == pytest.approx(online.measure(model), rel=0.05, abs=1e-3)
 
 
 def test_without_validation_images_it_is_one_line(digits):
     splits = {**digits.splits, "validation": torch.empty(0, dtype=torch.int64)}
     with pytest.raises(InputError, match="digits has no validation images") as caught:
-        Gauge.of(dataclasses.replace(digits, splits=splits), 50, silent, "cpu")
+        OnlineMetrics.of(dataclasses.replace(digits, splits=splits), 50, silent, "cpu")
     assert "\n" not in str(caught.value)

@@ -47,7 +47,7 @@ def read_images(file):
 
 
 def rows(out):
-    lines, damaged = checksum.rows(out / "metrics.jsonl")
+    lines, damaged = checksum.read_rows(out / "metrics.jsonl")
     assert damaged == 0
     return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 

@@ -17,13 +17,13 @@ from mezzotint.config.tables import override
 from mezzotint.errors import InputError
 from mezzotint.metrics.memorisation import nearest
 from mezzotint.runs import facts
-from mezzotint.runs.run import Pick, Run
-from mezzotint.runs.setup import Request, prepare
-from mezzotint.runs.trainer import ROLL_BACKS, Every, Notice, Previewed, Trainer
+from mezzotint.runs.run import CheckpointRef, Run
+from mezzotint.runs.setup import TrainRequest, setup
+from mezzotint.runs.trainer import ROLL_BACKS, CheckpointInterval, Notice, Previewed, Trainer
 from mezzotint.runtime import checksum
 from mezzotint.runtime.device import Compute
-from mezzotint.runtime.distributed import World
-from mezzotint.sampling.model import Drawing
+from mezzotint.runtime.distributed import Ranks
+from mezzotint.sampling.model import SampleBatch
 from mezzotint.training import Stepped, Stopped, checkpoint
 
 TINY = (
@@ -33,7 +33,7 @@ TINY = (
     "training.preview_every=64",
     "training.validate_every=64",
     "training.log_every=16",
-    "training.guidance=1",
+    "training.model_guidance.max_scale=1",
     "sampling.guidance=1",
 )
 
@@ -105,8 +105,8 @@ def test_a_directory_with_something_else_in_it_is_no_run_killed_at_its_beginning
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([".lock", name])
 
 
-def test_a_larger_budget_ends_where_one_run_of_it_would_with_a_constant_rate(tmp_path):
-    settings = (*TINY, 'training.rate={kind="constant"}')
+def test_a_larger_budget_ends_where_one_run_of_it_would_with_a_constant_learning_rate(tmp_path):
+    settings = (*TINY, 'training.lr_schedule={kind="constant"}')
     for out, budgets in (("once", ["128images"]), ("twice", ["64images", "128images"])):
         for budget in budgets:
             mezzotint.train("digits", out=tmp_path / out, budget=budget, settings=settings)
@@ -119,22 +119,22 @@ def test_a_larger_budget_ends_where_one_run_of_it_would_with_a_constant_rate(tmp
 
 def test_a_time_is_turned_into_images_once(tmp_path, monkeypatch):
     monkeypatch.setattr("mezzotint.runs.speed.MEASURED_SECONDS", 0.2)
-    request = Request("digits", tmp_path / "run", budget="2s", settings=TINY)
-    run, _ = prepare(request, lambda line: None)
+    request = TrainRequest("digits", tmp_path / "run", budget="2s", settings=TINY)
+    run, _ = setup(request, lambda line: None)
     assert run.config.machine.images_per_second > 0
     run.write_config()
-    again, _ = prepare(request, lambda line: None)
+    again, _ = setup(request, lambda line: None)
     assert again.config == run.config
-    longer = Request("digits", tmp_path / "run", budget="4s", settings=TINY)
-    run2, _ = prepare(longer, lambda line: None)
+    longer = TrainRequest("digits", tmp_path / "run", budget="4s", settings=TINY)
+    run2, _ = setup(longer, lambda line: None)
     assert run2.config.machine.images_per_second == run.config.machine.images_per_second
     assert run2.config.machine.images == pytest.approx(2 * run.config.machine.images, abs=16)
 
 
 def test_a_checkpoint_cut_in_half_falls_back_and_says_so(tmp_path):
-    request = Request("digits", tmp_path / "run", budget="96images", settings=TINY)
-    run, data = prepare(request, lambda line: None)
-    records_of(run, data, Every(32, "images"))
+    request = TrainRequest("digits", tmp_path / "run", budget="96images", settings=TINY)
+    run, data = setup(request, lambda line: None)
+    records_of(run, data, CheckpointInterval(32, "images"))
     content = run.last.read_bytes()
     run.last.write_bytes(content[: len(content) // 2])
     whole = checkpoint.read(checkpoint.previous(run.last)).facts["images_seen"]
@@ -151,8 +151,8 @@ def test_a_checkpoint_cut_in_half_falls_back_and_says_so(tmp_path):
 
 
 def test_a_checkpoint_with_other_facts_is_refused(tmp_path):
-    request = Request("digits", tmp_path / "run", budget="32images", settings=TINY)
-    run, data = prepare(request, lambda line: None)
+    request = TrainRequest("digits", tmp_path / "run", budget="32images", settings=TINY)
+    run, data = setup(request, lambda line: None)
     records_of(run, data)
     saved = checkpoint.read(run.last)
     for seen in (None, "32", [32]):
@@ -167,35 +167,35 @@ def collect(source, into):
 
 
 def test_weights_that_have_seen_nothing_are_not_drawn_from(tmp_path):
-    request = Request("digits", tmp_path / "run", budget="32images", settings=TINY)
-    run, data = prepare(request, lambda line: None)
-    records_of(run, data, Every(1000, "images"))
+    request = TrainRequest("digits", tmp_path / "run", budget="32images", settings=TINY)
+    run, data = setup(request, lambda line: None)
+    records_of(run, data, CheckpointInterval(1000, "images"))
     run.last.write_bytes(b"")  # the backup is the checkpoint of the very start
     with pytest.raises(InputError, match="seen no image yet"):
         run.model()
-    run.model(Pick(checkpoint="best"))
+    run.model(CheckpointRef(checkpoint="best"))
 
 
-def test_divergence_rolls_back_with_half_the_rate_and_gives_up_in_the_end(tmp_path):
-    settings = (*TINY, "training.learning_rate=1e30", "training.rate={kind='constant'}")
-    request = Request("digits", tmp_path / "run", budget="1600images", settings=settings)
-    run, data = prepare(request, lambda line: None)
+def test_divergence_rolls_back_with_half_the_learning_rate_and_gives_up_in_the_end(tmp_path):
+    settings = (*TINY, "training.learning_rate=1e30", "training.lr_schedule={kind='constant'}")
+    request = TrainRequest("digits", tmp_path / "run", budget="1600images", settings=settings)
+    run, data = setup(request, lambda line: None)
     records = []
     with (
         Trainer(run, data) as trainer,
         pytest.raises(InputError, match="choose a lower training.learning_rate"),
     ):
         collect(trainer.run(), records)
-    told = [r.text for r in records if isinstance(r, Notice) and "rolled back" in r.text]
-    assert len(told) == ROLL_BACKS
-    rates = [float(text.rsplit(" ", 1)[1]) for text in told]
+    messages = [r.text for r in records if isinstance(r, Notice) and "rolled back" in r.text]
+    assert len(messages) == ROLL_BACKS
+    rates = [float(text.rsplit(" ", 1)[1]) for text in messages]
     assert rates == pytest.approx([1e30 / 2**k for k in range(1, ROLL_BACKS + 1)], rel=0.01)
-    assert all(v.isfinite().all() for v in checkpoint.read(run.last).part("network").values())
+    assert all(v.isfinite().all() for v in checkpoint.read(run.last).section("network").values())
 
 
 def test_an_interruption_waits_for_a_step_that_can_be_saved(tmp_path, monkeypatch):
-    class Asked(contextlib.nullcontext):
-        asked = True
+    class Requested(contextlib.nullcontext):
+        requested = True
 
     def train(state, *rest):
         for state.bad_run in (1, 0):  # the first is left out
@@ -203,17 +203,17 @@ def test_an_interruption_waits_for_a_step_that_can_be_saved(tmp_path, monkeypatc
             yield Stepped(state.images_seen, 1.0, 1.0, 1.0)
         pytest.fail("went on")
 
-    request = Request("digits", tmp_path / "run", budget="160images", settings=TINY)
-    run, data = prepare(request, lambda line: None)
-    monkeypatch.setattr("mezzotint.runs.trainer.Interrupt", lambda: Asked(Asked()))
+    request = TrainRequest("digits", tmp_path / "run", budget="160images", settings=TINY)
+    run, data = setup(request, lambda line: None)
+    monkeypatch.setattr("mezzotint.runs.trainer.Interrupt", lambda: Requested(Requested()))
     monkeypatch.setattr("mezzotint.runs.trainer.train", train)
     assert records_of(run, data)[-1] == Stopped(32, "interrupted")
     assert run.images_seen() == 32
 
 
 def test_a_full_disk_in_the_middle_keeps_the_training_going(tmp_path, monkeypatch):
-    request = Request("digits", tmp_path / "run", budget="96images", settings=TINY)
-    run, data = prepare(request, lambda line: None)
+    request = TrainRequest("digits", tmp_path / "run", budget="96images", settings=TINY)
+    run, data = setup(request, lambda line: None)
     real, calls = checkpoint.write, []
 
     def full_for_a_while(path, tensors, facts):
@@ -223,7 +223,7 @@ def test_a_full_disk_in_the_middle_keeps_the_training_going(tmp_path, monkeypatc
         real(path, tensors, facts)
 
     monkeypatch.setattr("mezzotint.training.checkpoint.write", full_for_a_while)
-    records = records_of(run, data, Every(16, "images"))
+    records = records_of(run, data, CheckpointInterval(16, "images"))
     notices = [r.text for r in records if isinstance(r, Notice)]
     assert any("No space left on device" in text for text in notices)
     assert [r.images_seen for r in records if isinstance(r, Stepped)][-1] == 96
@@ -234,8 +234,8 @@ def test_a_full_disk_in_the_middle_keeps_the_training_going(tmp_path, monkeypatc
 
 def test_two_processes_do_not_train_in_one_directory(tmp_path):
     fcntl = pytest.importorskip("fcntl")
-    request = Request("digits", tmp_path / "run", budget="32images", settings=TINY)
-    run, data = prepare(request, lambda line: None)
+    request = TrainRequest("digits", tmp_path / "run", budget="32images", settings=TINY)
+    run, data = setup(request, lambda line: None)
     run.path.mkdir()
     with (run.path / ".lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -254,13 +254,19 @@ def test_a_place_that_knows_no_locks_is_trained_in_without(tmp_path, monkeypatch
     assert run.images_seen() == 32
 
 
-def test_guidance_costs_no_second_evaluation_once_it_is_learned(tmp_path):
-    settings = (*TINY, "training.guidance=3.0", "training.guidance_after=0.5")
+def test_model_guidance_costs_no_second_evaluation(tmp_path):
+    settings = (
+        *TINY,
+        "training.model_guidance.max_scale=3.0",
+        "training.model_guidance.start=0.5",
+    )
     run = mezzotint.train("digits", out=tmp_path / "run", budget="64images", settings=settings)
     model = run.model()[0]
-    assert model.learned == 3
+    assert model.max_model_guidance == 3
     rows = []
-    model.denoiser.network.register_forward_pre_hook(lambda m, given: rows.append(len(given[0])))
+    model.denoiser.network.register_forward_pre_hook(
+        lambda m, arguments: rows.append(len(arguments[0]))
+    )
 
     def cost(guidance):
         rows.clear()
@@ -270,19 +276,21 @@ def test_guidance_costs_no_second_evaluation_once_it_is_learned(tmp_path):
     assert [cost(g) for g in (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)] == [1, 2, 1, 1, 1, 2]
     # Half of the time in which it is learned has to be over.
     plan = run.plan()
-    early = [plan.draws_by_learned_guidance(n) for n in (31, 32, 47, 48, 64)]
+    early = [plan.samples_with_model_guidance(n) for n in (31, 32, 47, 48, 64)]
     assert early == [False, False, False, True, True]
-    assert [plan.learns_guidance(n) for n in (31, 32)] == [False, True]
+    assert [plan.trains_model_guidance(n) for n in (31, 32)] == [False, True]
     # With a larger budget it is not learned yet: the same scales, at two evaluations.
-    longer = Request("digits", run.path, budget="320images", settings=settings)
-    assert prepare(longer, lambda line: None)[0].model()[0].learned == 1
+    longer = TrainRequest("digits", run.path, budget="320images", settings=settings)
+    assert setup(longer, lambda line: None)[0].model()[0].max_model_guidance == 1
 
 
 def test_weights_of_another_network_are_refused_in_one_line(trained, tmp_path):
     shutil.copytree(trained.path, tmp_path / "run")
     config = tmp_path / "run" / "config.toml"
-    text = checksum.opened_text(config.read_text()).replace("features = 64", "features = 32")
-    config.write_text(checksum.sealed_text(text))
+    text = checksum.strip_text_checksum(config.read_text()).replace(
+        "features = 64", "features = 32"
+    )
+    config.write_text(checksum.text_with_checksum(text))
     with pytest.raises(InputError, match="draw with the version that trained it"):
         Run.at(tmp_path / "run").model()
 
@@ -303,11 +311,14 @@ def test_a_link_out_of_a_run_is_refused_and_one_within_or_to_it_is_not(trained, 
 
 
 def test_a_log_that_was_damaged_is_cut_to_what_is_right_and_says_so(tmp_path):
-    words = {"out": tmp_path / "run", "settings": (*TINY, "training.rate={kind='constant'}")}
+    words = {
+        "out": tmp_path / "run",
+        "settings": (*TINY, "training.lr_schedule={kind='constant'}"),
+    }
     run = mezzotint.train("digits", budget="160images", **words)
     lines = run.metrics.read_text().splitlines(keepends=True)
     run.metrics.write_text(lines[0].replace("16", "17") + "".join(lines[1:-1]) + lines[-1][:9])
-    again, data = prepare(Request("digits", **words, budget="320images"), lambda line: None)
+    again, data = setup(TrainRequest("digits", **words, budget="320images"), lambda line: None)
     notices = [r.text for r in records_of(again, data) if isinstance(r, Notice)]
     assert f"{run.metrics} has lost 2 lines: it was damaged" in notices
     kept = run.metrics.read_text().splitlines(keepends=True)
@@ -319,9 +330,9 @@ def patient(tmp_path):
     """A preset file that is otherwise from 100 images on, and from 1,000."""
     settings = (*TINY, "training.learning_rate=2e-3")
     text = tomli_w.dumps(override(load_preset("digits"), settings))
-    text += '\n[[longer]]\nimages = 1000\nset = ["training.guidance=3.0"]\n'
-    text += "\n[[longer]]\nimages = 100\n"
-    text += 'set = ["training.guidance=2.0", "training.learning_rate=1e-4"]\n'
+    text += '\n[[when]]\nmin_images = 1000\nset = ["training.model_guidance.max_scale=3.0"]\n'
+    text += "\n[[when]]\nmin_images = 100\n"
+    text += 'set = ["training.model_guidance.max_scale=2.0", "training.learning_rate=1e-4"]\n'
     file = tmp_path / "patient.toml"
     file.write_text(text)
     return str(file)
@@ -330,23 +341,23 @@ def patient(tmp_path):
 @pytest.mark.parametrize(
     ("images", "guidance", "rate"), [(99, 1.0, 2e-3), (100, 2.0, 1e-4), (5000, 3.0, 1e-4)]
 )
-def test_a_preset_suits_the_budget(tmp_path, patient, images, guidance, rate):
-    request = Request("digits", tmp_path / "run", preset=patient, budget=f"{images}images")
-    training = prepare(request, lambda line: None)[0].config.training
-    assert (training.guidance, training.learning_rate) == (guidance, rate)
-    own = dataclasses.replace(request, settings=("training.guidance=1.2",))
-    assert prepare(own, lambda line: None)[0].config.training.guidance == 1.2
+def test_a_preset_has_a_variant_for_the_budget(tmp_path, patient, images, guidance, rate):
+    request = TrainRequest("digits", tmp_path / "run", preset=patient, budget=f"{images}images")
+    training = setup(request, lambda line: None)[0].config.training
+    assert (training.model_guidance.max_scale, training.learning_rate) == (guidance, rate)
+    own = dataclasses.replace(request, settings=("training.model_guidance.max_scale=1.2",))
+    assert setup(own, lambda line: None)[0].config.training.model_guidance.max_scale == 1.2
 
 
 def test_a_run_keeps_the_preset_of_its_first_budget(tmp_path, patient):
     out = tmp_path / "run"
     for budget, wanted in (("32images", 1.0), ("160images", 1.0)):
         run = mezzotint.train("digits", out=out, preset=patient, budget=budget)
-        assert run.config.training.guidance == wanted
+        assert run.config.training.model_guidance.max_scale == wanted
     assert run.images_seen() == 160
     other = mezzotint.train("digits", out=tmp_path / "b", preset=patient, budget="112images")
     again = mezzotint.train("digits", out=other.path, preset=patient, budget="1008images")
-    assert again.config.training.guidance == 2.0
+    assert again.config.training.model_guidance.max_scale == 2.0
 
 
 def test_more_processes_than_images_of_a_batch_are_refused_before_any_step(
@@ -359,14 +370,14 @@ def test_more_processes_than_images_of_a_batch_are_refused_before_any_step(
         return 1000.0
 
     monkeypatch.setattr("mezzotint.runs.setup.images_per_second", speed)
-    monkeypatch.setattr(World, "wait", lambda world: None)
+    monkeypatch.setattr(Ranks, "barrier", lambda ranks: None)
     with open(patient, "a") as file:
-        file.write('[[longer]]\nimages = 500\nset = ["training.batch=8"]\n')
-    request = Request("digits", tmp_path / "run", preset=patient, budget="2s")
+        file.write('[[when]]\nmin_images = 500\nset = ["training.batch=8"]\n')
+    request = TrainRequest("digits", tmp_path / "run", preset=patient, budget="2s")
     for size, batch, before in ((17, 16, []), (16, 8, [16])):
-        monkeypatch.setattr("mezzotint.runs.setup.current", lambda size=size: World(0, size))
+        monkeypatch.setattr("mezzotint.runs.setup.current_ranks", lambda size=size: Ranks(0, size))
         with pytest.raises(InputError, match=f"{size} processes share batches of {batch} images"):
-            prepare(request, print)
+            setup(request, print)
         assert measured == before
 
 
@@ -383,8 +394,8 @@ def test_an_image_is_the_same_alone_and_in_any_batch(model):
     together = model.sample(n=20, seed=3).int()
     labels = model.labels(None, 20)
     for i in (0, 7, 19):
-        alone = model.draw(Drawing(labels[i : i + 1], torch.tensor([[3, i]]))).int()
-        assert (alone - together[i]).abs().max() <= 1
+        single = model.sample_batch(SampleBatch(labels[i : i + 1], torch.tensor([[3, i]]))).int()
+        assert (single - together[i]).abs().max() <= 1
     assert torch.equal(model.sample(n=20, seed=3).int(), together)
     assert not torch.equal(model.sample(n=20, seed=4).int(), together)
 
@@ -397,8 +408,8 @@ def test_chunks_change_at_most_one_grey_level(model, monkeypatch):
 
 
 def test_out_of_memory_while_drawing_halves_the_chunk(model):
-    def small_memory(module, given):
-        if len(given[0]) > 5:
+    def small_memory(module, arguments):
+        if len(arguments[0]) > 5:
             raise torch.OutOfMemoryError("out of memory")
 
     whole = model.sample(n=12).int()
@@ -406,10 +417,10 @@ def test_out_of_memory_while_drawing_halves_the_chunk(model):
     assert (model.sample(n=12).int() - whole).abs().max() <= 1
 
 
-def test_guidance_without_free_labels_in_training_is_refused(model):
-    deaf = dataclasses.replace(model, freed=())
+def test_guidance_without_null_labels_in_training_is_refused(model):
+    deaf = dataclasses.replace(model, droppable=())
     assert torch.equal(deaf.sample(n=2), model.sample(n=2))
-    with pytest.raises(InputError, match="training.drop = 0"):
+    with pytest.raises(InputError, match="training.label_dropout = 0"):
         deaf.sample(n=2, guidance=2.0)
 
 
@@ -417,8 +428,8 @@ def test_a_run_of_a_device_that_is_not_here_goes_on_on_another(trained, tmp_path
     if torch.cuda.is_available():
         pytest.skip("CUDA is here")
     machine = trained.config.machine.model_copy(update={"device": "cuda", "precision": "float16"})
-    assert machine.here().device != "cuda"
-    assert trained.config.machine.here() == trained.config.machine.compute()
+    assert machine.on_this_machine().device != "cuda"
+    assert trained.config.machine.on_this_machine() == trained.config.machine.compute()
 
 
 def test_bf16_is_left_where_there_are_no_units_for_it_and_threads_where_there_are_too_many(
@@ -426,10 +437,10 @@ def test_bf16_is_left_where_there_are_no_units_for_it_and_threads_where_there_ar
 ):
     machine = trained.config.machine.model_copy(update={"precision": "bfloat16", "threads": 4096})
     monkeypatch.setattr(facts, "native_bf16", lambda device: True)
-    assert machine.here() == Compute(machine.device, "bfloat16", os.cpu_count())
+    assert machine.on_this_machine() == Compute(machine.device, "bfloat16", os.cpu_count())
     monkeypatch.setattr(facts, "native_bf16", lambda device: False)
-    monkeypatch.setattr(facts, "choose", lambda wish: (wish, "chosen"))
-    assert machine.here() == (machine.device, "chosen")
+    monkeypatch.setattr(facts, "choose_compute", lambda request_: (request_, "chosen"))
+    assert machine.on_this_machine() == (machine.device, "chosen")
 
 
 def test_a_setting_can_be_taken_back(model):
@@ -486,8 +497,8 @@ def test_nearest_is_the_brute_force_distance():
     got = nearest(ours, theirs)
     assert got.tolist() == pytest.approx(expected, abs=1e-4)
     assert got[2] == 0
-    within = nearest(theirs, theirs, self_excluded=True)
-    assert (within > 0).all()
+    inside = nearest(theirs, theirs, self_excluded=True)
+    assert (inside > 0).all()
 
 
 @pytest.mark.slow

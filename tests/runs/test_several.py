@@ -20,7 +20,7 @@ TINY = [
     "--set", "network.embedding.width=16", "--set", "training.batch=16",
     "--set", "training.validate_every=320", "--set", "training.preview_every=320",
     "--set", "training.log_every=16",
-    "--set", "training.guidance=1", "--set", "sampling.guidance=1",
+    "--set", "training.model_guidance.max_scale=1", "--set", "sampling.guidance=1",
 ]  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def run(processes, *words):
     return made.stdout
 
 
-def begin(processes, *words, restarts=0):
+def launch(processes, *words, restarts=0):
     return subprocess.Popen(
         command(processes, *words, restarts=restarts),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -80,7 +80,7 @@ def ranks(pid):
 def apart(ours, theirs):
     """Largest difference of any weight."""
     a, b = (
-        read(run / "checkpoints" / "last.safetensors").part("network") for run in (ours, theirs)
+        read(run / "checkpoints" / "last.safetensors").section("network") for run in (ours, theirs)
     )
     assert a.keys() == b.keys()
     return max(float((a[k] - b[k]).abs().max()) for k in a)
@@ -91,7 +91,7 @@ def losses(path, kind):
     return {line["images_seen"]: line["loss"] for line in lines if line["kind"] == kind}
 
 
-def test_training_drawing_and_judging_give_what_one_process_gives(tmp_path):
+def test_training_drawing_and_evaluating_give_what_one_process_gives(tmp_path):
     one, three = tmp_path / "one", tmp_path / "three"
     for processes, out in ((1, one), (3, three)):
         run(processes, "train", "digits", *TINY, "--budget", "640images", "--out", out)
@@ -109,25 +109,25 @@ def test_training_drawing_and_judging_give_what_one_process_gives(tmp_path):
         run(processes, "sample", one, "--n", 700, "--evaluations", 2, "--out", file)
         drawn.append(np.load(file)["images"])
     assert (drawn[0] == drawn[1]).all()
-    judged = []
+    evaluated = []
     for processes, seed in ((3, 1), (1, 1), (3, 1)):  # drawn by three, found by one, by three
-        told = run(
+        messages = run(
             processes, "evaluate", one, "--metrics", "fd,kd,accuracy,memorisation",
             "--seed", seed, "--evaluations", 2, "--json",
         )  # fmt: skip
-        judged.append(json.loads(told))
-    assert judged[0]["metrics"] == judged[1]["metrics"] == judged[2]["metrics"]
-    assert judged[0]["memorisation"] == judged[1]["memorisation"]
+        evaluated.append(json.loads(messages))
+    assert evaluated[0]["metrics"] == evaluated[1]["metrics"] == evaluated[2]["metrics"]
+    assert evaluated[0]["memorisation"] == evaluated[1]["memorisation"]
 
 
 def test_a_sweep_gives_what_one_process_gives(tmp_path):
     out, found = tmp_path / "run", []
     run(1, "train", "digits", *TINY, "--budget", "640images", "--out", out)
     for processes in (2, 1):
-        told = run(
+        messages = run(
             processes, "sweep", out, "--n", 200, "--scales", "1,2", "--evaluations", 2, "--json"
         )  # fmt: skip
-        found.append(json.loads(told))
+        found.append(json.loads(messages))
         written = json.loads((out / "sweep.json").read_text())
         assert written["points"] == found[-1]["points"]
         blocks = sorted((out / "evaluation" / "drawn").rglob("*.npz"))
@@ -143,7 +143,7 @@ def test_another_number_of_processes_goes_on(tmp_path):
     words = ("train", "digits", *TINY, "--budget", "3200images", "--checkpoint-every", "32images")
     run(1, *words, "--out", whole)
     for processes, images in ((2, 160), (1, 480)):
-        process = begin(processes, *words, "--out", out)
+        process = launch(processes, *words, "--out", out)
         wait_for(process, out, images)
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)
@@ -156,7 +156,7 @@ def test_another_number_of_processes_goes_on(tmp_path):
 def test_a_dead_rank_ends_the_job_and_is_named(tmp_path):
     out = tmp_path / "run"
     words = ("train", "digits", *TINY, "--budget", "200000images", "--out", out)
-    process = begin(2, *words, "--checkpoint-every", "64images")
+    process = launch(2, *words, "--checkpoint-every", "64images")
     wait_for(process, out, 64)
     os.kill(ranks(process.pid)[1], signal.SIGKILL)
     start = time.monotonic()
@@ -170,7 +170,7 @@ def test_a_dead_rank_ends_the_job_and_is_named(tmp_path):
 def test_a_killed_rank_is_started_again_and_the_run_completes(tmp_path):
     out = tmp_path / "run"
     words = ("train", "digits", *TINY, "--budget", "4800images", "--checkpoint-every", "64images")
-    process = begin(2, *words, "--out", out, restarts=3)
+    process = launch(2, *words, "--out", out, restarts=3)
     for rank, images in enumerate((320, 1600)):
         wait_for(process, out, images)
         os.kill(ranks(process.pid)[rank], signal.SIGKILL)
@@ -182,7 +182,7 @@ def test_a_killed_rank_is_started_again_and_the_run_completes(tmp_path):
 
 
 def test_a_verb_that_does_not_share_its_work_says_so(tmp_path):
-    process = begin(2, "data", "digits")
+    process = launch(2, "data", "digits")
     _, said = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "data works in one process: start it without torchrun" in said

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from mezzotint.errors import InputError
-from mezzotint.runs.setup import Request, prepare
-from mezzotint.runs.trainer import Every, Trainer
+from mezzotint.runs.setup import TrainRequest, setup
+from mezzotint.runs.trainer import CheckpointInterval, Trainer
 from mezzotint.training import Stepped, Stopped
 from tiny_runs import TINY
 
@@ -58,8 +58,8 @@ def counted():
 @pytest.fixture
 def run(tmp_path):
     """A run of 64 images with one thread, and its data."""
-    request = Request("digits", tmp_path / "run", budget="64images", settings=TINY)
-    found, data = prepare(request, lambda line: None)
+    request = TrainRequest("digits", tmp_path / "run", budget="64images", settings=TINY)
+    found, data = setup(request, lambda line: None)
     machine = found.config.machine.model_copy(update={"threads": 1})
     config = found.config.model_copy(update={"machine": machine})
     return type(found)(found.path, config), data
@@ -127,7 +127,7 @@ def test_a_failure_on_the_way_in_releases_what_was_taken_before(counted, run, mo
     run.path.mkdir()
     before = held()
 
-    def refuse(*given):
+    def refuse(*arguments):
         raise InputError("not now")
 
     if fails == "fresh_state":
@@ -152,7 +152,7 @@ def test_a_loop_without_the_block_is_refused_and_writes_nothing(run):
 
 def test_a_second_trainer_waits_for_the_first_ones_block_and_goes_on_from_its_save(run):
     run, data = run
-    with Trainer(run, data, Every(16, "images")) as first:
+    with Trainer(run, data, CheckpointInterval(16, "images")) as first:
         first_step(first.run())
         with pytest.raises(InputError, match="another process"), Trainer(run, data):
             pass
@@ -179,7 +179,7 @@ def test_records_asked_for_by_another_thread_are_computed_with_the_runs_thread_c
     seen = []
     with Trainer(run, data) as trainer:
         trainer.state.denoiser.network.register_forward_hook(
-            lambda *given: seen.append(torch.get_num_threads())
+            lambda *arguments: seen.append(torch.get_num_threads())
         )
         records = trainer.run()
         thread = threading.Thread(target=first_step, args=(records,))
@@ -200,7 +200,7 @@ def test_the_training_network_is_never_swapped_or_switched_by_previews_and_metri
         denoiser = trainer.state.denoiser
         network = denoiser.network
         trainer.state.ema.register_forward_hook(
-            lambda ema, *given: seen.append(
+            lambda ema, *arguments: seen.append(
                 (
                     denoiser.network is network,
                     all(module.training for module in denoiser.modules()),
@@ -209,7 +209,7 @@ def test_the_training_network_is_never_swapped_or_switched_by_previews_and_metri
             )
         )
         names = {type(record).__name__ for record in trainer.run()}
-    assert {"Previewed", "Validated", "Gauged"} <= names
+    assert {"Previewed", "Validated", "MetricsLogged"} <= names
     assert len(seen) > 40
     # Before the first step nothing has set the mode of the denoiser; a fresh module trains.
     assert set(seen) == {(True, True, False)}

@@ -151,8 +151,8 @@ def test_the_images_of_a_folder_are_flushed_before_its_manifest(
     wanted = {path.stat().st_ino for f in files for path in (f, f.parent, f.parent.parent)}
     wanted |= {(tmp_path / "new").stat().st_ino, tmp_path.stat().st_ino}
     if whole_system and sys.platform == "linux":
-        (manifest_alone,) = flushed_inodes
-        assert manifest_alone == manifest.stat().st_ino
+        (only_manifest,) = flushed_inodes
+        assert only_manifest == manifest.stat().st_ino
     else:
         assert wanted <= set(flushed_inodes)
 
@@ -249,17 +249,17 @@ def test_a_draft_that_was_taken_for_a_leftover_is_begun_again(write, tmp_path, m
 
 
 @pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()])
-@pytest.mark.parametrize("begin", [replacing, appearing, scratch_folder])
-def test_an_exception_leaves_the_old_file_and_no_draft(begin, error, tmp_path):
+@pytest.mark.parametrize("launch", [replacing, appearing, scratch_folder])
+def test_an_exception_leaves_the_old_file_and_no_draft(launch, error, tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"old")
 
     def fail():
-        with begin(path) as opened:
-            if begin is replacing:
+        with launch(path) as opened:
+            if launch is replacing:
                 opened.write(b"half")
             else:
-                place = opened / "own" if begin is scratch_folder else opened
+                place = opened / "own" if launch is scratch_folder else opened
                 place.write_bytes(b"half")
             raise error
 
@@ -274,7 +274,7 @@ def test_an_exception_leaves_the_old_file_and_no_draft(begin, error, tmp_path):
 def test_a_flush_or_rename_that_fails_leaves_the_old_file(call, write, tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"old")
 
-    def full(*given):
+    def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(call, full)
@@ -353,20 +353,20 @@ with getattr(atomic, sys.argv[1])(Path(sys.argv[2])) as opened:
 @pytest.fixture
 def writer():
     """Begins to write a file in another process, which waits for the end of its input."""
-    begun = []
+    started = []
 
-    def begin(primitive, path):
+    def launch(primitive, path):
         process = subprocess.Popen(
             [sys.executable, "-c", CHILD, primitive, str(path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        begun.append(process)
+        started.append(process)
         assert process.stdout.readline() == b"writing\n"
         return process
 
-    yield begin
-    for process in begun:
+    yield launch
+    for process in started:
         process.kill()
         process.communicate()
 

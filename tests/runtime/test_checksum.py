@@ -16,14 +16,14 @@ OBJECTS = st.dictionaries(st.text().filter(lambda name: name != "check"), VALUES
 
 @given(OBJECTS)
 def test_what_was_written_is_intact_when_read(value):
-    read = json.loads(json.dumps(checksum.sealed(value)))
-    assert checksum.intact(read)
-    assert json.dumps(checksum.opened(read)) == json.dumps(value)
+    read = json.loads(json.dumps(checksum.with_checksum(value)))
+    assert checksum.is_valid(read)
+    assert json.dumps(checksum.strip_checksum(read)) == json.dumps(value)
 
 
 @given(OBJECTS, st.data())
 def test_one_character_that_is_another_is_seen_or_changes_nothing(value, data):
-    written = json.dumps(checksum.sealed(value))
+    written = json.dumps(checksum.with_checksum(value))
     place = data.draw(st.integers(0, len(written) - 1))
     other = chr(ord(written[place]) ^ (1 << data.draw(st.integers(0, 6))))
     damaged = written[:place] + other + written[place + 1 :]
@@ -31,40 +31,40 @@ def test_one_character_that_is_another_is_seen_or_changes_nothing(value, data):
         read = json.loads(damaged)
     except ValueError:
         return
-    if isinstance(read, dict) and checksum.intact(read) and "check" in read:
-        assert json.dumps(checksum.opened(read)) == json.dumps(value)
+    if isinstance(read, dict) and checksum.is_valid(read) and "check" in read:
+        assert json.dumps(checksum.strip_checksum(read)) == json.dumps(value)
 
 
 def test_names_that_are_numbers_and_tuples_are_read_as_json_has_them():
-    assert checksum.sealed({"by class": {10: (1, 2), 9: 0.1}})["by class"] == {
+    assert checksum.with_checksum({"by class": {10: (1, 2), 9: 0.1}})["by class"] == {
         "10": [1, 2],
         "9": 0.1,
     }
-    assert checksum.intact(checksum.sealed({"by class": {10: (1, 2), 9: 0.1}}))
+    assert checksum.is_valid(checksum.with_checksum({"by class": {10: (1, 2), 9: 0.1}}))
 
 
 def test_lines_that_are_damaged_or_torn_are_left_out_and_counted(tmp_path):
     rows = [{"images_seen": n, "loss": 0.1 * n} for n in range(5)]
-    lines = [checksum.line(row) for row in rows]
+    lines = [checksum.json_line(row) for row in rows]
     lines[1] = lines[1].replace("0.1", "0.2")  # can be read, and says something else
     lines[3] = lines[3][:10] + "\x00" + lines[3][11:]
     lines[4] = lines[4][:12]
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(lines))
-    assert checksum.rows(file) == ([rows[0], rows[2]], 3)
+    assert checksum.read_rows(file) == ([rows[0], rows[2]], 3)
 
 
 @given(st.text(min_size=1), st.data())
 def test_a_text_that_is_another_or_cut_short_is_seen(text, data):
-    written = checksum.sealed_text(text)
-    assert checksum.opened_text(written) == text
+    written = checksum.text_with_checksum(text)
+    assert checksum.strip_text_checksum(written) == text
     place = data.draw(st.integers(len(checksum.COMMENT), len(written) - 1))
-    assert checksum.opened_text(written[:place]) is None
+    assert checksum.strip_text_checksum(written[:place]) is None
     if written[place] != "~":
-        assert checksum.opened_text(written[:place] + "~" + written[place + 1 :]) is None
+        assert checksum.strip_text_checksum(written[:place] + "~" + written[place + 1 :]) is None
 
 
 @pytest.mark.parametrize("text", ["", "a = 1\n", "# a comment\na = 1\n"])
-def test_what_has_no_seal_is_taken_as_it_is(text):
-    assert checksum.opened_text(text) == text
-    assert checksum.intact({"a": 1})
+def test_what_has_no_checksum_is_taken_as_it_is(text):
+    assert checksum.strip_text_checksum(text) == text
+    assert checksum.is_valid({"a": 1})

@@ -1,7 +1,7 @@
-"""Recorded steps beside steps as they are, with a stand-in for CUDA graphs on the CPU.
+"""Steps in CUDA graphs against eager steps, with a stand-in for CUDA graphs on the CPU.
 
 The stand-in keeps what a CUDA graph keeps: which operators ran, on which memory, with which
-numbers. Played, they run again on that memory, whatever Python would do by then.
+numbers. A replay runs them again on that memory, whatever Python would do by then.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ from mezzotint.data import Augment
 from mezzotint.diffusion import Karras
 from mezzotint.metrics.extractors.classifier import Recipe, fit
 from mezzotint.runs.facts import DataFacts
-from mezzotint.runtime.cuda_graphs import WARM, Replay
+from mezzotint.runtime.cuda_graphs import WARM, CudaGraphs
 from mezzotint.runtime.device import Compute
-from mezzotint.sampling.model import Drawing, Model
+from mezzotint.sampling.model import Model, SampleBatch
 from mezzotint.training import Diverged, Skipped, Stepped, train
 from mezzotint.training import loop as loops
 from tiny import make_data, make_plan
 
-WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "item", "masked_select", "unique")
+WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "item", "masked_select", "unique")
 """Operators whose result Python needs, or whose result's shape hangs on values."""
 
 
@@ -50,9 +50,9 @@ class Graph(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.name().split("::")[1].split(".")[0]
-        assert name not in WAITS, f"{name} waits for the device"
+        assert name not in WAITING, f"{name} waits for the device"
         if name == "where":  # a number of Python's would be sent there
-            assert all(torch.is_tensor(a) and a.dim() > 0 for a in args[1:]), "sent in a recording"
+            assert all(torch.is_tensor(a) and a.dim() > 0 for a in args[1:]), "sent in a capture"
         for tensor in filter(torch.is_tensor, tree_leaves((args, kwargs))):
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in self.before:
@@ -62,7 +62,7 @@ class Graph(TorchDispatchMode):
         return result
 
     def undo(self):
-        """Recording alone does nothing."""
+        """Capture alone does nothing."""
         for storage, values in self.before.values():
             storage.copy_(values)
 
@@ -87,7 +87,7 @@ class Stream:
 
 @pytest.fixture
 def graphs(monkeypatch):
-    """Steps are recorded as on CUDA; the recordings that were made."""
+    """Capture steps as on CUDA; yield the graphs that were made."""
     made = []
 
     @contextlib.contextmanager
@@ -98,7 +98,7 @@ def graphs(monkeypatch):
         recording.undo()
 
     monkeypatch.setenv("MEZZOTINT_KERNELS", "0")
-    monkeypatch.setattr(Compute, "replays", True)
+    monkeypatch.setattr(Compute, "cuda_graphs", True)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
@@ -128,15 +128,17 @@ def trained(make_state, data, plan, micro_batch=8):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_recorded_steps_are_the_steps(graphs, monkeypatch, optimizer):
+def test_graphed_steps_are_the_steps(graphs, monkeypatch, optimizer):
     """Rates that fall, guidance that begins half-way, batches in parts."""
     data, make_state = small(optimizer)
-    plan, kept = make_plan(images=112, guidance=2.0, guidance_after=0.5), []
-    monkeypatch.setattr(loops, "Replay", lambda active: kept.append(Replay(active)) or kept[0])
+    plan, kept = make_plan(images=112, max_model_guidance=2.0, model_guidance_start=0.5), []
+    monkeypatch.setattr(
+        loops, "CudaGraphs", lambda active: kept.append(CudaGraphs(active)) or kept[0]
+    )
     recorded, losses = trained(make_state, data, plan, micro_batch=4)
     assert len(graphs) == 4  # gradients and the optimiser, plain and guided
     assert len(kept[0]._recordings) == 2  # the plain ones keep no memory from the others
-    monkeypatch.setattr(Compute, "replays", False)
+    monkeypatch.setattr(Compute, "cuda_graphs", False)
     plain, expected = trained(make_state, data, plan, micro_batch=4)
     assert losses == pytest.approx(expected, rel=1e-6)
     ours, theirs = (
@@ -160,16 +162,16 @@ def test_a_step_that_is_not_finite_is_left_out(graphs):
         assert torch.equal(value, before[name])
 
 
-def test_a_recording_holds_what_its_work_reads(graphs):
-    replay, holder = Replay(active=True), torch.ones(3)
+def test_a_graph_holds_what_its_work_reads(graphs):
+    graphs_, holder = CudaGraphs(active=True), torch.ones(3)
     seen = weakref.ref(holder)
     for _ in range(WARM + 1):
-        replay("sum", lambda x, held=holder: x + held, torch.zeros(3))
+        graphs_("sum", lambda x, held=holder: x + held, torch.zeros(3))
     graphs[0].launches.clear()  # which a CUDA graph has no tensors in
     del holder
     gc.collect()
     assert seen() is not None
-    replay.forget()
+    graphs_.clear()
     gc.collect()
     assert seen() is None
 
@@ -181,12 +183,12 @@ def test_no_preset_waits_for_the_device_within_a_step(graphs, name):
     table = override(load_preset(name), ["training.batch=4"])
     config = parse_config(table, Config)
     state = fresh_state(config, DataFacts.of(data).denoiser(config), Compute())
-    plan = dataclasses.replace(plan_of(config, 1 << 40), guidance_after=0.0)
+    plan = dataclasses.replace(plan_of(config, 1 << 40), model_guidance_start=0.0)
     batch = loops.next_batch(data, plan, 0, "cpu")
-    replay = Replay(active=True)
+    graphs_ = CudaGraphs(active=True)
     for _ in range(WARM + 1):
-        loops._accumulate(state, batch, plan, Compute(), replay)
-        replay("optimizer", state.optimizer.step)
+        loops._accumulate(state, batch, plan, Compute(), graphs_)
+        graphs_("optimizer", state.optimizer.step)
     assert len(graphs) == 2
 
 
@@ -195,24 +197,26 @@ def small_model(**sampling):
     denoiser = make_state().denoiser
     torch.nn.init.normal_(denoiser.network.last[2].weight)  # a fresh network says 0
     settings, levels = Sampling(**sampling), Karras(0.1, 10.0)
-    return Model(denoiser, settings, levels, (1, 8, 8), data.classes, 0.0, 0.5, learned=2.0)
+    return Model(
+        denoiser, settings, levels, (1, 8, 8), data.classes, 0.0, 0.5, max_model_guidance=2.0
+    )
 
 
-def test_a_recorded_drawing_is_the_drawing(graphs, monkeypatch):
+def test_a_graphed_drawing_is_the_drawing(graphs, monkeypatch):
     """Chunks of two lengths, guidance in one evaluation and in two, a sampler with fresh noise."""
     model = small_model(sampler="dpm++2m-sde", evaluations=6, guidance=1.5)
     monkeypatch.setattr(Model, "chunk", lambda self: 4)
-    drawing = Drawing.of(torch.arange(10) % 2)
-    recorded = model.draw(drawing), model.changed(guidance=3.0).draw(drawing)
+    drawing = SampleBatch.of(torch.arange(10) % 2)
+    recorded = model.sample_batch(drawing), model.changed(guidance=3.0).sample_batch(drawing)
     assert len(graphs) == 4
-    monkeypatch.setattr(Compute, "replays", False)
-    expected = model.draw(drawing), model.changed(guidance=3.0).draw(drawing)
+    monkeypatch.setattr(Compute, "cuda_graphs", False)
+    expected = model.sample_batch(drawing), model.changed(guidance=3.0).sample_batch(drawing)
     for ours, theirs in zip(recorded, expected, strict=True):
         assert ours.unique().numel() > 20
         assert (ours.int() - theirs.int()).abs().max() <= 1
 
 
-def test_a_classifier_of_recorded_steps_is_the_classifier(graphs, monkeypatch):
+def test_a_classifier_of_graphed_steps_is_the_classifier(graphs, monkeypatch):
     data = make_data()
 
     def read():
@@ -224,19 +228,19 @@ def test_a_classifier_of_recorded_steps_is_the_classifier(graphs, monkeypatch):
 
     expected = read()
     monkeypatch.setattr(
-        "mezzotint.metrics.extractors.classifier.Replay", lambda active: Replay(True)
+        "mezzotint.metrics.extractors.classifier.CudaGraphs", lambda active: CudaGraphs(True)
     )
     ours = read()
     assert len(graphs) == 1
     assert (ours - expected).norm() < 1e-3 * expected.norm()
 
 
-def test_a_recording_ends_with_its_model(graphs):
+def test_a_graph_ends_with_its_model(graphs):
     """Its memory is the device's: it may not wait for Python's garbage collector."""
     model = small_model(evaluations=4)
     gc.disable()
     try:
-        model.draw(Drawing.of(torch.arange(2)))
+        model.sample_batch(SampleBatch.of(torch.arange(2)))
         seen = weakref.ref(graphs.pop())
         assert seen() is None
     finally:
@@ -244,12 +248,12 @@ def test_a_recording_ends_with_its_model(graphs):
 
 
 def test_two_threads_do_not_capture_at_once(graphs, monkeypatch):
-    """CUDA refuses a second capture, and what a thread launches meanwhile would be recorded."""
+    """CUDA refuses a second capture, and what a thread launches meanwhile would be captured."""
     capture, running, most = torch.cuda.graph, [], []
 
     @contextlib.contextmanager
-    def slow(*given, **named):
-        with capture(*given, **named):
+    def slow(*arguments, **named):
+        with capture(*arguments, **named):
             running.append(1)
             most.append(len(running))
             time.sleep(0.02)
@@ -260,8 +264,8 @@ def test_two_threads_do_not_capture_at_once(graphs, monkeypatch):
     x = torch.ones(3)
 
     def work(number):
-        replay = Replay(active=True)
-        return [replay("double", lambda x: x * number, x).clone() for _ in range(4)]
+        graphs_ = CudaGraphs(active=True)
+        return [graphs_("double", lambda x: x * number, x).clone() for _ in range(4)]
 
     with ThreadPoolExecutor(3) as pool:
         results = list(pool.map(work, range(3)))

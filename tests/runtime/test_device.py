@@ -10,39 +10,39 @@ import torch
 
 from mezzotint.errors import InputError
 from mezzotint.kernels import precision
-from mezzotint.kernels.precision import bf16_pays, choose
-from mezzotint.runtime.device import Compute, pick_device
+from mezzotint.kernels.precision import bf16_pays, choose_compute
+from mezzotint.runtime.device import Compute, resolve_device
 
 
 def test_an_absent_or_unknown_device_is_refused_in_one_line():
     with pytest.raises(InputError, match="choose auto"):
-        pick_device("tpu")
+        resolve_device("tpu")
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="no cuda"):
-            pick_device("cuda")
+            resolve_device("cuda")
 
 
 def test_bf16_is_chosen_only_where_its_race_is_won(monkeypatch):
     monkeypatch.setattr("mezzotint.kernels.precision.has_bf16_units", lambda: True)
     for gain, expected in ((0.9, "float32"), (2.0, "bfloat16")):
         monkeypatch.setattr("mezzotint.kernels.precision._bf16_race", lambda gain=gain: gain)
-        assert choose("cpu").precision == expected
+        assert choose_compute("cpu").precision == expected
         assert bf16_pays("cpu") == (expected == "bfloat16")
     monkeypatch.setattr("mezzotint.kernels.precision.has_bf16_units", lambda: False)
-    assert choose("cpu").precision == "float32"
+    assert choose_compute("cpu").precision == "float32"
     assert not bf16_pays("cpu")
 
 
 def test_a_rank_without_bf16_units_asks_like_the_others(monkeypatch):
     asked = []
-    world = SimpleNamespace(same=lambda gain: asked.append(gain) or gain)
-    monkeypatch.setattr("mezzotint.kernels.precision.current", lambda: world)
+    ranks = SimpleNamespace(broadcast_from_rank0=lambda gain: asked.append(gain) or gain)
+    monkeypatch.setattr("mezzotint.kernels.precision.current_ranks", lambda: ranks)
     monkeypatch.setattr("mezzotint.kernels.precision._bf16_race", lambda: 2.0)
     for units in (True, False):
         monkeypatch.setattr(
             "mezzotint.kernels.precision.has_bf16_units", lambda units=units: units
         )
-        choose("cpu")
+        choose_compute("cpu")
     assert asked == [2.0, 0.0]
 
 

@@ -14,14 +14,14 @@ from mezzotint.data import Augment
 from mezzotint.diffusion import Learned, LogNormal
 from mezzotint.imaging import to_float
 from mezzotint.runtime.device import Compute
-from mezzotint.runtime.distributed import ALONE, World, current, leave
+from mezzotint.runtime.distributed import SINGLE_PROCESS, Ranks, current_ranks, exit_process
 from mezzotint.training import Stepped, batches, train
 from mezzotint.training.checkpoint import read, write
 from tiny import make_data, make_plan, make_state
 
 PLANS = {
     "plain": {},
-    "guided": {"guidance": 1.5, "guidance_after": 0.4},
+    "guided": {"max_model_guidance": 1.5, "model_guidance_start": 0.4},
     "learned": {"schedule": Learned(LogNormal(), pieces=4)},
     "long": {"learning_rate": 2e-3},  # at 1e-2, rounding grows a millionfold in 200 steps
 }
@@ -43,10 +43,10 @@ def trained(out, images, which, wrong=False):
         # Else a difference of 1e-16 may become one of 1e-7.
         stack.enter_context(mock.patch.object(batches, "to_float", in_float64))
         if wrong:  # all take the first rank's share
-            same = mock.patch.object(World, "share", lambda self, n: slice(0, n // self.size))
+            same = mock.patch.object(Ranks, "share", lambda self, n: slice(0, n // self.size))
             stack.enter_context(same)
         losses = [r.loss for r in train(state, data, plan, compute) if isinstance(r, Stepped)]
-    if compute.world.first:
+    if compute.ranks.first:
         write(out, state.tensors(), {"losses": losses, "held": state.history})
     return state
 
@@ -58,7 +58,7 @@ def rank_of(rank, size, place, work):
         "gloo", init_method=f"file://{place}/store", rank=rank, world_size=size, timeout=patience
     )
     work()
-    leave(0)
+    exit_process(0)
 
 
 def several(size, place, work):
@@ -103,41 +103,41 @@ def test_four_processes_train_what_one_does_for_two_hundred_steps(tmp_path):
 @pytest.mark.parametrize("n", [1, 7, 8, 100])
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_shares_are_all_of_it_and_even(n, size):
-    parts = [range(n)[World(rank, size).share(n)] for rank in range(size)]
+    parts = [range(n)[Ranks(rank, size).share(n)] for rank in range(size)]
     assert [i for part in parts for i in part] == list(range(n))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_alone_nothing_is_sent():
     tensors = [torch.ones(2), torch.zeros(3)]
-    ALONE.add(tensors)
+    SINGLE_PROCESS.all_reduce_(tensors)
     assert [t.tolist() for t in tensors] == [[1, 1], [0, 0, 0]]
-    assert ALONE.any(True)
-    assert not ALONE.any(False)
-    assert ALONE.same(0.1) == 0.1
-    assert ALONE.first
-    assert current() == ALONE
+    assert SINGLE_PROCESS.any(True)
+    assert not SINGLE_PROCESS.any(False)
+    assert SINGLE_PROCESS.broadcast_from_rank0(0.1) == 0.1
+    assert SINGLE_PROCESS.first
+    assert current_ranks() == SINGLE_PROCESS
 
 
 def summed(place):
-    world = current()
-    values = [torch.full((2, 2), 1.0 + world.rank), torch.tensor([10.0 * world.rank])]
-    world.add(values)
+    ranks_ = current_ranks()
+    values = [torch.full((2, 2), 1.0 + ranks_.rank), torch.tensor([10.0 * ranks_.rank])]
+    ranks_.all_reduce_(values)
     images = torch.zeros(3, dtype=torch.uint8)
-    images[world.rank] = 200 + world.rank
-    world.add([images])
+    images[ranks_.rank] = 200 + ranks_.rank
+    ranks_.all_reduce_([images])
     first = []
-    with world.in_turn():
+    with ranks_.rank0_first():
         first.append((place / "made").exists())
         (place / "made").touch()
     facts = {
         "sums": [v.flatten().tolist() for v in values],
         "images": images.tolist(),
-        "any": [world.any(world.rank == 1), world.any(False)],
-        "same": world.same(0.1 + world.rank),
+        "any": [ranks_.any(ranks_.rank == 1), ranks_.any(False)],
+        "same": ranks_.broadcast_from_rank0(0.1 + ranks_.rank),
         "found": first[0],
     }
-    write(place / f"rank{world.rank}", {"x": torch.zeros(1)}, facts)
+    write(place / f"rank{ranks_.rank}", {"x": torch.zeros(1)}, facts)
 
 
 def test_sums_answers_and_turns_are_those_of_all(tmp_path):

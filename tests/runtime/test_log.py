@@ -1,9 +1,9 @@
-from mezzotint.runtime.log import counted
+from mezzotint.runtime.log import progress_lines
 
 
-def test_a_wait_is_told_now_and_then_with_the_time_that_is_left():
+def test_progress_is_logged_now_and_then_with_the_time_that_is_left():
     said, seconds = [], iter([100.0, 110.0, 120.0, 121.0, 140.0])
-    watch = counted("CLIP of digits", 1_000, said.append, lambda: next(seconds))
+    watch = progress_lines("CLIP of digits", 1_000, said.append, lambda: next(seconds))
     for seen in (100, 150, 200, 205, 300):
         watch(seen)
     # 100 images in 20 s leave 800 in 160 s; then 200 in 40 s leave 700 in 140 s.

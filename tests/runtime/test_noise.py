@@ -17,7 +17,7 @@ JAVASCRIPT = Path(__file__).with_name("noise.mjs")
 def noise(seed, i, step=0, count=1000, part=0):
     """Numbers of one image, float64 (count,)."""
     key, parts = (torch.tensor([x]) for x in (seed, i)), torch.tensor([part])
-    return image_noise(*key, step, (count,), parts=parts)[0]
+    return image_noise(*key, step, (count,), tiles=parts)[0]
 
 
 def words(seed, i, step, block):
@@ -74,9 +74,9 @@ def test_words_are_those_of_torchs_own_philox(tmp_path):
         [compiler, "-std=c++20", f"-I{include}", source, "-o", tmp_path / "philox"], check=True
     )
     for seed, i, step, block in ((0, 0, 0, 0), (2**63 - 5, 2**40 + 9, 3, 5), (-1, 7, 2**31, 1)):
-        given = map(str, (seed & 2**64 - 1, i, (step << 32) + block))
+        arguments = map(str, (seed & 2**64 - 1, i, (step << 32) + block))
         said = subprocess.run(
-            [tmp_path / "philox", *given], capture_output=True, check=True, text=True
+            [tmp_path / "philox", *arguments], capture_output=True, check=True, text=True
         )
         expected = [int(line) for line in said.stdout.split()]
         assert words(seed, i, step, block) + words(seed, i, step, block + 1) == expected
@@ -156,7 +156,7 @@ def test_images_seeds_steps_parts_and_positions_are_independent(many):
         "seed and index exchanged": (many, drawn(indices, seeds)),
         "steps": (many, drawn(step=1)),
         "later steps": (drawn(step=7), drawn(step=8)),
-        "parts": (many, drawn(parts=torch.ones(1000, dtype=torch.int64))),
+        "parts": (many, drawn(tiles=torch.ones(1000, dtype=torch.int64))),
         **{f"positions {k} apart": (many[:, k:], many[:, :-k]) for k in (1, 2, 28)},
     }
     for name, (x, y) in others.items():

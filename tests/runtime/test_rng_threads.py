@@ -52,8 +52,8 @@ def slow_layers(monkeypatch):
     """After each layer's draw other threads have their turn."""
     draw = nn.init.kaiming_uniform_
 
-    def slow(*given, **named):
-        result = draw(*given, **named)
+    def slow(*arguments, **named):
+        result = draw(*arguments, **named)
         time.sleep(0.002)
         return result
 
@@ -62,11 +62,11 @@ def slow_layers(monkeypatch):
 
 @pytest.mark.parametrize("build", [denoiser, classifier, small_clip])
 def test_threads_that_build_at_once_get_the_weights_that_each_gets_alone(slow_layers, build):
-    alone = [weights(build(seed)) for seed in SEEDS]
+    single = [weights(build(seed)) for seed in SEEDS]
     before = torch.get_rng_state()
     with ThreadPoolExecutor(len(SEEDS)) as pool:
         together = list(pool.map(lambda seed: weights(build(seed)), SEEDS))
-    for ours, expected in zip(together, alone, strict=True):
+    for ours, expected in zip(together, single, strict=True):
         assert equal(ours, expected)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -97,9 +97,9 @@ def test_a_network_is_not_built_while_transformers_has_replaced_the_initialisers
     transformers = pytest.importorskip("transformers")
     expected = weights(denoiser(3))
 
-    def load(*given, **named):
+    def load(*arguments, **named):
         with monkeypatch.context() as patch:
-            patch.setattr(nn.init, "kaiming_uniform_", lambda tensor, *given, **named: tensor)
+            patch.setattr(nn.init, "kaiming_uniform_", lambda tensor, *arguments, **named: tensor)
             loading.append(True)
             time.sleep(0.3)
         raise OSError("no such model")

@@ -1,4 +1,4 @@
-"""The early snapshot of a run, and drawing with it as the weaker model."""
+"""The early snapshot of a run, and drawing with it as the guide model."""
 
 import dataclasses
 import shutil
@@ -8,15 +8,15 @@ import torch
 
 import mezzotint
 from mezzotint.errors import InputError
-from mezzotint.evaluation.samples import run_subject
-from mezzotint.runs.run import Pick, Run
-from mezzotint.runs.setup import Request, prepare
-from mezzotint.runs.trainer import Every, Trainer
-from mezzotint.sampling.model import Drawing
+from mezzotint.evaluation.samples import run_samples
+from mezzotint.runs.run import CheckpointRef, Run
+from mezzotint.runs.setup import TrainRequest, setup
+from mezzotint.runs.trainer import CheckpointInterval, Trainer
+from mezzotint.sampling.model import SampleBatch
 from mezzotint.training import Stepped, checkpoint
 from tiny_runs import TINY, trained
 
-STEADY = ('training.rate={kind="constant"}', "sampling.evaluations=4")
+STEADY = ('training.lr_schedule={kind="constant"}', "sampling.evaluations=4")
 EARLY = "checkpoints/early.safetensors"
 
 
@@ -33,7 +33,7 @@ def run(_run, tmp_path):
 
 
 def equal(ours, theirs, part):
-    a, b = checkpoint.read(ours).part(part), checkpoint.read(theirs).part(part)
+    a, b = checkpoint.read(ours).section(part), checkpoint.read(theirs).section(part)
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -49,10 +49,10 @@ def test_the_snapshot_is_what_a_shorter_training_ends_with(run, tmp_path):
 
 def test_an_interrupted_training_keeps_the_same_snapshot(run, tmp_path):
     settings = (*TINY, *STEADY, "training.snapshot=0.4")
-    request = Request("digits", tmp_path / "broken", budget="96images", settings=settings)
+    request = TrainRequest("digits", tmp_path / "broken", budget="96images", settings=settings)
     for stop in (16, 48, 80, 96):
-        broken, data = prepare(request, lambda line: None)
-        with Trainer(broken, data, Every(32, "images")) as trainer:
+        broken, data = setup(request, lambda line: None)
+        with Trainer(broken, data, CheckpointInterval(32, "images")) as trainer:
             for record in trainer.run():
                 if isinstance(record, Stepped) and record.images_seen == stop:
                     break  # as if killed: what was not saved is lost
@@ -71,25 +71,25 @@ def test_a_larger_budget_keeps_it_anew_only_where_its_share_is_still_to_come(run
 
 
 def walked(model, labels=(3, 5)):
-    return list(model.walk(Drawing.of(torch.tensor(labels))))
+    return list(model.iterate(SampleBatch.of(torch.tensor(labels))))
 
 
 def stirred(model):
     """With weights that do something: after so few steps a label changes next to nothing."""
     torch.manual_seed(0)
-    for each in (model, model.weak):
+    for each in (model, model.guide_model):
         for parameter in each.denoiser.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
     return model
 
 
 def test_an_estimate_is_the_formula_over_both_models(run):
-    model = stirred(mezzotint.load(run, weak=True))
+    model = stirred(mezzotint.load(run, guide_model=True))
     seen = []
     for guidance in (1.0, 0.0, 2.0):
         own = model.changed(guidance=guidance)
-        weak = model.weak.changed(guidance=guidance)
-        # Both walks begin with the same noise, so their first estimates are of the same x.
+        weak = model.guide_model.changed(guidance=guidance)
+        # Both samplers start from the same noise, so their first estimates are of the same x.
         good, bad, both = (walked(m)[1].x0 for m in (own, weak, own.changed(autoguidance=2.5)))
         torch.testing.assert_close(both, bad + 2.5 * (good - bad), rtol=1e-5, atol=1e-5)
         seen += [good, bad, both]
@@ -98,9 +98,9 @@ def test_an_estimate_is_the_formula_over_both_models(run):
 
 
 def test_scale_1_or_an_equal_model_or_a_level_outside_the_interval_is_plain(run):
-    model = mezzotint.load(run, weak=True)
+    model = mezzotint.load(run, guide_model=True)
     plain = walked(mezzotint.load(run))
-    equal_models = dataclasses.replace(model, weak=model)
+    equal_models = dataclasses.replace(model, guide_model=model)
     for same in (
         model,
         model.changed(autoguidance=1),
@@ -113,14 +113,18 @@ def test_scale_1_or_an_equal_model_or_a_level_outside_the_interval_is_plain(run)
     assert not torch.equal(walked(model.changed(autoguidance=3))[-1].x, plain[-1].x)
 
 
-def test_a_weaker_model_that_has_not_learned_guidance_is_guided_by_two_evaluations(tmp_path):
-    """The scale told to a network that never heard of it would be noise."""
-    more = ("training.snapshot=0.3", "training.guidance=3", "training.guidance_after=0.5")
+def test_a_guide_model_without_model_guidance_is_guided_by_two_evaluations(tmp_path):
+    """A scale in the condition of a network that was not trained with it would be noise."""
+    more = (
+        "training.snapshot=0.3",
+        "training.model_guidance.max_scale=3",
+        "training.model_guidance.start=0.5",
+    )
     run = trained(tmp_path / "learned", *STEADY, *more, budget="96images")
-    model = stirred(mezzotint.load(run, weak=True)).changed(guidance=2)
-    assert (model.learned, model.weak.learned) == (3, 1)
+    model = stirred(mezzotint.load(run, guide_model=True)).changed(guidance=2)
+    assert (model.max_model_guidance, model.guide_model.max_model_guidance) == (3, 1)
     good = walked(model)[1].x0
-    free, label = (walked(model.weak.changed(guidance=g))[1].x0 for g in (0, 1))
+    free, label = (walked(model.guide_model.changed(guidance=g))[1].x0 for g in (0, 1))
     assert not torch.allclose(free, label, atol=1e-3)
     bad = free + 2 * (label - free)
     both = walked(model.changed(autoguidance=1.5))[1].x0
@@ -131,27 +135,27 @@ def test_the_settings_may_ask_for_it_and_training_previews_do_without(tmp_path):
     more = ("training.snapshot=0.5", "sampling.autoguidance=2", "training.preview_every=16")
     run = trained(tmp_path / "run", *STEADY, *more)
     assert len(list((run.path / "samples").iterdir())) == 4  # from before the snapshot on
-    assert mezzotint.load(run).weak is not None
-    assert mezzotint.load(run, weak=False).weak is None
+    assert mezzotint.load(run).guide_model is not None
+    assert mezzotint.load(run, guide_model=False).guide_model is None
 
 
 def test_without_a_snapshot_or_with_a_damaged_one_it_is_one_line(run):
-    with pytest.raises(InputError, match="weak=True"):
+    with pytest.raises(InputError, match="guide_model=True"):
         mezzotint.load(run).sample(autoguidance=2)
     data = bytearray(run.early.read_bytes())
     data[-5] ^= 1
     run.early.write_bytes(data)
     mezzotint.load(run).sample(n=1)  # is not concerned
     with pytest.raises(InputError, match=r"early.safetensors is damaged"):
-        run.model(Pick(weak=True))
+        run.model(CheckpointRef(guide_model=True))
     run.early.unlink()
     with pytest.raises(InputError, match=r"no early snapshot .*training.snapshot=0.1"):
-        run.model(Pick(weak=True))
+        run.model(CheckpointRef(guide_model=True))
 
 
-def test_the_facts_of_samples_name_the_weaker_model_only_where_it_took_part(run):
-    plain = run_subject(run.path, say=lambda line: None)
-    weak = run_subject(run.path, pick=Pick(weak=True), say=lambda line: None)
+def test_the_facts_of_samples_name_the_guide_model_only_where_it_took_part(run):
+    plain = run_samples(run.path, say=lambda line: None)
+    weak = run_samples(run.path, checkpoint=CheckpointRef(guide_model=True), say=lambda line: None)
     assert weak.facts == plain.facts  # so that what was drawn before is found
     assert not {"autoguidance", "weak"} & set(plain.facts)
     guided = weak.changed(autoguidance=2)

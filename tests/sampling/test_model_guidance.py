@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mezzotint.config.schema import Sampling
 from mezzotint.data.styles.style import number_style
-from mezzotint.diffusion import GUIDANCE, X0, Condition, Denoiser, Karras, is_free
+from mezzotint.diffusion import GUIDANCE, X0, Condition, Denoiser, Karras, is_null
 from mezzotint.sampling.model import Model
 
 SIGMA = torch.tensor(0.8, dtype=torch.float64)
@@ -29,8 +29,8 @@ class Network(nn.Module):
     def forward(self, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         self.rows += len(x)
         label, slant = condition.factors["label"], condition.factors["slant"]
-        mean = torch.where(is_free(label), 0.0, 3.0 + label)
-        mean = mean + torch.where(is_free(slant), 0.0, slant * (1 + label))
+        mean = torch.where(is_null(label), 0.0, 3.0 + label)
+        mean = mean + torch.where(is_null(slant), 0.0, slant * (1 + label))
         scale = condition.factors.get(GUIDANCE, torch.full_like(slant, torch.nan))
         return x / 2 + self.slope * (mean * scale.nan_to_num(1.0))[:, None, None, None]
 
@@ -47,8 +47,8 @@ def make_model(learned: float, slope: float = 1.0) -> Model:
         styles=(
             number_style("slant", torch.linspace(-20, 20, 90).double(), ("low", "mid", "high")),
         ),
-        freed=("label", "slant"),
-        learned=learned,
+        droppable=("label", "slant"),
+        max_model_guidance=learned,
     )
 
 
@@ -90,20 +90,20 @@ def test_one_scale_guides_by_label_and_style(learned, condition, s, k, evaluatio
 
 
 def test_autoguidance_guides_both_models_by_the_same_formula():
-    weak = make_model(1, slope=0.3)  # has not learned guidance
-    model = dataclasses.replace(make_model(3), weak=weak)
+    weak = make_model(1, slope=0.3)  # has no model guidance
+    model = dataclasses.replace(make_model(3), guide_model=weak)
     settings = {"guidance": 2.0, "style_guidance": {"slant": 0.5}}
     x0, _ = estimate(model, STYLED, autoguidance=1.8, **settings)
     good, bad = (by_formula(each, STYLED, 2.0, 0.5) for each in (model, weak))
     torch.testing.assert_close(x0, bad + 1.8 * (good - bad), rtol=1e-12, atol=1e-12)
 
 
-def test_a_prompt_steers_what_is_guided_by_the_same_formula():
-    def steer(denoise, labels):
+def test_a_prompt_guides_what_is_guided_by_the_same_formula():
+    def wrap(denoise, labels):
         assert torch.equal(labels, LABEL)
         return lambda x, sigma: denoise(x, sigma) + 1
 
-    model = dataclasses.replace(make_model(3), steer=steer)
+    model = dataclasses.replace(make_model(3), denoise_wrapper=wrap)
     x0, spent = estimate(model, STYLED, guidance=5.0, style_guidance={"slant": 0.0})
     expected = by_formula(model, STYLED, 5.0, 0.0) + 1
     torch.testing.assert_close(x0, expected, rtol=1e-12, atol=1e-12)

@@ -7,11 +7,11 @@ from mezzotint.config.registry import SAMPLERS
 from mezzotint.config.schema import Sampling
 from mezzotint.diffusion import LinearBeta, ZeroTerminal
 from mezzotint.evaluation.analyses.recognition import evaluations_spent
-from mezzotint.sampling.model import MPS_LARGEST_SIGMA, Drawing, Model
-from mezzotint.sampling.trajectories import walk_frames
+from mezzotint.sampling.model import MPS_LARGEST_SIGMA, Model, SampleBatch
+from mezzotint.sampling.trajectories import trajectory
 from tiny import make_data, make_state
 
-DRAWING = Drawing.of(torch.tensor([0, 1]))
+DRAWING = SampleBatch.of(torch.tensor([0, 1]))
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def model(monkeypatch):
 
 
 def test_levels_beyond_the_cap_are_one_level(model):
-    levels, full = model.ladder(), model.schedule.levels()
+    levels, full = model.sigmas(), model.schedule.levels()
     assert levels[0] == MPS_LARGEST_SIGMA
     assert (levels[1:] < levels[:-1]).all()
     assert (full > MPS_LARGEST_SIGMA).sum() > 1
@@ -37,10 +37,10 @@ def test_levels_beyond_the_cap_are_one_level(model):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_draws_a_picture_and_says_what_it_spends(model, sampler):
     model, calls = model.changed(sampler=sampler), []
-    model.denoiser.network.register_forward_pre_hook(lambda module, given: calls.append(1))
-    frames = walk_frames(model, DRAWING)
+    model.denoiser.network.register_forward_pre_hook(lambda module, arguments: calls.append(1))
+    frames = trajectory(model, DRAWING)
     assert all(step.x.isfinite().all() for step in frames)
-    assert [float(step.sigma) for step in frames] == model.ladder().tolist()
+    assert [float(step.sigma) for step in frames] == model.sigmas().tolist()
     spent = evaluations_spent(model)
     assert (spent[0], spent[-1]) == (0, len(calls))
     assert len(spent) == len(frames)

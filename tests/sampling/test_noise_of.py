@@ -9,7 +9,7 @@ from mezzotint.errors import InputError
 from mezzotint.networks import Factor, Level, UNet, UNetSpec
 from mezzotint.runtime.noise import image_noise
 from mezzotint.runtime.rng import generator
-from mezzotint.sampling.model import Drawing, Model
+from mezzotint.sampling.model import Model, SampleBatch
 from mezzotint.sampling.noise import image_keys, noise_of
 
 SHAPE = (1, 4, 4)
@@ -32,10 +32,10 @@ def model():
 
 
 def test_images_whose_torch_generators_coincide_are_different(model):
-    drawing = Drawing(torch.tensor([1, 1]), SHARED)
-    one, other = model.draw(drawing)
+    drawing = SampleBatch(torch.tensor([1, 1]), SHARED)
+    one, other = model.sample_batch(drawing)
     assert not torch.equal(one, other)
-    one, other = model.changed(noise="torch").draw(drawing)
+    one, other = model.changed(noise="torch").sample_batch(drawing)
     assert torch.equal(one, other)
 
 
@@ -55,12 +55,12 @@ def test_a_sampler_takes_the_steps_in_order(model, monkeypatch, sampler, fresh):
         return image_noise(seeds, indices, step, *rest)
 
     monkeypatch.setattr("mezzotint.sampling.noise.image_noise", noise)
-    list(model.changed(sampler=sampler).walk(Drawing.of(torch.tensor([0]))))
+    list(model.changed(sampler=sampler).iterate(SampleBatch.of(torch.tensor([0]))))
     assert steps == list(range(fresh + 1))
 
 
 def test_the_starting_point_is_the_noise_of_step_0_at_the_first_level(model):
-    first = next(model.walk(Drawing.of(torch.tensor([0, 1]), seed=8)))
+    first = next(model.iterate(SampleBatch.of(torch.tensor([0, 1]), seed=8)))
     noise = image_noise(torch.tensor([8, 8]), torch.tensor([0, 1]), 0, SHAPE)
     torch.testing.assert_close(first.x, (10.0**2 + 0.5**2) ** 0.5 * noise)
 
@@ -74,20 +74,20 @@ def test_torchs_noise_is_that_of_a_generator_for_each_image():
 
 def test_parts_of_a_canvas_share_torchs_generator_and_divide_philoxs_numbers():
     keys, parts = torch.tensor([[4, 0], [4, 0], [4, 1]]), torch.tensor([0, 1, 0])
-    draw = noise_of("torch", keys, SHAPE, parts=parts)
+    draw = noise_of("torch", keys, SHAPE, tiles=parts)
     first, second = generator("image", 4, 0), generator("image", 4, 1)
     for _ in range(2):
         own = [torch.randn(SHAPE, generator=g) for g in (first, first, second)]
         assert torch.equal(draw(), torch.stack(own))
-    draw = noise_of("philox", keys, SHAPE, parts=parts)
+    draw = noise_of("philox", keys, SHAPE, tiles=parts)
     whole = image_noise(torch.tensor([4]), torch.tensor([0]), 0, (2, *SHAPE))[0]
-    alone = image_noise(torch.tensor([4]), torch.tensor([1]), 0, SHAPE)
-    assert torch.equal(draw(), torch.cat([whole, alone]))
+    single = image_noise(torch.tensor([4]), torch.tensor([1]), 0, SHAPE)
+    assert torch.equal(draw(), torch.cat([whole, single]))
 
 
 def test_keys_are_the_seed_and_the_index_of_each_image():
-    assert Drawing.of(torch.zeros(3), seed=-2).keys.tolist() == [[-2, 0], [-2, 1], [-2, 2]]
-    assert Drawing.of(torch.zeros(3), seed=7)[1:].keys.tolist() == [[7, 1], [7, 2]]
+    assert SampleBatch.of(torch.zeros(3), seed=-2).keys.tolist() == [[-2, 0], [-2, 1], [-2, 2]]
+    assert SampleBatch.of(torch.zeros(3), seed=7)[1:].keys.tolist() == [[7, 1], [7, 2]]
     assert image_keys(2**63 - 1, torch.tensor([2**40])).tolist() == [[2**63 - 1, 2**40]]
 
 

@@ -1,18 +1,18 @@
-"""Prompts: wishes against the formula by hand, words against what captions say."""
+"""Prompts: log-likelihoods against the formula by hand, words against what captions say."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from mezzotint.diffusion import nudged, steered
+from mezzotint.diffusion import dps_guidance, x0_guidance
 from mezzotint.errors import InputError
 from mezzotint.metrics.clip import captions
 from mezzotint.metrics.clip.captions import Captioner, Styles, tokens
 from mezzotint.metrics.clip.clip import TransformersClip
-from mezzotint.metrics.clip.likelihood import check, class_in, wish
+from mezzotint.metrics.clip.likelihood import check, class_in, prompt_log_likelihood
 from mezzotint.metrics.clip.small_clip import SmallClip, TextEncoder, sigmoid_loss
 from mezzotint.runtime.rng import generator
-from mezzotint.sampling.prompt import steering
+from mezzotint.sampling.prompt import likelihood_guidance
 
 FASHION = ("T-shirt/top", "Trouser", "Shirt", "Sneaker", "Ankle boot")
 DIGITS = tuple("0123456789")
@@ -26,28 +26,30 @@ def small():
         return SmallClip(images, TextEncoder(), 8.0, -2.0, (1, 4, 4), "toy")
 
 
-def test_a_wish_is_the_log_of_the_chance_that_the_prompt_is_true():
+def test_a_log_likelihood_is_the_log_of_the_chance_that_the_prompt_is_true():
     clip, classes = small(), ("cat", "dog")
     x0 = torch.rand(3, 1, 4, 4, generator=generator("x0")) * 2 - 1
     labels = torch.tensor([0, 1, 1])
-    found = wish(clip, "a thick {}", classes)(x0, labels)
+    found = prompt_log_likelihood(clip, "a thick {}", classes)(x0, labels)
     texts = clip.embed_texts(["a thick cat", "a thick dog"])
     for i, label in enumerate(labels.tolist()):
         cosine = F.cosine_similarity(clip.images(x0[i : i + 1]), texts[label : label + 1])
         expected = torch.log(1 / (1 + torch.exp(-(8.0 * cosine - 2.0))))
         torch.testing.assert_close(found[i : i + 1], expected)
-    one = wish(clip, "a thick dog", classes)(x0, labels)
+    one = prompt_log_likelihood(clip, "a thick dog", classes)(x0, labels)
     torch.testing.assert_close(one[1:], found[1:])
 
 
-def test_a_wish_has_the_gradient_of_its_differences():
+def test_a_log_likelihood_has_the_gradient_of_its_differences():
     x0 = torch.rand(2, 1, 4, 4, generator=generator("x0")).requires_grad_()
     labels = torch.tensor([0, 1])
-    wished = wish(small(), "a clear {}", ("cat", "dog"))
-    (gradient,) = torch.autograd.grad(wished(x0, labels).sum(), x0)
+    log_likelihood = prompt_log_likelihood(small(), "a clear {}", ("cat", "dog"))
+    (gradient,) = torch.autograd.grad(log_likelihood(x0, labels).sum(), x0)
     direction, step = torch.randn(x0.shape, generator=generator("direction")), 1e-2
     with torch.no_grad():
-        ahead, behind = (float(wished(x0 + s * direction, labels).sum()) for s in (step, -step))
+        ahead, behind = (
+            float(log_likelihood(x0 + s * direction, labels).sum()) for s in (step, -step)
+        )
     along = float((gradient * direction).sum())
     assert along == pytest.approx((ahead - behind) / (2 * step), rel=1e-3)
 
@@ -91,7 +93,7 @@ def test_every_word_of_a_caption_is_known(digits, monkeypatch):
     images, labels = (part[:300] for part in digits.split("train"))
     captioner = Captioner(digits.classes, Styles.found(images))
     values = captioner.values(labels, torch.arange(300) % 3, captioner.styles.levels(images))
-    texts, _ = captioner.draw(values, generator("captions"))
+    texts, _ = captioner.sample(values, generator("captions"))
     said = {word for text in texts for word in tokens(text)}
     assert said <= captioner.telling | captioner.filling
     assert not captioner.telling & captioner.filling
@@ -110,7 +112,7 @@ def test_strange_words_are_named_and_a_prompt_of_nothing_else_refused(digits):
         check("a beautiful thing", digits)
 
 
-def test_steering_is_guidance_by_the_wish_of_the_images_own_labels():
+def test_prompt_guidance_is_by_the_log_likelihood_of_the_images_own_labels():
     labels = torch.tensor([2.0, -1.0])
     x = 3 * torch.randn(2, 1, 3, 3, generator=generator("x"), dtype=torch.float64)
     sigma = torch.tensor(0.7, dtype=torch.float64)
@@ -118,21 +120,23 @@ def test_steering_is_guidance_by_the_wish_of_the_images_own_labels():
     def denoise(x, sigma):
         return 0.5 * x
 
-    def wished(x0, labels):
+    def log_likelihood(x0, labels):
         assert x0.abs().max() <= 1  # what the picture will show
         return labels * (x0**3).sum((1, 2, 3))
 
     def own(x0):
-        return wished(x0.clamp(-1, 1), labels)
+        return log_likelihood(x0.clamp(-1, 1), labels)
 
     def variance(sigma):
         return sigma / 2
 
     def by(**more):
-        return steering(wished, 0.3, variance, **more)(denoise, labels)(x, sigma)
+        return likelihood_guidance(log_likelihood, 0.3, variance, **more)(denoise, labels)(
+            x, sigma
+        )
 
-    torch.testing.assert_close(by(), nudged(denoise, own, variance, 0.3)(x, sigma))
-    expected = steered(denoise, own, 0.3)(x, sigma)
+    torch.testing.assert_close(by(), x0_guidance(denoise, own, variance, 0.3)(x, sigma))
+    expected = dps_guidance(denoise, own, 0.3)(x, sigma)
     torch.testing.assert_close(by(gradient="network"), expected)
     assert torch.equal(by(interval=(0.7, 2.0)), denoise(x, sigma))
     assert torch.equal(by(interval=(0.6, 0.7)), by())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mezzotint.runtime.device import Compute, thread_count
-from mezzotint.sampling.model import Drawing
+from mezzotint.sampling.model import SampleBatch
 
 COUNTS = (1, 2)
 
@@ -51,31 +51,31 @@ def together(*works):
     """The results of works that begin at the same moment, each in its own thread."""
     barrier = threading.Barrier(len(works))
 
-    def begin(work):
+    def launch(work):
         barrier.wait()
         return work()
 
     with ThreadPoolExecutor(len(works)) as pool:
-        return [future.result() for future in [pool.submit(begin, work) for work in works]]
+        return [future.result() for future in [pool.submit(launch, work) for work in works]]
 
 
 def test_two_threads_with_other_counts_draw_what_each_draws_alone(three, model):
-    drawing = Drawing.of(torch.arange(10), seed=4)
+    drawing = SampleBatch.of(torch.arange(10), seed=4)
     models = [with_count(model, count) for count in COUNTS]
-    alone = [each.draw(drawing) for each in models]
+    single = [each.sample_batch(drawing) for each in models]
     for _ in range(3):
-        both = together(*(lambda each=each: each.draw(drawing) for each in models))
-        for ours, expected in zip(both, alone, strict=True):
+        both = together(*(lambda each=each: each.sample_batch(drawing) for each in models))
+        for ours, expected in zip(both, single, strict=True):
             assert torch.equal(ours, expected)
         assert counts() == (3, 3)
 
 
-def test_every_evaluation_has_its_own_threads_count_when_two_walks_alternate(three, model):
-    """The walks go in lock step, so that one is always within the other's evaluation."""
+def test_every_evaluation_has_its_own_threads_count_when_two_samplers_alternate(three, model):
+    """The samplers go in lock step, so that one is always within the other's evaluation."""
     inside, seen = threading.Barrier(2), []
 
     def watched(count):
-        def steer(denoise, labels):
+        def wrap(denoise, labels):
             def watch(x, sigma):
                 inside.wait()  # the other thread has set its count as well
                 seen.append((count, torch.get_num_threads()))
@@ -86,32 +86,32 @@ def test_every_evaluation_has_its_own_threads_count_when_two_walks_alternate(thr
 
             return watch
 
-        return replace(with_count(model, count), steer=steer)
+        return replace(with_count(model, count), denoise_wrapper=wrap)
 
-    drawing = Drawing.of(torch.arange(4), seed=1)
+    drawing = SampleBatch.of(torch.arange(4), seed=1)
     models = [watched(count) for count in COUNTS]
-    both = together(*(lambda each=each: each.draw(drawing) for each in models))
+    both = together(*(lambda each=each: each.sample_batch(drawing) for each in models))
     assert len(seen) == 2 * 2 * 12
     assert all(count == own for count, own in seen)
-    assert torch.equal(both[0], with_count(model, COUNTS[0]).draw(drawing))
+    assert torch.equal(both[0], with_count(model, COUNTS[0]).sample_batch(drawing))
     assert counts() == (3, 3)
 
 
-def test_a_walk_dropped_half_way_or_broken_leaves_the_other_and_the_process_alone(three, model):
-    drawing = Drawing.of(torch.arange(6), seed=2)
+def test_a_sampler_dropped_half_way_or_broken_leaves_the_other_and_the_process_alone(three, model):
+    drawing = SampleBatch.of(torch.arange(6), seed=2)
     whole, other = (with_count(model, count) for count in COUNTS)
-    expected = whole.draw(drawing)
+    expected = whole.sample_batch(drawing)
 
-    def drop():
-        walk = other.walk(drawing)
+    def stop_early():
+        process = other.iterate(drawing)
         for _ in range(5):
-            next(walk)
-        return torch.get_num_threads()  # the walk is dropped on the way out
+            next(process)
+        return torch.get_num_threads()  # the sampler is dropped on the way out
 
     def breaks():
         calls = []
 
-        def steer(denoise, labels):
+        def wrap(denoise, labels):
             def failing(x, sigma):
                 calls.append(1)
                 if len(calls) == 5:
@@ -121,10 +121,10 @@ def test_a_walk_dropped_half_way_or_broken_leaves_the_other_and_the_process_alon
             return failing
 
         with pytest.raises(ZeroDivisionError):
-            replace(other, steer=steer).draw(drawing)
+            replace(other, denoise_wrapper=wrap).sample_batch(drawing)
         return torch.get_num_threads()
 
-    images, *after = together(lambda: whole.draw(drawing), drop, breaks)
+    images, *after = together(lambda: whole.sample_batch(drawing), stop_early, breaks)
     assert torch.equal(images, expected)
     assert after == [3, 3]
     assert counts() == (3, 3)

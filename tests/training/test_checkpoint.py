@@ -32,7 +32,7 @@ def test_what_was_written_is_read_back(file):
     for name, value in tensors(1.5).items():
         assert torch.equal(got.tensors[name], value)
         assert got.tensors[name].dtype == value.dtype
-    assert set(got.part("network")) == {"a", "count"}
+    assert set(got.section("network")) == {"a", "count"}
 
 
 def test_the_former_one_stays_as_backup(file):
@@ -124,7 +124,7 @@ def test_a_file_that_is_damaged_and_stays_so_is_said_after_one_look(file, monkey
 def test_a_full_disk_is_the_systems_own_error(file, monkeypatch):
     write(file, tensors(1.0), {})
 
-    def full(*given):
+    def full(*arguments):
         raise SafetensorError("Error while serializing: I/O error: No space left (os error 28)")
 
     monkeypatch.setattr("mezzotint.training.checkpoint.save_file", full)

@@ -12,9 +12,17 @@ from mezzotint.diffusion import Condition, Denoiser, Edm, Learned, LogNormal, lo
 from mezzotint.errors import InputError
 from mezzotint.imaging import to_float
 from mezzotint.runtime.rng import generator
-from mezzotint.training import Diverged, Shrunk, Skipped, Stepped, Stopped, Validated, train
+from mezzotint.training import (
+    Diverged,
+    MicroBatchReduced,
+    Skipped,
+    Stepped,
+    Stopped,
+    Validated,
+    train,
+)
 from mezzotint.training import loop as loops
-from mezzotint.training.batches import PLAIN, held_out, next_batch, rows_after
+from mezzotint.training.batches import UNGUIDED_EVERY, held_out, next_batch, rows_after
 from mezzotint.training.checkpoint import read, write
 
 
@@ -70,9 +78,9 @@ def test_validation_loss_is_the_mean_over_held_out_images_at_fixed_noise(
     assert state.history[-1] == pytest.approx(float(each.mean()), rel=1e-6)
 
 
-def test_guidance_is_learned_from_its_share_of_the_budget_on(data, new_state, new_plan, compute):
+def test_model_guidance_is_trained_from_its_start_on(data, new_state, new_plan, compute):
     plain, guided = new_state(), new_state()
-    plan = new_plan(guidance=2.0, guidance_after=0.5)
+    plan = new_plan(max_model_guidance=2.0, model_guidance_start=0.5)
     losses = [
         [r.loss for r in train(state, data, p, compute) if isinstance(r, Stepped)]
         for state, p in ((plain, new_plan()), (guided, plan))
@@ -109,15 +117,17 @@ def test_what_is_validated_is_of_all_classes_also_where_they_lie_one_after_the_o
 
 
 def test_scales_of_guidance_are_even_and_each_fourth_image_goes_without(data, new_state, new_plan):
-    plan = new_plan(batch=8000, drop={"label": 0.2}, guidance=3.0)
+    plan = new_plan(batch=8000, dropout={"label": 0.2}, max_model_guidance=3.0)
     condition = next_batch(data, plan, 0, "cpu").condition
     scale = condition.factors["guidance"]
-    assert scale.isnan().nonzero()[:, 0].tolist() == list(range(PLAIN - 1, 8000, PLAIN))
+    assert scale.isnan().nonzero()[:, 0].tolist() == list(
+        range(UNGUIDED_EVERY - 1, 8000, UNGUIDED_EVERY)
+    )
     asked = scale[~scale.isnan()]
     assert 1 < float(asked.min()) < 1.01
     assert 2.99 < float(asked.max()) <= 3
     assert float(asked.mean()) == pytest.approx(2, abs=0.03)
-    early = next_batch(data, new_plan(guidance=3.0, guidance_after=0.5), 0, "cpu")
+    early = next_batch(data, new_plan(max_model_guidance=3.0, model_guidance_start=0.5), 0, "cpu")
     assert list(early.condition.factors) == ["label"]
 
 
@@ -125,7 +135,7 @@ def test_scales_of_guidance_are_even_and_each_fourth_image_goes_without(data, ne
     "changes",
     [
         {},
-        {"guidance": 1.5, "guidance_after": 0.4},
+        {"max_model_guidance": 1.5, "model_guidance_start": 0.4},
         {"schedule": Learned(LogNormal(), pieces=4)},
     ],
 )
@@ -173,24 +183,24 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(data, new_state, new
 def test_out_of_memory_halves_the_micro_batch_and_keeps_the_mathematics(
     data, new_state, new_plan, compute, error
 ):
-    def small_memory(module, given):
-        if len(given[0]) > 2:
+    def small_memory(module, arguments):
+        if len(arguments[0]) > 2:
             raise error
 
     plan = new_plan(images=40, validate_every=1000, validation_images=2)
     plain, short = new_state(), new_state()
     short.denoiser.network.register_forward_pre_hook(small_memory)
-    short.ema.register_forward_pre_hook(lambda module, given: None)
+    short.ema.register_forward_pre_hook(lambda module, arguments: None)
     list(train(plain, data, plan, compute))
     records = list(train(short, data, plan, compute))
-    assert [r.micro_batch for r in records if isinstance(r, Shrunk)] == [2]
+    assert [r.micro_batch for r in records if isinstance(r, MicroBatchReduced)] == [2]
     assert short.images_seen == 40
     for ours, theirs in zip(plain.denoiser.parameters(), short.denoiser.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=2e-4)
 
 
 def test_out_of_memory_with_one_image_says_what_to_do(data, new_state, new_plan, compute):
-    def no_memory(module, given):
+    def no_memory(module, arguments):
         raise torch.OutOfMemoryError("out of memory")
 
     state = new_state()
@@ -200,7 +210,7 @@ def test_out_of_memory_with_one_image_says_what_to_do(data, new_state, new_plan,
 
 
 def test_other_runtime_errors_are_not_taken_for_lack_of_memory(data, new_state, new_plan, compute):
-    def broken(module, given):
+    def broken(module, arguments):
         raise RuntimeError("shapes do not match")
 
     state = new_state()
@@ -212,7 +222,7 @@ def test_other_runtime_errors_are_not_taken_for_lack_of_memory(data, new_state, 
 def test_a_step_that_is_not_finite_is_skipped_and_counted(data, new_state, new_plan, compute):
     state, calls = new_state(), []
 
-    def poison(module, given, output):
+    def poison(module, arguments, output):
         calls.append(1)
         return output * float("nan") if len(calls) == 2 else None
 
@@ -277,8 +287,8 @@ def test_a_gradient_too_large_for_its_scale_is_left_out_and_the_scale_halved(
     assert state.skipped == 1
 
 
-def test_the_label_is_dropped_at_its_rate(data, new_state, new_plan):
-    plan = new_plan(batch=4000, drop={"label": 0.25})
+def test_the_label_is_dropped_at_its_probability(data, new_state, new_plan):
+    plan = new_plan(batch=4000, dropout={"label": 0.25})
     batch = next_batch(data, plan, 0, "cpu")
     share = float((batch.condition.factors["label"] < 0).float().mean())
     assert share == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 4000) ** 0.5)
@@ -316,8 +326,8 @@ def test_a_learned_schedule_draws_where_the_loss_is_larger(data, new_state, new_
 
 
 def test_validation_in_small_memory_gives_the_same_loss(data, new_state, new_plan, compute):
-    def small_memory(module, given):
-        if len(given[0]) > 2:
+    def small_memory(module, arguments):
+        if len(arguments[0]) > 2:
             raise RuntimeError("can't allocate memory: 8 GB")
 
     state, plan = new_state(), new_plan()
@@ -335,7 +345,7 @@ def test_the_averaged_denoiser_shares_its_weights_and_leaves_the_modes_alone(
     averaged = state.ema_denoiser
     for ours, theirs in zip(averaged.parameters(), state.ema.parameters(), strict=True):
         assert ours is theirs
-    assert averaged.precondition == state.denoiser.precondition
+    assert averaged.parameterization == state.denoiser.parameterization
     assert not any(module.training for module in averaged.modules())
     assert all(module.training for module in state.denoiser.modules())
 
@@ -343,7 +353,7 @@ def test_the_averaged_denoiser_shares_its_weights_and_leaves_the_modes_alone(
 def test_validation_has_the_bits_of_a_denoiser_whose_network_is_the_average(
     data, new_state, new_plan, compute
 ):
-    state, plan = new_state("batch"), new_plan(guidance=2.0, guidance_after=0.5)
+    state, plan = new_state("batch"), new_plan(max_model_guidance=2.0, model_guidance_start=0.5)
     list(train(state, data, plan, compute))
     swapped = copy.deepcopy(state)
     swapped.denoiser.network = swapped.ema
@@ -373,7 +383,7 @@ def test_a_thread_that_uses_the_training_network_is_not_given_the_average_by_a_v
     with torch.no_grad():
         assert not torch.equal(Denoiser(state.ema, Edm(0.58))(x, sigma), expected)
 
-    def elsewhere(*given):
+    def elsewhere(*arguments):
         hook.remove()  # once, and not within itself
         with ThreadPoolExecutor(1) as pool:
             seen.append(pool.submit(denoised).result())

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mezzotint.data import Style
-from mezzotint.diffusion import Denoiser, Edm, is_free
+from mezzotint.diffusion import Denoiser, Edm, is_null
 from mezzotint.networks import Factor, Level, UNet, UNetSpec
 from mezzotint.training import Stepped, TrainState, train
-from mezzotint.training.batches import asked, next_batch
+from mezzotint.training.batches import condition_of, next_batch
 from tiny import make_data
 
 SIZE = Style("size", ("small", "large"), (0.0,), (-1.0, 1.0), (-2.0, 2.0), 1.0, 2.0)
@@ -31,23 +31,25 @@ def styled():
 def test_a_set_without_styles_asks_for_labels_alone():
     data = make_data()
     rows = torch.tensor([2, 0, 1])
-    assert list(asked(data, rows).factors) == ["label"]
+    assert list(condition_of(data, rows).factors) == ["label"]
     assert data.styles_of(rows).shape == (3, 0)
 
 
 def test_images_are_asked_for_by_label_and_standardised_styles(styled):
     rows = torch.tensor([5, 3])
-    factors = asked(styled, rows).factors
+    factors = condition_of(styled, rows).factors
     assert list(factors) == ["label", "size", "hand"]
     expected = (styled.style_values[rows, 0] - 1.0) / 2.0
     torch.testing.assert_close(factors["size"], expected.float())
     assert factors["hand"].tolist() == [1, -1]
 
 
-def test_a_batch_leaves_styles_free_alone_and_together(styled, new_plan):
-    plan = new_plan(batch=20_000, drop={"label": 0.1, "size": 0.2, "hand": 0.0}, alone=0.3)
+def test_a_batch_sets_styles_to_null_alone_and_together(styled, new_plan):
+    plan = new_plan(
+        batch=20_000, dropout={"label": 0.1, "size": 0.2, "hand": 0.0}, joint_style_dropout=0.3
+    )
     factors = next_batch(styled, plan, 0, "cpu").condition.factors
-    free = {name: is_free(values) for name, values in factors.items()}
+    free = {name: is_null(values) for name, values in factors.items()}
     known = ~free["label"]
     assert float(free["label"].double().mean()) == pytest.approx(0.1, abs=0.011)
     assert bool((free["size"] & free["hand"])[~known].all())
@@ -65,20 +67,20 @@ def styled_state():
     return TrainState(denoiser, optimizer, 8)
 
 
-def test_a_network_learns_to_hear_a_style(styled, new_plan, compute):
-    """Images that are their style: grey levels of the size, so only who hears it can guess."""
+def test_a_network_learns_a_style(styled, new_plan, compute):
+    """Images that are their style: grey levels, which only a network with that factor can know."""
     level = styled.style_values[:, 0].sigmoid() * 255
     images = level.round().to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
     data = dataclasses.replace(styled, images=images)
     state = styled_state()
-    plan = new_plan(images=2400, batch=16, validate_every=2400, drop={"label": 0.1}, ema=0.0)
+    plan = new_plan(images=2400, batch=16, validate_every=2400, dropout={"label": 0.1}, ema=0.0)
     list(train(state, data, plan, compute))
     wanted = torch.tensor([-1.5, 0.0, 1.5], dtype=torch.float64)
     table = torch.stack([wanted, torch.full((3,), torch.nan, dtype=torch.float64)], 1)
     rows = dataclasses.replace(data, style_values=table, labels=torch.zeros(3, dtype=torch.int64))
     with torch.no_grad():
         x0 = state.denoiser(
-            torch.zeros(3, 1, 4, 4), torch.tensor(10.0), asked(rows, torch.arange(3))
+            torch.zeros(3, 1, 4, 4), torch.tensor(10.0), condition_of(rows, torch.arange(3))
         )
     grey = x0.mean((1, 2, 3)).double()
     truth = 2 * wanted.sigmoid() - 1
@@ -87,7 +89,7 @@ def test_a_network_learns_to_hear_a_style(styled, new_plan, compute):
 
 
 def test_stopping_and_going_on_changes_nothing_with_styles(styled, new_plan, compute):
-    plan = new_plan(drop={"label": 0.1, "size": 0.1, "hand": 0.1}, alone=0.1)
+    plan = new_plan(dropout={"label": 0.1, "size": 0.1, "hand": 0.1}, joint_style_dropout=0.1)
     whole, halves = styled_state(), styled_state()
     expected = [r.loss for r in train(whole, styled, plan, compute) if isinstance(r, Stepped)]
     found = []

@@ -10,7 +10,7 @@ from mezzotint.reporting.words import duration
 __all__ = ["bench", "bench_text"]
 
 EXAMPLE = 10_000
-"""Training images of the set for which a budget in epochs is told."""
+"""Training images of the set for which a budget in epochs is shown."""
 
 
 def bench(preset: str, device: str, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
@@ -48,8 +48,8 @@ def bench(preset: str, device: str, seconds: float, say: Callable[[str], None]) 
 
 def _rate(work: Work, peak: float) -> dict[str, Any]:
     return {
-        "tflops": work.rate / 1e12,
-        "share_of_peak": work.rate / peak,
+        "tflops": work.flop_per_second / 1e12,
+        "share_of_peak": work.flop_per_second / peak,
         "repeats": work.repeats,
     }
 

@@ -12,10 +12,10 @@ from mezzotint.metrics.memorisation import nearest
 from mezzotint.reporting import figures
 from mezzotint.runs.find import load
 from mezzotint.runs.progress import follow
-from mezzotint.runs.setup import Request, prepare
+from mezzotint.runs.setup import TrainRequest, setup
 from mezzotint.runs.trainer import Trainer
 from mezzotint.sampling import trajectories
-from mezzotint.sampling.model import Drawing
+from mezzotint.sampling.model import SampleBatch
 
 __all__ = ["demo", "demo_text"]
 
@@ -24,21 +24,21 @@ IMAGES = 100
 
 def demo(out: Path, device: str, say: Callable[[str], None]) -> tuple[dict[str, Any], bool]:
     """Train about a minute, draw every class, write pictures, compare with the training set."""
-    run, data = prepare(Request("digits", out, device=device), say)
+    run, data = setup(TrainRequest("digits", out, device=device), say)
     say(f"training on {len(data.splits['train']):,} real 8x8 digits …")
     with Trainer(run, data) as trainer:
         stopped = follow(run, trainer.run())
     if stopped is not None:
         return {"run": str(out), "interrupted": True}, True
     model = load(run)
-    drawing = Drawing.of(model.labels(None, IMAGES))
-    images = model.draw(drawing)
+    drawing = SampleBatch.of(model.labels(None, IMAGES))
+    images = model.sample_batch(drawing)
     pictures = {
         "grid": imaging.save_png(
             verbs.class_sheet(images, drawing.labels, model), out / "grid.png"
         ),
         "film strip": imaging.save_png(
-            trajectories.reverse_strip(trajectories.walk_frames(model, drawing[::20])),
+            trajectories.reverse_strip(trajectories.trajectory(model, drawing[::20])),
             out / "strip.png",
         ),
         "forward process": imaging.save_png(

@@ -12,21 +12,21 @@ from mezzotint.editing.compose.compose import Composed, compose, random_text, re
 from mezzotint.errors import InputError
 from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.runs import find
-from mezzotint.runs.run import Pick, Run
+from mezzotint.runs.run import CheckpointRef, Run
 from mezzotint.runtime.atomic import flush_together, write_bytes
-from mezzotint.runtime.log import counted
+from mezzotint.runtime.log import progress_lines
 from mezzotint.runtime.outputs import check_output
 from mezzotint.sampling.model import Model
 
-__all__ = ["Composition", "compose_text", "composed"]
+__all__ = ["ComposeRequest", "compose_text", "composed"]
 
 Say = Callable[[str], None]
 ANNOTATIONS = "annotations.json"
 
 
 @dataclass(frozen=True)
-class Composition:
-    """What the user asked for."""
+class ComposeRequest:
+    """What to compose, and how."""
 
     run: Path
     out: Path
@@ -39,70 +39,80 @@ class Composition:
     styles: Mapping[str, str]
     read: bool
     changes: Mapping[str, object]
-    pick: Pick
+    checkpoint: CheckpointRef
     data_dir: Path | None
     overwrite: bool
 
 
-def composed(wish: Composition, say: Say) -> dict[str, Any]:
+def composed(request: ComposeRequest, say: Say) -> dict[str, Any]:
     """Draw the canvases; a PNG, or a folder of them with their boxes."""
-    check_output("--out", wish.out, (".png", ""), overwrite=wish.overwrite)
-    if sum(given is not None for given in (wish.text, wish.random, wish.strings)) != 1:
+    check_output("--out", request.out, (".png", ""), overwrite=request.overwrite)
+    if (
+        sum(
+            text_source is not None
+            for text_source in (request.text, request.random, request.strings)
+        )
+        != 1
+    ):
         raise InputError(
             'say what to write: TEXT as in "2026", or --random 5, or --strings FILE, one of them'
         )
     loaded = find.load(
-        wish.run,
-        weights=wish.pick.weights,
-        checkpoint=wish.pick.checkpoint,
-        device=wish.pick.device,
+        request.run,
+        weights=request.checkpoint.weights,
+        checkpoint=request.checkpoint.checkpoint,
+        device=request.checkpoint.device,
     )
-    model = loaded.changed(**wish.changes)
-    texts = _texts(wish, model)
-    for doubt in model.doubts(wish.styles):
-        say(doubt)
-    if wish.out.suffix and len(texts) > 1:
+    model = loaded.changed(**request.changes)
+    texts = _texts(request, model)
+    for warning in model.style_warnings(request.styles):
+        say(warning)
+    if request.out.suffix and len(texts) > 1:
         raise InputError(
-            f"--out {wish.out} holds one image, and {len(texts)} are asked for: give a folder"
+            f"--out {request.out} holds one image, and {len(texts)} are asked for: give a folder"
         )
     pages = compose(
         model,
         texts,
-        seed=wish.seed,
-        spacing=wish.spacing,
-        styles=wish.styles,
-        watch=counted("drawing", len(texts), say),
+        seed=request.seed,
+        spacing=request.spacing,
+        styles=request.styles,
+        watch=progress_lines("drawing", len(texts), say),
     )
     result: dict[str, Any] = {
-        "run": str(wish.run),
+        "run": str(request.run),
         "n": len(pages),
         "places": sum(len(page.inks) for page in pages),
         "sampler": model.sampling.sampler,
         "evaluations": model.sampling.evaluations,
         "guidance": model.sampling.guidance,
-        "styles": dict(wish.styles),
-        "seed": wish.seed,
-        "written": _written(wish.out, pages, model),
+        "styles": dict(request.styles),
+        "seed": request.seed,
+        "written": _written(request.out, pages, model),
     }
-    if wish.read:
-        result["read"] = _read(wish, pages, say)
+    if request.read:
+        result["read"] = _read(request, pages, say)
     return result
 
 
-def _texts(wish: Composition, model: Model) -> list[str]:
-    if wish.text is not None:
-        return [wish.text] * wish.n
-    if wish.random is not None:
-        return [random_text(model.classes, wish.random, wish.seed, i) for i in range(wish.n)]
-    assert wish.strings is not None
-    if wish.n > 1:
+def _texts(request: ComposeRequest, model: Model) -> list[str]:
+    if request.text is not None:
+        return [request.text] * request.n
+    if request.random is not None:
+        return [
+            random_text(model.classes, request.random, request.seed, i) for i in range(request.n)
+        ]
+    assert request.strings is not None
+    if request.n > 1:
         raise InputError("--strings draws each line once: leave --n out")
     try:
-        lines = wish.strings.read_text(encoding="utf-8").splitlines()
+        lines = request.strings.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--strings {wish.strings} cannot be read as text ({error})") from error
+        raise InputError(
+            f"--strings {request.strings} cannot be read as text ({error})"
+        ) from error
     if not any(line.strip() for line in lines):
-        raise InputError(f"--strings {wish.strings} has no text in it: one a line")
+        raise InputError(f"--strings {request.strings} has no text in it: one a line")
     return [line for line in lines if line.strip()]
 
 
@@ -125,9 +135,9 @@ def _written(out: Path, pages: Sequence[Composed], model: Model) -> dict[str, st
     return {"folder": str(out), "annotations": str(out / ANNOTATIONS)}
 
 
-def _read(wish: Composition, pages: Sequence[Composed], say: Say) -> dict[str, float]:
+def _read(request: ComposeRequest, pages: Sequence[Composed], say: Say) -> dict[str, float]:
     """How much the data set's own classifier reads as it was asked for."""
-    data = Run.at(wish.run).images(wish.data_dir, say)
+    data = Run.at(request.run).images(request.data_dir, say)
     found = read_back(pages, classifier_for(data, say))
     whole = [bool(part.all()) for part in found.boxes.split([len(page.inks) for page in pages])]
     return {

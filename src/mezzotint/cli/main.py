@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mezzotint.config.legacy import current_options
 from mezzotint.errors import InputError, is_out_of_memory
 
 __all__ = ["app", "main"]
@@ -90,9 +91,7 @@ Interval = Annotated[
 ]
 Style = Annotated[
     list[str] | None,
-    typer.Option(
-        help="NAME=LEVEL or NAME=NUMBER, of a style that the run has learned. May be repeated."
-    ),
+    typer.Option(help="NAME=LEVEL or NAME=NUMBER, of a style that the run has. May be repeated."),
 ]
 Weights = Annotated[str, typer.Option(help="ema (averaged) or network (the last step's).")]
 Overwrite = Annotated[bool, typer.Option(help="Replace files that are already there.")]
@@ -137,7 +136,7 @@ def data(
     as_json: Json = False,
 ) -> None:
     """Show what a data set holds: counts, classes, size, pixel statistics, styles, a sheet."""
-    _alone("data")
+    _refuse_torchrun("data")
     from mezzotint.cli import show
     from mezzotint.data import load
     from mezzotint.data.describe import data_facts, style_facts
@@ -168,7 +167,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show every layer with shape, parameters and FLOPs, and the schedule with its warnings."""
-    _alone("inspect")
+    _refuse_torchrun("inspect")
     from mezzotint.cli import show
     from mezzotint.runs.inspect import PICTURES, inspection
     from mezzotint.runtime import outputs
@@ -201,15 +200,15 @@ def train(
     style: Annotated[
         list[str] | None,
         typer.Option(
-            help="A style to learn, beside the label: thickness, slant, … (see data --styles) or "
+            help="A style to learn, besides the label: thickness, slant, … (see data --styles) or "
             "a column of your own. May be repeated."
         ),
     ] = None,
-    begin_from: Annotated[
+    init_from: Annotated[
         Path | None,
         typer.Option(
             "--from",
-            help="A run whose weights a new one begins with: of other data, or of another --size.",
+            help="A run whose weights a new one starts with: of other data, or of another --size.",
         ),
     ] = None,
     set_: Set = None,
@@ -223,11 +222,11 @@ def train(
 ) -> None:
     """Train a model. The same command again resumes where it stopped."""
     from mezzotint.cli import verbs
-    from mezzotint.runs.setup import Request
+    from mezzotint.runs.setup import TrainRequest
 
-    request = Request(
+    request = TrainRequest(
         source, out, preset, budget, limit, size, tuple(style or ()), tuple(set_ or ()),
-        device, data_dir, begin_from, dry_run,
+        device, data_dir, init_from, dry_run,
     )  # fmt: skip
     result, interrupted = verbs.train(request, verbs.every(checkpoint_every), _say)
     _print(result, verbs.train_text, as_json)
@@ -293,7 +292,7 @@ def sample(
         str | None,
         typer.Option(
             help="Words that a CLIP's gradient guides to, as in 'a thick clear 7'; {} is the "
-            "class of each image. Beside --label and --guidance, not instead."
+            "class of each image. In addition to --label and --guidance."
         ),
     ] = None,
     prompt_scale: Annotated[
@@ -326,11 +325,11 @@ def sample(
 ) -> None:
     """Draw images from a run."""
     from mezzotint.cli import outputs, verbs
-    from mezzotint.runs.run import Pick
+    from mezzotint.runs.run import CheckpointRef
     from mezzotint.sampling.prompt import Prompt
 
     wanted = outputs.Outputs(out, strip, animate, overwrite)
-    changes = _given(
+    changes = _settings(
         sampler=sampler,
         evaluations=evaluations,
         guidance=guidance,
@@ -338,13 +337,13 @@ def sample(
         autoguidance=autoguidance,
         interval=interval,
     )
-    pick = Pick(weights, checkpoint, device, _asked(autoguidance))
+    checkpoint_ref = CheckpointRef(weights, checkpoint, device, _needs_guide_model(autoguidance))
     asked = verbs.pairs("--style", style or ())
-    words = Prompt.given(prompt, prompt_scale, prompt_interval, prompt_gradient, score)
-    wish = verbs.Wish(
-        run, pick, n, label, asked, along, seed, seeds, changes, dry_run, words, data_dir
+    words = Prompt.from_options(prompt, prompt_scale, prompt_interval, prompt_gradient, score)
+    request = verbs.SampleRequest(
+        run, checkpoint_ref, n, label, asked, along, seed, seeds, changes, dry_run, words, data_dir
     )
-    _print(verbs.sample(wish, wanted, _say), verbs.sample_text, as_json)
+    _print(verbs.sample(request, wanted, _say), verbs.sample_text, as_json)
 
 
 @app.command(
@@ -354,7 +353,7 @@ def sample(
     "mezzotint evaluate runs/b --compare runs/a"
 )
 def evaluate(
-    subject: Annotated[Path, typer.Argument(help="A run, a folder of images, or an .npz.")],
+    images: Annotated[Path, typer.Argument(help="A run, a folder of images, or an .npz.")],
     against: Annotated[
         str | None, typer.Option(help="The real images, a SOURCE; default: the run's own.")
     ] = None,
@@ -368,7 +367,7 @@ def evaluate(
     ] = None,
     n: Annotated[
         int | None,
-        typer.Option(min=2, help="Samples to judge; default: as many as real ones, up to 10000."),
+        typer.Option(min=2, help="Samples to use; default: as many as real ones, up to 10000."),
     ] = None,
     split: Annotated[
         str, typer.Option(help="Real images to hold them against: test, validation or train.")
@@ -396,21 +395,21 @@ def evaluate(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Judge images: numbers with their protocol, floor and anchors."""
-    from mezzotint.cli import judging
-    from mezzotint.evaluation.request import Question
-    from mezzotint.runs.run import Pick
+    """Evaluate images: numbers with their protocol, floor and anchors."""
+    from mezzotint.cli import evaluating
+    from mezzotint.evaluation.request import EvaluateRequest
+    from mezzotint.runs.run import CheckpointRef
 
-    question = Question(
-        subject=subject,
+    question = EvaluateRequest(
+        target=images,
         against=against,
         metrics=tuple(name.strip() for name in metrics.split(",")) if metrics else (),
         n=n,
         split=split,
         extractor=extractor,
         seed=seed,
-        pick=Pick(weights, checkpoint, device, _asked(autoguidance)),
-        changes=_given(
+        checkpoint=CheckpointRef(weights, checkpoint, device, _needs_guide_model(autoguidance)),
+        changes=_settings(
             evaluations=evaluations,
             sampler=sampler,
             guidance=guidance,
@@ -421,7 +420,7 @@ def evaluate(
         data_dir=data_dir,
         command=shlex.join(["mezzotint", *sys.argv[1:]]),
     )
-    _print(judging.evaluate(question, compare, _say), judging.evaluate_text, as_json)
+    _print(evaluating.evaluate(question, compare, _say), evaluating.evaluate_text, as_json)
 
 
 @app.command(
@@ -452,21 +451,21 @@ def sweep(
 ) -> None:
     """Draw at several guidance scales; what each costs in quality and variety, and which to take.
 
-    Judged on the validation split; with autoguidance too where the run kept an early snapshot.
+    Evaluated on the validation split; with autoguidance too where the run kept an early snapshot.
     """
     from mezzotint.cli import outputs, sweeping
-    from mezzotint.evaluation.sweep import Ask
+    from mezzotint.evaluation.sweep import SweepRequest
     from mezzotint.evaluation.sweep import sweep as swept
-    from mezzotint.runs.run import Pick
+    from mezzotint.runs.run import CheckpointRef
 
-    ask = Ask(
+    ask = SweepRequest(
         run=run,
         scales=sweeping.scales(scales),
         n=n,
         interval=interval,
-        changes=_given(evaluations=evaluations, sampler=sampler),
+        changes=_settings(evaluations=evaluations, sampler=sampler),
         seed=seed,
-        pick=Pick(weights, checkpoint, device),
+        checkpoint=CheckpointRef(weights, checkpoint, device),
         out=out,
         data_dir=data_dir,
         command=shlex.join(["mezzotint", *sys.argv[1:]]),
@@ -488,10 +487,10 @@ def report(
     as_json: Json = False,
 ) -> None:
     """One self-contained HTML page: what was trained, what it draws, how good it is."""
-    _alone("report")
-    from mezzotint.cli import judging
+    _refuse_torchrun("report")
+    from mezzotint.cli import evaluating
 
-    _print(judging.report(runs, out, overwrite), judging.report_text, as_json)
+    _print(evaluating.report(runs, out, overwrite), evaluating.report_text, as_json)
 
 
 @app.command(
@@ -536,17 +535,17 @@ def select(
     as_json: Json = False,
 ) -> None:
     """Draw a pool, keep the best by a score, and say what that did to quality and variety."""
-    _alone("select")
+    _refuse_torchrun("select")
     from mezzotint.cli import selecting
     from mezzotint.evaluation import selection
-    from mezzotint.runs.run import Pick
+    from mezzotint.runs.run import CheckpointRef
 
-    wish = selection.Selection(
+    request = selection.SelectRequest(
         run, out, label, pool, top, pools, score, refill, threshold, seed,
-        _given(sampler=sampler, evaluations=evaluations, guidance=guidance),
-        Pick(weights, checkpoint, device), data_dir,
+        _settings(sampler=sampler, evaluations=evaluations, guidance=guidance),
+        CheckpointRef(weights, checkpoint, device), data_dir,
     )  # fmt: skip
-    _print(selection.select(wish, _say), selecting.select_text, as_json)
+    _print(selection.select(request, _say), selecting.select_text, as_json)
 
 
 edit = typer.Typer(
@@ -611,17 +610,17 @@ def compose(
     as_json: Json = False,
 ) -> None:
     """Numbers, words and grids of classes as one image, drawn as one, with labels and boxes."""
-    _alone("edit compose")
+    _refuse_torchrun("edit compose")
     from mezzotint.cli import editing, verbs
-    from mezzotint.runs.run import Pick
+    from mezzotint.runs.run import CheckpointRef
 
-    changes = _given(sampler=sampler, evaluations=evaluations, guidance=guidance)
-    wish = editing.Composition(
+    changes = _settings(sampler=sampler, evaluations=evaluations, guidance=guidance)
+    request = editing.ComposeRequest(
         run, out, text, random, strings, n, seed, spacing,
         verbs.pairs("--style", style or ()), read, changes,
-        Pick(weights, checkpoint, device), data_dir, overwrite,
+        CheckpointRef(weights, checkpoint, device), data_dir, overwrite,
     )  # fmt: skip
-    _print(editing.composed(wish, _say), editing.compose_text, as_json)
+    _print(editing.composed(request, _say), editing.compose_text, as_json)
 
 
 @app.command(
@@ -647,8 +646,8 @@ def tune(
     rank: Annotated[
         int | None,
         typer.Option(
-            help="Change each layer by a matrix of this rank, which has fewer numbers to climb "
-            "with; without it all weights are tuned.",
+            help="Change each layer by a matrix of this rank, which has fewer numbers to train; "
+            "without it all weights are tuned.",
         ),
     ] = None,
     bound: Annotated[
@@ -659,8 +658,8 @@ def tune(
             help="Stop where label accuracy or coverage falls below this share of the first.",
         ),
     ] = 0.95,
-    judge_every: Annotated[int, typer.Option(min=1, help="Images between two judgements.")] = 320,
-    judged: Annotated[int, typer.Option(min=20, help="Samples of a judgement.")] = 500,
+    check_every: Annotated[int, typer.Option(min=1, help="Images between two checks.")] = 320,
+    check_images: Annotated[int, typer.Option(min=20, help="Samples drawn at a check.")] = 500,
     evaluations: Evaluations = None,
     sampler: SamplerName = None,
     guidance: Guidance = None,
@@ -671,18 +670,18 @@ def tune(
     as_json: Json = False,
 ) -> None:
     """Tune a run to a prompt, by the gradient of CLIP's score; makes a new run, stops in time."""
-    _alone("tune")
+    _refuse_torchrun("tune")
     from mezzotint.cli import tuning
     from mezzotint.finetuning import tune as tunings
     from mezzotint.finetuning.reward import Tuning
-    from mezzotint.runs.run import Pick
+    from mezzotint.runs.run import CheckpointRef
 
-    asked = tunings.Tune(
-        run, out, prompt, score, last, judged,
-        Tuning(tuning.budget_images(budget), batch, rate, judge_every=judge_every, bound=bound,
+    asked = tunings.TuneRequest(
+        run, out, prompt, score, last, check_images,
+        Tuning(tuning.budget_images(budget), batch, rate, check_every=check_every, bound=bound,
                rank=rank),
-        seed, _given(evaluations=evaluations, sampler=sampler, guidance=guidance),
-        Pick(weights, "last", device), data_dir,
+        seed, _settings(evaluations=evaluations, sampler=sampler, guidance=guidance),
+        CheckpointRef(weights, "last", device), data_dir,
     )  # fmt: skip
     _print(tunings.tune(asked, _say), tuning.tune_text, as_json)
 
@@ -700,7 +699,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """What this machine does: images/s for training and sampling, share of its matrix peak."""
-    _alone("bench")
+    _refuse_torchrun("bench")
     from mezzotint.cli import benchmark
 
     _print(benchmark.bench(preset, device, seconds, _say), benchmark.bench_text, as_json)
@@ -713,7 +712,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """The main job on the embedded digits, end to end, for a first look: about a minute."""
-    _alone("demo")
+    _refuse_torchrun("demo")
     from mezzotint.cli import demonstration
 
     result, interrupted = demonstration.demo(out, device, _say)
@@ -726,9 +725,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; the process's entry point."""
     code = run(arguments)
     if _several():
-        from mezzotint.runtime.distributed import leave
+        from mezzotint.runtime.distributed import exit_process
 
-        leave(code)
+        exit_process(code)
     sys.exit(code)
 
 
@@ -736,7 +735,8 @@ def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
         with _joined():
-            code = app(arguments, standalone_mode=False)
+            arguments = sys.argv[1:] if arguments is None else arguments
+            code = app(current_options(arguments), standalone_mode=False)
     except InputError as error:
         return _complain(str(error))
     except typer.Exit as stop:
@@ -752,13 +752,13 @@ def run(arguments: list[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _asked(autoguidance: float | None) -> bool | None:
-    """Whether a weaker model is needed; None: as the run's own settings say."""
+def _needs_guide_model(autoguidance: float | None) -> bool | None:
+    """Return whether a guide model is needed; None: as the run's own settings say."""
     return None if autoguidance is None else autoguidance != 1
 
 
-def _given(**settings: object) -> dict[str, object]:
-    """The sampling settings that were given; the run's own hold for the others."""
+def _settings(**settings: object) -> dict[str, object]:
+    """Return the sampling settings of the command; the run's own hold for the others."""
     return {name: value for name, value in settings.items() if value is not None}
 
 
@@ -767,7 +767,7 @@ def _several() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
-def _alone(verb: str) -> None:
+def _refuse_torchrun(verb: str) -> None:
     """Refuse a verb that does not share its work."""
     if _several():
         raise InputError(f"{verb} works in one process: start it without torchrun")
@@ -782,9 +782,9 @@ def _joined() -> contextlib.AbstractContextManager[object]:
     """Work with the others, where there are some; torch is imported only then."""
     if not _several():
         return contextlib.nullcontext()
-    from mezzotint.runtime.distributed import joined
+    from mezzotint.runtime.distributed import init_distributed
 
-    return joined()
+    return init_distributed()
 
 
 def _line(error: Exception) -> str | None:
@@ -802,9 +802,9 @@ def _line(error: Exception) -> str | None:
             f"cannot read or write {where}{error.strerror}; free space or choose another place; "
             "nothing saved before is lost"
         )
-    from mezzotint.runtime.distributed import is_loss
+    from mezzotint.runtime.distributed import is_peer_failure
 
-    if _several() and is_loss(error):
+    if _several() and is_peer_failure(error):
         return (
             "another process of this job has ended or does not answer (torchrun says which); "
             "nothing saved before is lost, the same command goes on"
@@ -832,7 +832,7 @@ def _say(line: str) -> None:
 
 
 def _tell(line: str) -> None:
-    """On standard error; that it is full is nobody's to be told."""
+    """Write on standard error; an error while writing cannot be reported, so it is dropped."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 

@@ -38,8 +38,8 @@ class Outputs:
                 check_output(option, path, KINDS[option], overwrite=self.overwrite)
 
 
-def check_folder(out: Path | None, subject: Path) -> None:
+def check_folder(out: Path | None, target: Path) -> None:
     """InputError where an evaluation could not be kept: in the folder --out, else in its run."""
-    if out is not None or Run.is_at(subject):
-        folder = out or subject
+    if out is not None or Run.is_at(target):
+        folder = out or target
         check_writable("--out", folder, (folder.absolute(), *folder.absolute().parents))

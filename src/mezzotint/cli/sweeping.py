@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mezzotint.cli.judging import table
+from mezzotint.cli.evaluating import table
 from mezzotint.errors import InputError
 
 __all__ = ["scales", "sweep_text"]
@@ -29,11 +29,11 @@ def sweep_text(result: Mapping[str, Any]) -> str:
     ]
     rows.append(["real images", *(f"{result['floor'][name]:.3f}" for name in names)])
     head = ["", *(name.replace("_", " ") for name in names)]
-    subject, held = result["subject"], result["protocol"]
+    samples, held = result["subject"], result["protocol"]
     return "\n".join(
         [
-            f"{subject['n']:,} samples each, {subject['sampler']}, {subject['evaluations']} "
-            f"evaluations, seed {subject['seed']}, against {held['n_reference']:,} "
+            f"{samples['n']:,} samples each, {samples['sampler']}, {samples['evaluations']} "
+            f"evaluations, seed {samples['seed']}, against {held['n_reference']:,} "
             f"{held['split']} images of {held['against']}; ± one standard error",
             "",
             *table(head, rows),

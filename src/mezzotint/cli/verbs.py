@@ -17,19 +17,19 @@ from mezzotint.errors import InputError
 from mezzotint.reporting import figures
 from mezzotint.runs import find
 from mezzotint.runs.progress import follow
-from mezzotint.runs.run import Pick, Run
-from mezzotint.runs.setup import Request, prepare, warnings
-from mezzotint.runs.trainer import Every, Trainer
-from mezzotint.runtime.distributed import current
+from mezzotint.runs.run import CheckpointRef, Run
+from mezzotint.runs.setup import TrainRequest, setup, warnings
+from mezzotint.runs.trainer import CheckpointInterval, Trainer
+from mezzotint.runtime.distributed import current_ranks
 from mezzotint.runtime.hardware import peak_memory
-from mezzotint.runtime.log import counted
+from mezzotint.runtime.log import progress_lines
 from mezzotint.sampling import trajectories
-from mezzotint.sampling.model import Drawing, Model
+from mezzotint.sampling.model import Model, SampleBatch
 from mezzotint.sampling.noise import image_keys
-from mezzotint.sampling.prompt import Prompt, prompted
+from mezzotint.sampling.prompt import Prompt, with_prompt
 
 __all__ = [
-    "Wish",
+    "SampleRequest",
     "every",
     "pairs",
     "sample",
@@ -49,17 +49,19 @@ ROW = 10
 """Images in a row of a sheet; from a style's low to its high values."""
 
 
-def every(text: str) -> Every:
+def every(text: str) -> CheckpointInterval:
     """Read the time or number of images between checkpoints."""
     budget = Budget.parse(text)
     if budget.unit == "epochs":
         raise InputError(f"--checkpoint-every takes a time or images, as in 60s; got '{text}'")
-    return Every(budget.amount, budget.unit)
+    return CheckpointInterval(budget.amount, budget.unit)
 
 
-def train(request: Request, saves: Every, say: Say) -> tuple[dict[str, Any], bool]:
+def train(
+    request: TrainRequest, saves: CheckpointInterval, say: Say
+) -> tuple[dict[str, Any], bool]:
     """Train, or say what would be trained; the result, and whether it was interrupted."""
-    run, data = prepare(request, say)
+    run, data = setup(request, say)
     for warning in warnings(run.config, run.config.data):
         say(f"warning: {warning}")
     machine = run.config.machine
@@ -79,13 +81,13 @@ def train(request: Request, saves: Every, say: Say) -> tuple[dict[str, Any], boo
     with Trainer(run, data, saves) as trainer:
         stopped = follow(run, trainer.run())
     interrupted = stopped is not None and stopped.reason == "interrupted"
-    if current().first and run.metrics.exists():
+    if current_ranks().first and run.metrics.exists():
         result["curves"] = str(figures.loss_curves(run.metrics, run.path / "loss.png"))
         _, validation = figures.read_losses(run.metrics)
         if validation.loss:
             result["validation_loss"] = validation.loss[-1]
             result["best_validation_loss"] = min(validation.loss)
-    current().wait()  # torchrun ends all when one is gone that was interrupted
+    current_ranks().barrier()  # torchrun ends all when one is gone that was interrupted
     result["images_seen"] = run.images_seen()
     result["stopped"] = stopped.reason if stopped else "budget used up"
     result["peak_memory_bytes"] = peak_memory()
@@ -114,11 +116,11 @@ def train_text(result: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Wish:
+class SampleRequest:
     """What to draw."""
 
     run: Path
-    pick: Pick
+    checkpoint: CheckpointRef
     n: int | None
     label: str | None
     styles: Mapping[str, str]
@@ -131,7 +133,7 @@ class Wish:
     data_dir: Path | None = None
     """Where the data lie that the prompt's reader was made from."""
 
-    def drawing(self, model: Model) -> Drawing:
+    def drawing(self, model: Model) -> SampleBatch:
         """One row per image."""
         if self.along is not None:
             return self._along(model, self.along)
@@ -140,10 +142,10 @@ class Wish:
         n = self.n or self.seeds or USUAL
         labels, styles = model.labels(self.label, n), model.style_values(self.styles, n)
         if self.seeds is None:
-            return Drawing.of(labels, self.seed, styles)
-        return Drawing(labels, self._first_images(n), styles)
+            return SampleBatch.of(labels, self.seed, styles)
+        return SampleBatch(labels, self._first_images(n), styles)
 
-    def _along(self, model: Model, name: str) -> Drawing:
+    def _along(self, model: Model, name: str) -> SampleBatch:
         """Rows of images of one noise each, along one style."""
         index = model.style_index(name)
         if self.n is not None:
@@ -164,7 +166,7 @@ class Wish:
         styles[:, index] = steps.repeat(rows)
         labels = model.labels(self.label, rows).repeat_interleave(len(steps))
         keys = self._first_images(rows).repeat_interleave(len(steps), dim=0)
-        return Drawing(labels, keys, styles)
+        return SampleBatch(labels, keys, styles)
 
     def _first_images(self, n: int) -> Tensor:
         """Return the keys (seed, 0), (seed + 1, 0), … of n images, int64 (n, 2)."""
@@ -194,62 +196,62 @@ def pairs(option: str, texts: Iterable[str]) -> dict[str, str]:
 
 def scales(texts: Iterable[str]) -> dict[str, float]:
     """NAME=SCALE texts of --style-guidance."""
-    given = pairs("--style-guidance", texts)
+    texts_by_name = pairs("--style-guidance", texts)
     try:
-        return {name: float(text) for name, text in given.items()}
+        return {name: float(text) for name, text in texts_by_name.items()}
     except ValueError as error:
         raise InputError(f"--style-guidance takes NAME=SCALE, as in slant=2 ({error})") from error
 
 
-def sample(wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
-    """Draw images and write them where they were asked for."""
+def sample(request: SampleRequest, outputs: Outputs, say: Say) -> dict[str, Any]:
+    """Draw images and write them to the requested places."""
     outputs.check()
-    pick = wish.pick
+    checkpoint = request.checkpoint
     loaded = find.load(
-        wish.run,
-        weights=pick.weights,
-        checkpoint=pick.checkpoint,
-        device=pick.device,
-        weak=pick.weak,
+        request.run,
+        weights=checkpoint.weights,
+        checkpoint=checkpoint.checkpoint,
+        device=checkpoint.device,
+        guide_model=checkpoint.guide_model,
     )
-    model = loaded.changed(**wish.changes)
-    if wish.prompt is not None:
-        wish = dataclasses.replace(wish, label=wish.prompt.label(model, wish.label))
-    drawing = wish.drawing(model)
-    for doubt in model.doubts(wish.styles):
-        say(doubt)
+    model = loaded.changed(**request.changes)
+    if request.prompt is not None:
+        request = dataclasses.replace(request, label=request.prompt.label(model, request.label))
+    drawing = request.drawing(model)
+    for warning in model.style_warnings(request.styles):
+        say(warning)
     settings = model.sampling
     meta = {
-        "run": str(wish.run),
-        "weights": pick.weights,
-        "checkpoint": pick.checkpoint,
+        "run": str(request.run),
+        "weights": checkpoint.weights,
+        "checkpoint": checkpoint.checkpoint,
         "sampler": settings.sampler,
         "evaluations": settings.evaluations,
         "guidance": settings.guidance,
-        "styles": dict(wish.styles),
+        "styles": dict(request.styles),
         "style_guidance": settings.style_guidance,
-        "along": wish.along,
+        "along": request.along,
         "autoguidance": settings.autoguidance,
         "interval": settings.interval,
-        "seed": wish.seed,
+        "seed": request.seed,
         "n": len(drawing),
-        **(asdict(wish.prompt) if wish.prompt else {}),
+        **(asdict(request.prompt) if request.prompt else {}),
     }
-    if wish.dry:
+    if request.dry:
         return {**meta, "dry_run": True}
-    if wish.prompt is not None:
-        data = Run.at(wish.run, say).images(wish.data_dir, say)
-        model = prompted(model, wish.prompt, data, say)
+    if request.prompt is not None:
+        data = Run.at(request.run, say).images(request.data_dir, say)
+        model = with_prompt(model, request.prompt, data, say)
     written: dict[str, str] = {}
     if outputs.out is not None:
-        images = model.draw(drawing, counted("drawing", len(drawing), say))
-    if not current().first:
+        images = model.sample_batch(drawing, progress_lines("drawing", len(drawing), say))
+    if not current_ranks().first:
         return meta
     if outputs.out is not None:
-        columns = wish.columns(model)
+        columns = request.columns(model)
         written["out"] = str(_write(outputs.out, images, drawing, model, meta, columns))
     if outputs.strip is not None or outputs.animate is not None:
-        steps = trajectories.walk_frames(model, drawing[:STRIP_IMAGES])
+        steps = trajectories.trajectory(model, drawing[:STRIP_IMAGES])
         if outputs.strip is not None:
             path = imaging.save_png(trajectories.reverse_strip(steps), outputs.strip)
             written["strip"] = str(path)
@@ -259,22 +261,31 @@ def sample(wish: Wish, outputs: Outputs, say: Say) -> dict[str, Any]:
 
 
 def _write(
-    out: Path, images: Any, drawing: Drawing, model: Model, meta: Mapping[str, Any], columns: int
+    out: Path,
+    images: Any,
+    drawing: SampleBatch,
+    model: Model,
+    meta: Mapping[str, Any],
+    columns: int,
 ) -> Path:
     """Images as a grid, arrays, or a folder, by the name of the output."""
     if out.suffix.lower() == ".npz":
         whole = {**meta, "classes": model.classes}
-        return imaging.save_npz(out, images, drawing.labels, whole, drawing.styles, model.asks)
+        return imaging.save_npz(
+            out, images, drawing.labels, whole, drawing.styles, model.style_names
+        )
     if out.suffix.lower() == ".png":
         return imaging.save_png(class_sheet(images, drawing.labels, model, columns), out)
-    extra = [{"seed": seed, "draw": i, **asked} for (seed, i), asked in asked_of(drawing, model)]
+    extra = [
+        {"seed": seed, "draw": i, **asked} for (seed, i), asked in requested_styles(drawing, model)
+    ]
     return imaging.save_folder(images, drawing.labels, model.classes, out, extra)
 
 
-def asked_of(
-    drawing: Drawing, model: Model
+def requested_styles(
+    drawing: SampleBatch, model: Model
 ) -> Iterator[tuple[tuple[int, int], dict[str, dict[str, float]]]]:
-    """The key of every image, and the styles that were asked of it, for a manifest."""
+    """Return the key of every image, and its requested styles, for a manifest."""
     table = model.styles_of(drawing)
     for (seed, i), values in zip(drawing.keys.tolist(), table.tolist(), strict=True):
         named = zip(model.styles, values, strict=True)

@@ -1,4 +1,4 @@
-"""Decoded images, kept: one .npy of uint8 (N, C, H, W) per content and size, one .npz beside it.
+"""Decoded images, kept: one .npy of uint8 (N, C, H, W) per content and size, one .npz next to it.
 
     CACHE/<digest>-<size or own>-v<VERSION>.npy    the images
     CACHE/<digest>-<size or own>-v<VERSION>.npz    sums, squares (below) and the images' CRC-32

@@ -53,9 +53,9 @@ def style_facts(data: ImageSet, sheet: Path | None) -> dict[str, Any]:
         counts = [int((levels == i).sum()) for i in range(len(style.levels))]
         order = own.argsort()
         for i, name in enumerate(style.levels):
-            picks = spread(data.splits["train"][order[levels[order] == i]], SHEET_ROW)
-            if len(picks):
-                rows.append((f"{style.name}: {name}", data.images[picks]))
+            shown = spread(data.splits["train"][order[levels[order] == i]], SHEET_ROW)
+            if len(shown):
+                rows.append((f"{style.name}: {name}", data.images[shown]))
         known = own[~own.isnan()].sort().values
         styles[style.name] = {
             "kind": "choice" if style.choice else "number",

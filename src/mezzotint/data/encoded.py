@@ -24,7 +24,7 @@ __all__ = ["Encoded", "Picture", "Say", "identity", "in_threads", "read"]
 Say = Callable[[str], None]
 """Where a reader says in one line what it decided or is about to do."""
 
-WINDOW = 512  # items in flight: enough to keep the threads busy, small beside any data set
+WINDOW = 512  # items in flight: enough to keep the threads busy, small next to any data set
 
 T = TypeVar("T")
 R = TypeVar("R")

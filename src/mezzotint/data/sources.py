@@ -19,7 +19,7 @@ from mezzotint.data.encoded import Encoded, Say, identity
 from mezzotint.data.image_set import ImageSet
 from mezzotint.data.splits import complete, limited
 from mezzotint.errors import InputError, suggest
-from mezzotint.runtime.distributed import current
+from mezzotint.runtime.distributed import current_ranks
 
 __all__ = ["SOURCES", "Source", "load"]
 
@@ -82,7 +82,7 @@ def load(
     limit          train images to keep, balanced over the classes, with a fifth as many for
                    validation and the whole test split; None keeps all
     data_dir       folder of named data sets, looked at before $MEZZOTINT_DATA
-    styles         what to know of every image beside its class: measures (`measures.MEASURES`)
+    styles         what to know of every image besides its class: measures (`measures.MEASURES`)
                    and columns that come with the data; None: all that fit
     say            takes one line for each decision made and each wait ahead
     memory_budget  bytes, of all processes of the job: where their copies would be larger, the
@@ -97,7 +97,7 @@ def load(
     splits = complete(encoded.splits, encoded.labels, entry.validation)
     if limit is not None:
         splits = limited(splits, encoded.labels, len(encoded.classes), limit)
-    pixels = decoded(encoded, size, say=say, memory_budget=memory_budget // current().size)
+    pixels = decoded(encoded, size, say=say, memory_budget=memory_budget // current_ranks().size)
     mean, deviation = pixels.statistics(splits["train"])
     own = Styled()
     if styles is None or styles:

@@ -4,23 +4,39 @@ Here: schedules, parameterizations, conditions, denoiser, guidance, samplers, lo
 Not here: files, printing, anything but torch.
 """
 
-from mezzotint.diffusion.condition import GUIDANCE, Condition, is_free
+from mezzotint.diffusion.condition import GUIDANCE, Condition, is_null
 from mezzotint.diffusion.denoiser import Denoise, Denoiser
 from mezzotint.diffusion.guidance import (
-    Scorer,
+    LogLikelihood,
     autoguide,
-    bind,
     clip,
+    dps_guidance,
+    guidance_interval,
     guide,
-    nudged,
-    open_variance,
-    steered,
-    told,
-    within,
+    posterior_variance,
+    with_condition,
+    with_guidance_scale,
+    x0_guidance,
 )
 from mezzotint.diffusion.losses import EdmLoss, MinSnr, Uniform, Weight, loss
-from mezzotint.diffusion.parameterization import X0, Edm, Eps, Precondition, V, like, refuse_pair
-from mezzotint.diffusion.samplers import Ancestral, Heun, Ipndm, Multistep, Sampler, Step, begin
+from mezzotint.diffusion.parameterization import (
+    X0,
+    Edm,
+    Eps,
+    Parameterization,
+    V,
+    like,
+    refuse_pair,
+)
+from mezzotint.diffusion.samplers import (
+    Ancestral,
+    Heun,
+    Ipndm,
+    Multistep,
+    Sampler,
+    Step,
+    initial_state,
+)
 from mezzotint.diffusion.schedules import (
     NO_SIGNAL,
     Cosine,
@@ -33,10 +49,10 @@ from mezzotint.diffusion.schedules import (
     Schedule,
     ZeroTerminal,
     distinct_sigmas,
-    draw,
-    ladder,
     positions,
+    sampling_sigmas,
     terminal_snr,
+    training_sigmas,
 )
 
 __all__ = [
@@ -61,32 +77,32 @@ __all__ = [
     "LogNormal",
     "MinSnr",
     "Multistep",
-    "Precondition",
+    "Parameterization",
     "Resampled",
     "Sampler",
     "Schedule",
-    "Scorer",
+    "LogLikelihood",
     "Step",
     "Uniform",
     "Weight",
     "ZeroTerminal",
     "autoguide",
-    "begin",
-    "bind",
+    "initial_state",
+    "with_condition",
     "clip",
     "distinct_sigmas",
-    "draw",
+    "training_sigmas",
     "guide",
-    "is_free",
-    "ladder",
+    "is_null",
+    "sampling_sigmas",
     "like",
     "loss",
-    "nudged",
-    "open_variance",
+    "x0_guidance",
+    "posterior_variance",
     "positions",
     "refuse_pair",
-    "steered",
+    "dps_guidance",
     "terminal_snr",
-    "told",
-    "within",
+    "with_guidance_scale",
+    "guidance_interval",
 ]

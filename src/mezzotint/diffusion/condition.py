@@ -1,9 +1,9 @@
-"""What an image is asked to be: an ordered record of named factors, label first.
+"""The condition of images: an ordered record of named factors, label first.
 
 A factor is a tensor with one row per image: integers (B,) for a choice among classes, floats
-(B,) or (B, K) for a measure. Each factor can be *free* (null) image by image: -1 for integers,
+(B,) or (B, K) for a measure. Each factor can be null image by image: -1 for integers,
 NaN for floats. This file is the only place that knows that. The order of the factors is the order
-of nested guidance: free -> label -> label and styles.
+of nested guidance: null -> label -> label and styles.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["GUIDANCE", "Condition", "is_free"]
+__all__ = ["GUIDANCE", "Condition", "is_null"]
 
 GUIDANCE = "guidance"
-"""The factor that says how strongly to follow the others: a scale above 1; free: as they are."""
+"""Name of the factor that holds the model-guidance scale, above 1; null: no guidance."""
 
 
-def is_free(values: Tensor) -> Tensor:
-    """Which rows (B,) of a factor are free (unconditioned)."""
+def is_null(values: Tensor) -> Tensor:
+    """Return which rows (B,) of a factor are null (unconditional)."""
     if values.is_floating_point():
         return values.flatten(1).isnan().any(1) if values.ndim > 1 else values.isnan()
     return values < 0
 
 
-def _freed(values: Tensor) -> Tensor:
-    """The same factor with every row free."""
+def _null_like(values: Tensor) -> Tensor:
+    """Return the same factor with every row null."""
     return torch.full_like(values, float("nan") if values.is_floating_point() else -1)
 
 
-def _beside(rows: Tensor, values: Tensor) -> Tensor:
-    """Rows (B,) in a shape that stands beside values (B,) or (B, K)."""
+def _broadcast_rows(rows: Tensor, values: Tensor) -> Tensor:
+    """Return rows (B,) in a shape that broadcasts with values (B,) or (B, K)."""
     return rows.reshape(-1, *(1,) * (values.ndim - 1))
 
 
@@ -56,45 +56,45 @@ class Condition:
         return Condition({name: values.to(device) for name, values in self.factors.items()})
 
     def null(self, keep: Collection[str] = ()) -> Condition:
-        """The same images with every factor free but those named in `keep`."""
+        """Return the same images with every factor null but those named in `keep`."""
         return Condition(
             {
-                name: values if name in keep else _freed(values)
+                name: values if name in keep else _null_like(values)
                 for name, values in self.factors.items()
             }
         )
 
-    def told(self, name: str, values: Tensor) -> Condition:
-        """With one more factor (B,); where all before it are free, so is it."""
-        free = torch.stack([is_free(known) for known in self.factors.values()]).all(0)
-        return Condition({**self.factors, name: torch.where(free, _freed(values), values)})
+    def with_factor(self, name: str, values: Tensor) -> Condition:
+        """Return the condition with one more factor (B,), null where all before it are null."""
+        free = torch.stack([is_null(known) for known in self.factors.values()]).all(0)
+        return Condition({**self.factors, name: torch.where(free, _null_like(values), values)})
 
-    def drop(self, rates: Mapping[str, float], generator: Generator) -> Condition:
-        """Each factor made free with its own probability, image by image and independently.
+    def dropout(self, probabilities: Mapping[str, float], generator: Generator) -> Condition:
+        """Set each factor to null with its own probability, independently for each image.
 
-        Rate 0 is the identity, rate 1 is `null`; a factor without a rate is never dropped. This
+        Probability 0 is the identity, 1 is `null`. A factor without a probability stays. This
         is how one network learns to work with and without a condition (Ho & Salimans 2022,
         arXiv 2207.12598, algorithm 1).
         """
-        if unknown := rates.keys() - self.factors.keys():
+        if unknown := probabilities.keys() - self.factors.keys():
             raise ValueError(f"no factor {sorted(unknown)} here, only {list(self.factors)}")
-        dropped = {}
+        result = {}
         for name, values in self.factors.items():
-            gone = torch.rand(len(values), generator=generator) < rates.get(name, 0.0)
-            here = _beside(gone.to(values.device), values)
-            dropped[name] = torch.where(here, _freed(values), values)
-        return Condition(dropped)
+            gone = torch.rand(len(values), generator=generator) < probabilities.get(name, 0.0)
+            here = _broadcast_rows(gone.to(values.device), values)
+            result[name] = torch.where(here, _null_like(values), values)
+        return Condition(result)
 
-    def nested(self, alone: float, generator: Generator) -> Condition:
-        """Everything behind the first factor free where that is, and elsewhere with a chance.
+    def drop_styles_jointly(self, probability: float, generator: Generator) -> Condition:
+        """Set all factors behind the first to null where it is null, elsewhere by chance.
 
-        Nested guidance compares free, the first factor alone, and all of them: what dropping each
-        by itself would hardly ever show a network that has several.
+        Nested guidance compares the null condition, the first factor alone, and all factors.
+        Independent dropout would hardly ever show these cases to a network with several factors.
         """
         (first, values), *rest = self.factors.items()
-        bare = torch.rand(len(values), generator=generator).to(values.device) < alone
-        bare |= is_free(values)
-        kept = {name: torch.where(_beside(bare, v), _freed(v), v) for name, v in rest}
+        bare = torch.rand(len(values), generator=generator).to(values.device) < probability
+        bare |= is_null(values)
+        kept = {name: torch.where(_broadcast_rows(bare, v), _null_like(v), v) for name, v in rest}
         return Condition({first: values, **kept})
 
     def concat(self, *others: Condition) -> Condition:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from mezzotint.diffusion.condition import Condition
-from mezzotint.diffusion.parameterization import Precondition, like
+from mezzotint.diffusion.parameterization import Parameterization, like
 
 __all__ = ["Denoise", "Denoiser"]
 
@@ -14,24 +14,24 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
 class Denoiser(nn.Module):
-    """A network and what it predicts: D(x) = skip * x + out * F(inp * x, noise, condition)."""
+    """A network and its parameterization: D = c_skip x + c_out F(c_in x, c_noise, condition)."""
 
-    def __init__(self, network: nn.Module, precondition: Precondition) -> None:
+    def __init__(self, network: nn.Module, parameterization: Parameterization) -> None:
         super().__init__()
         self.network = network
-        self.precondition = precondition
+        self.parameterization = parameterization
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Condition | None = None) -> Tensor:
-        """Denoise x (B, C, H, W) at sigma () or (B,); condition of B images or None (all free).
+        """Denoise x (B, C, H, W) at sigma () or (B,); condition of B images or None (all null).
 
         Returns x0 (B, C, H, W) in the dtype of x. The network itself works in the dtype of its
         parameters, so that a sampler may keep its state in float64.
         """
         parameter = next(self.network.parameters())
-        c = self.precondition(sigma.to(x).expand(len(x)))
+        c = self.parameterization(sigma.to(x).expand(len(x)))
         raw = self.network(
-            (like(x, c.inp) * x).to(parameter.dtype),
-            c.noise.to(parameter.dtype),
+            (like(x, c.c_in) * x).to(parameter.dtype),
+            c.c_noise.to(parameter.dtype),
             condition or Condition(),
         )
-        return like(x, c.skip) * x + like(x, c.out) * raw.to(x.dtype)
+        return like(x, c.c_skip) * x + like(x, c.c_out) * raw.to(x.dtype)

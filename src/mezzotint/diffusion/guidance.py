@@ -10,27 +10,27 @@ A network with model guidance has learned G_w(c) = D(null) + w (D(c) - D(null)) 
 1 to M. With w = min(s, M) for s > 1 the formula keeps its form, with G_w in the place of D and
 s / w in the place of s. So a scale means the same with model guidance, without it and beyond M.
 
-Autoguidance has a weaker model in the place of the free one, under the same condition:
+Autoguidance replaces the unconditional model by a weaker one, under the same condition:
 
     D = D_bad + scale * (D_good - D_bad)
 
-A scorer, l(x0) = log p(wish | x0) up to a constant, guides by its gradient. Bayes' rule for the
-score and x0 = x + sigma^2 score (Tweedie) give the denoiser of the images that fit the wish,
+A log-likelihood, l(x0) = log p(y | x0) up to a constant, guides by its gradient. Bayes' rule for
+the score and x0 = x + sigma^2 score (Tweedie) give the denoiser of the images that fit y,
 
-    D' = D + sigma^2 grad_x log p(wish | x),    with log p(wish | x) taken as l(D(x))
+    D' = D + sigma^2 grad_x log p(y | x),    with log p(y | x) taken as l(D(x))
 
 (Bansal et al. 2023, arXiv 2302.07121, "forward" guidance; Chung et al. 2022, arXiv 2209.14687,
 for measurements y = A(x0) + Gaussian noise, where theorem 1 bounds the error of p(y | D(x)) in
 the place of p(y | x) by a multiple of the mean distance of x0 from D(x)). As sigma^2 dD/dx is
-the covariance of x0 given x, this is D + Cov grad l(D): a step uphill along what is still open.
-`steered` takes the gradient through the denoiser,
-`nudged` replaces Cov by its mean diagonal, one number a level (the "mean guidance" of Ye et al.
-2024, arXiv 2409.15761, with this step), which `open_variance` measures: the mean squared error
-of a denoiser. Pixels that were independent with deviation s would leave sigma^2 s^2 / (sigma^2 +
-s^2) open, which is two to ten times as much as images do, and steps as long go astray. The scale
-multiplies l: 1 is Bayes' rule, 0 is no wish. Both are exact for Gaussian data and a linear l (the
-second where pixels are independent and alike); otherwise the error goes with Cov, so to 0 with
-sigma.
+the covariance of x0 given x, this is D + Cov grad l(D): a step uphill along what x leaves unknown.
+`dps_guidance` takes the gradient through the denoiser.
+`x0_guidance` replaces Cov by its mean diagonal, one number a level (the "mean guidance" of Ye et
+al. 2024, arXiv 2409.15761, with this step). `posterior_variance` measures that number: the mean
+squared error of a denoiser. Independent pixels of deviation s would have the posterior variance
+sigma^2 s^2 / (sigma^2 + s^2), two to ten times that of images, and such steps are too long. The
+scale multiplies l: 1 is Bayes' rule, 0 is no guidance. Both are exact for Gaussian data and a
+linear l (`x0_guidance` where pixels are independent and alike); otherwise the error goes with
+Cov, so to 0 with sigma.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -39,21 +39,21 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from mezzotint.diffusion.condition import GUIDANCE, Condition, is_free
+from mezzotint.diffusion.condition import GUIDANCE, Condition, is_null
 from mezzotint.diffusion.denoiser import Denoise
 
 __all__ = [
     "Conditioned",
-    "Scorer",
+    "LogLikelihood",
     "autoguide",
-    "bind",
+    "with_condition",
     "clip",
     "guide",
-    "nudged",
-    "open_variance",
-    "steered",
-    "told",
-    "within",
+    "x0_guidance",
+    "posterior_variance",
+    "dps_guidance",
+    "with_guidance_scale",
+    "guidance_interval",
 ]
 
 Conditioned = Callable[[Tensor, Tensor, Condition | None], Tensor]
@@ -62,12 +62,12 @@ Conditioned = Callable[[Tensor, Tensor, Condition | None], Tensor]
 Variance = Callable[[Tensor], Tensor]
 """From a level () to the mean variance of a pixel of x0 given x ()."""
 
-Scorer = Callable[[Tensor], Tensor]
-"""l: x0 (B, C, H, W) in [-1, 1], unclamped -> log p(wish | x0) (B,), with a gradient; each row
+LogLikelihood = Callable[[Tensor], Tensor]
+"""l: x0 (B, C, H, W) in [-1, 1], unclamped -> log p(y | x0) (B,), with a gradient; each row
 looks at its own image alone."""
 
 
-def bind(denoiser: Conditioned, condition: Condition | None = None) -> Denoise:
+def with_condition(denoiser: Conditioned, condition: Condition | None = None) -> Denoise:
     """The denoiser with its condition fixed; one evaluation of the network a call."""
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def guide(
     """Return the denoiser under classifier-free guidance, one batch of evaluations a call.
 
     D_s is a weighted sum of D at growing conditions; the weights add up to 1. Equal conditions
-    are merged, and terms of weight 0 are not evaluated: where one term is left, this is `bind`.
+    are merged, and terms of weight 0 are not evaluated. A single term is `with_condition`.
 
     Args:
         denoiser: Plain denoiser, or one with model guidance.
@@ -97,7 +97,7 @@ def guide(
         style_scales: Factor k of each style, by name; 1 where not named, 0 ignores the style.
         droppable: Factors that training left out now and then; None: all. A style that is not
             among them stays with the label: training left it out with the label alone
-            (`Condition.nested`).
+            (`Condition.drop_styles_jointly`).
         max_model_scale: Largest scale M of the denoiser's model guidance; 1: it has none.
 
     Raises:
@@ -112,20 +112,20 @@ def guide(
         raise ValueError(f"guidance {scale:g} needs a {label} that training left out now and then")
     model_scale = max(1.0, min(scale, max_model_scale))
     if model_scale > 1:
-        denoiser = told(denoiser, model_scale)
+        denoiser = with_guidance_scale(denoiser, model_scale)
     rest = scale / model_scale
     growth = [(rest, [label, *(name for name in styles if name not in guided)])]
     growth += [(rest * style_scales.get(name, 1.0), [name]) for name in guided]
     steps, conditions, kept = [1.0], [condition.null()], list[str]()
     for step, names in growth:
         kept += names
-        if not all(is_free(condition.factors[name]).all() for name in names):  # else: as before
+        if not all(is_null(condition.factors[name]).all() for name in names):  # else: as before
             steps.append(step)
             conditions.append(condition.null(keep=kept))
     parts = zip(pairwise([*steps, 0.0]), conditions, strict=True)
     terms = [(now - then, part) for (now, then), part in parts if now != then]
     if len(terms) == 1:
-        return bind(denoiser, terms[0][1])
+        return with_condition(denoiser, terms[0][1])
     weights = torch.tensor([weight for weight, _ in terms], dtype=torch.float64)
     first, *others = [part for _, part in terms]
     stacked = first.concat(*others)
@@ -138,23 +138,23 @@ def guide(
     return denoise
 
 
-def told(denoiser: Conditioned, scale: float) -> Conditioned:
-    """The denoiser told to guide itself by a scale that it has learned: one evaluation a call.
+def with_guidance_scale(denoiser: Conditioned, scale: float) -> Conditioned:
+    """Return the denoiser with model guidance at this scale: one evaluation a call.
 
-    It is plain for images of which nothing is asked.
+    Images whose factors are all null get no guidance.
     """
 
     def denoise(x: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
         if condition is None or not condition.factors:
             return denoiser(x, sigma, condition)
         scales = torch.full((len(x),), scale, device=x.device)
-        return denoiser(x, sigma, condition.told(GUIDANCE, scales))
+        return denoiser(x, sigma, condition.with_factor(GUIDANCE, scales))
 
     return denoise
 
 
 def autoguide(good: Denoise, bad: Denoise, scale: float) -> Denoise:
-    """Away from what a weaker model of the same data thinks, where the two differ.
+    """Guide away from the estimate of a weaker model of the same data.
 
     Karras et al. 2024 (arXiv 2406.02507), equation 3. Both have the same condition and, where
     there is one, the same guidance: since both are linear, guidance of autoguided denoisers is
@@ -170,7 +170,7 @@ def autoguide(good: Denoise, bad: Denoise, scale: float) -> Denoise:
     return denoise
 
 
-def within(inside: Denoise, outside: Denoise, low: float, high: float) -> Denoise:
+def guidance_interval(inside: Denoise, outside: Denoise, low: float, high: float) -> Denoise:
     """`inside` at levels low < sigma <= high, `outside` elsewhere.
 
     The guidance interval of Kynkäänniemi et al. 2024 (arXiv 2404.07724), equation 6.
@@ -182,8 +182,8 @@ def within(inside: Denoise, outside: Denoise, low: float, high: float) -> Denois
     return denoise
 
 
-def steered(denoise: Denoise, scorer: Scorer, scale: float = 1.0) -> Denoise:
-    """Guided by a scorer, its gradient taken through the denoiser: D + scale sigma^2 grad_x l(D).
+def dps_guidance(denoise: Denoise, log_likelihood: LogLikelihood, scale: float = 1.0) -> Denoise:
+    """Guide by a log-likelihood, through the denoiser: D + scale sigma^2 grad_x l(D).
 
     Costs one evaluation with its gradient, about three in time, and the memory of a training step.
     """
@@ -192,17 +192,19 @@ def steered(denoise: Denoise, scorer: Scorer, scale: float = 1.0) -> Denoise:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             x0 = denoise(x, sigma)
-            (uphill,) = torch.autograd.grad(scorer(x0).sum(), x)
+            (uphill,) = torch.autograd.grad(log_likelihood(x0).sum(), x)
         return x0.detach() + scale * sigma.to(x) ** 2 * uphill
 
     return denoised
 
 
-def nudged(denoise: Denoise, scorer: Scorer, variance: Variance, scale: float = 1.0) -> Denoise:
-    """Guided by a scorer, its gradient taken at x0 alone: no way back through the network.
+def x0_guidance(
+    denoise: Denoise, log_likelihood: LogLikelihood, variance: Variance, scale: float = 1.0
+) -> Denoise:
+    """Guide by a log-likelihood whose gradient is taken at x0, not through the network.
 
-    D + scale variance(sigma) grad l(D). One evaluation of the network, and one of the scorer with
-    its gradient.
+    D + scale variance(sigma) grad l(D). One evaluation of the network, and one of the
+    log-likelihood with its gradient.
     """
 
     def denoised(x: Tensor, sigma: Tensor) -> Tensor:
@@ -210,14 +212,16 @@ def nudged(denoise: Denoise, scorer: Scorer, variance: Variance, scale: float = 
             x0 = denoise(x, sigma)
         with torch.enable_grad():
             leaf = x0.detach().requires_grad_()
-            (uphill,) = torch.autograd.grad(scorer(leaf).sum(), leaf)
+            (uphill,) = torch.autograd.grad(log_likelihood(leaf).sum(), leaf)
         return x0 + scale * variance(sigma).to(x0) * uphill
 
     return denoised
 
 
-def open_variance(denoise: Denoise, x0: Tensor, levels: Tensor, noise: Tensor) -> Variance:
-    """What a denoiser leaves open at each level, by its mean squared error on clean images.
+def posterior_variance(denoise: Denoise, x0: Tensor, levels: Tensor, noise: Tensor) -> Variance:
+    """Measure the posterior variance of a pixel at each level.
+
+    It is the mean squared error of the denoiser on clean images.
 
     Of the best denoiser, E |x0 - D(x)|^2 is the trace of Cov(x0 | x), on average over x.
 

@@ -1,24 +1,24 @@
 """The loss of one image: a weighted squared error of the denoiser, D(x0 + sigma eps) - x0.
 
-A weight is a function (sigma, out) -> (B,) of the level and of the precondition's `out`:
+A weight is a function (sigma, out) -> (B,) of the level and of the parameterization's `c_out`:
 
-    Uniform  1 / out^2: plain MSE on whatever the network predicts. For `Eps` Ho et al.'s simple
+    Uniform  1 / c_out^2: plain MSE on whatever the network predicts. For `Eps` Ho et al.'s simple
              loss (arXiv 2006.11239, equation 14), for `V` the MSE of v.
     MinSnr   min(SNR, gamma) with SNR = 1 / sigma^2: Hang et al. 2023 (arXiv 2303.09556, 3.4).
-    EdmLoss  (sigma^2 + data^2) / (sigma data)^2: Karras et al. 2022 (arXiv 2206.00364, table 1);
-             with the `Edm` precondition the same as Uniform.
+    EdmLoss  (sigma^2 + sigma_data^2) / (sigma sigma_data)^2: Karras et al. 2022 (arXiv 2206.00364,
+             table 1); with the `Edm` parameterization the same as Uniform.
 
 All weigh the error of x0, so none divides by an SNR that may be 0.
 
-Guidance can be learned (Tang et al. 2025, arXiv 2502.12154, equation 10): with the target
-x0 + (1 - 1 / scale) (D - D_free), of which no gradient is taken, the best D solves
+Model guidance (Tang et al. 2025, arXiv 2502.12154, equation 10) has the target
+x0 + (1 - 1 / scale) (D - D_null), of which no gradient is taken. The best D solves
 
-    D = E[x0 | x, condition] + (1 - 1 / scale) (D - D_free)
-      = D_free + scale (E[x0 | x, condition] - D_free),
+    D = E[x0 | x, condition] + (1 - 1 / scale) (D - D_null)
+      = D_null + scale (E[x0 | x, condition] - D_null),
 
 what `guide` computes from two evaluations. The scale of each image is a factor of the condition,
-GUIDANCE, which the network is told (as Chen et al. 2025, arXiv 2501.15420, tell it theirs); where
-it is free, the denoiser is the plain one. So one network draws at any scale that it has learned.
+GUIDANCE, an input of the network (as in Chen et al. 2025, arXiv 2501.15420). Where it is null,
+the denoiser has no guidance. So one network samples at any scale that it was trained for.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mezzotint.diffusion.condition import GUIDANCE, Condition, is_free
+from mezzotint.diffusion.condition import GUIDANCE, Condition, is_null
 from mezzotint.diffusion.denoiser import Denoiser
 from mezzotint.diffusion.parameterization import like
 
@@ -62,17 +62,19 @@ class MinSnr:
 
 @dataclass(frozen=True)
 class EdmLoss:
-    """The effective weight of EDM on x0; `data` is the pixels' standard deviation."""
+    """The effective weight of EDM on x0; `sigma_data` is the pixels' standard deviation."""
 
-    data: float = 0.5
+    sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.data <= 0:
-            raise ValueError(f"EdmLoss needs the data's standard deviation > 0, got {self.data}")
+        if self.sigma_data <= 0:
+            raise ValueError(
+                f"EdmLoss needs the data's standard deviation > 0, got {self.sigma_data}"
+            )
 
     def __call__(self, sigma: Tensor, out: Tensor) -> Tensor:
         """Weight (B,) of the squared error of x0."""
-        return (sigma.square() + self.data**2) / (sigma * self.data).square()
+        return (sigma.square() + self.sigma_data**2) / (sigma * self.sigma_data).square()
 
 
 def loss(
@@ -94,9 +96,9 @@ def loss(
     target = x0
     if GUIDANCE in condition.factors:
         if guided is None:
-            guided = (~is_free(condition.factors[GUIDANCE])).nonzero()[:, 0]
+            guided = (~is_null(condition.factors[GUIDANCE])).nonzero()[:, 0]
         target = _guided(denoiser, x, x0, sigma, condition, estimate.detach(), guided)
-    scale = weight(sigma, denoiser.precondition(sigma).out)
+    scale = weight(sigma, denoiser.parameterization(sigma).c_out)
     return scale * (estimate - target).square().flatten(1).mean(1)
 
 
@@ -110,7 +112,7 @@ def _guided(
     estimate: Tensor,
     rows: Tensor,
 ) -> Tensor:
-    """What the estimate (B, C, H, W) should be in the rows where guidance is learned; else x0."""
+    """Return the target (B, C, H, W): that of model guidance in the rows with a scale, else x0."""
     scale = condition.factors[GUIDANCE]
     if len(rows) == 0:
         return x0

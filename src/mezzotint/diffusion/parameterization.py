@@ -1,14 +1,14 @@
 """What the network predicts, as four numbers per noise level; the network never knows.
 
-D(x; sigma) = skip * x + out * F(inp * x, noise), with x = x0 + sigma * eps, D the estimate of x0
-and F the raw network. Which quantity F is asked for follows from (skip, out):
+D(x; sigma) = c_skip * x + c_out * F(c_in * x, c_noise), with x = x0 + sigma * eps, D the estimate
+of x0 and F the raw network. Which quantity F predicts follows from (c_skip, c_out):
 
-    Eps  F -> eps                                skip 1, out -sigma
-    X0   F -> x0                                 skip 0, out 1
-    V    F -> v = (eps - sigma x0)/sqrt(1+s^2)   skip 1 / (1 + s^2), out -s / sqrt(1 + s^2)
+    Eps  F -> eps                                c_skip 1, c_out -sigma
+    X0   F -> x0                                 c_skip 0, c_out 1
+    V    F -> v = (eps - sigma x0)/sqrt(1+s^2)   c_skip 1 / (1 + s^2), c_out -s / sqrt(1 + s^2)
     Edm  F -> a mixture with unit variance at every level (Karras et al. 2022, table 1)
 
-`noise`, the level as the network sees it, is log(sigma) / 4 for all of them.
+`c_noise`, the level as the network sees it, is log(sigma) / 4 for all of them.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ __all__ = [
     "Coefficients",
     "Edm",
     "Eps",
-    "Precondition",
+    "Parameterization",
     "V",
     "X0",
     "like",
@@ -32,15 +32,15 @@ __all__ = [
 
 
 class Coefficients(NamedTuple):
-    """D(x; sigma) = skip * x + out * F(inp * x, noise); all (B,)."""
+    """D(x; sigma) = c_skip * x + c_out * F(c_in * x, c_noise); all (B,)."""
 
-    skip: Tensor
-    out: Tensor
-    inp: Tensor
-    noise: Tensor
+    c_skip: Tensor
+    c_out: Tensor
+    c_in: Tensor
+    c_noise: Tensor
 
 
-Precondition = Callable[[Tensor], Coefficients]
+Parameterization = Callable[[Tensor], Coefficients]
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Eps:
     def __call__(self, sigma: Tensor) -> Coefficients:
         """Coefficients (B,) for levels sigma (B,)."""
         return Coefficients(
-            skip=sigma.new_ones(sigma.shape),
-            out=-sigma,
-            inp=(1 + sigma.square()).rsqrt(),
-            noise=sigma.log() / 4,
+            c_skip=sigma.new_ones(sigma.shape),
+            c_out=-sigma,
+            c_in=(1 + sigma.square()).rsqrt(),
+            c_noise=sigma.log() / 4,
         )
 
 
@@ -64,10 +64,10 @@ class X0:
     def __call__(self, sigma: Tensor) -> Coefficients:
         """Coefficients (B,) for levels sigma (B,)."""
         return Coefficients(
-            skip=sigma.new_zeros(sigma.shape),
-            out=sigma.new_ones(sigma.shape),
-            inp=(1 + sigma.square()).rsqrt(),
-            noise=sigma.log() / 4,
+            c_skip=sigma.new_zeros(sigma.shape),
+            c_out=sigma.new_ones(sigma.shape),
+            c_in=(1 + sigma.square()).rsqrt(),
+            c_noise=sigma.log() / 4,
         )
 
 
@@ -85,20 +85,20 @@ class V:
 class Edm:
     """Karras et al. 2022 (arXiv 2206.00364), table 1.
 
-    `data` is the standard deviation of the pixels in [-1, 1], not their root mean square.
+    `sigma_data` is the standard deviation of the pixels in [-1, 1], not their root mean square.
     """
 
-    data: float = 0.5
+    sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.data <= 0:
-            raise ValueError(f"Edm needs the data's standard deviation > 0, got {self.data}")
+        if self.sigma_data <= 0:
+            raise ValueError(f"Edm needs the data's standard deviation > 0, got {self.sigma_data}")
 
     def __call__(self, sigma: Tensor) -> Coefficients:
         """Coefficients (B,) for levels sigma (B,)."""
-        inp = (sigma.square() + self.data**2).rsqrt()
-        skip = (self.data * inp).square()
-        return Coefficients(skip, sigma * self.data * inp, inp, sigma.log() / 4)
+        inp = (sigma.square() + self.sigma_data**2).rsqrt()
+        skip = (self.sigma_data * inp).square()
+        return Coefficients(skip, sigma * self.sigma_data * inp, inp, sigma.log() / 4)
 
 
 def like(x: Tensor, v: Tensor) -> Tensor:
@@ -106,15 +106,15 @@ def like(x: Tensor, v: Tensor) -> Tensor:
     return v.reshape(-1, *(1,) * (x.ndim - 1))
 
 
-def refuse_pair(schedule: Schedule, precondition: Precondition) -> None:
-    """ValueError for a schedule and a precondition that cannot work together.
+def refuse_pair(schedule: Schedule, parameterization: Parameterization) -> None:
+    """Raise ValueError for a schedule and a parameterization that cannot work together.
 
     Where no signal is left, the noise is the input itself: predicting it teaches nothing, and
     x0 = x - sigma * eps is infinity minus infinity (Lin et al. 2023, arXiv 2305.08891, 3.2).
     """
-    if isinstance(precondition, Eps) and terminal_snr(schedule) == 0:
+    if isinstance(parameterization, Eps) and terminal_snr(schedule) == 0:
         raise ValueError(
             "eps prediction cannot work at zero terminal SNR: the input is the noise itself, and "
-            "x0 would be infinity minus infinity; use the v, x0 or edm precondition, or a "
+            "x0 would be infinity minus infinity; use the v, x0 or edm parameterization, or a "
             "schedule that is not rescaled to zero terminal SNR"
         )

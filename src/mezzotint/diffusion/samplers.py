@@ -1,8 +1,9 @@
-"""Samplers: from noise to images, down a ladder of levels.
+"""Samplers: from noise to images, along descending sigmas.
 
-A sampler has one generator, `walk(denoise, x, ladder, noise)`; it sees a callable and a tensor of
-descending levels, and yields a `Step` after each. Progress bar, film strip, preview and cancel are
-the caller's `for`. `steps(evaluations)` says how many steps a number of network evaluations buys.
+A sampler has one generator, `iterate(denoise, x, sigmas, noise)`; it sees a callable and a tensor
+of descending levels, and yields a `Step` after each. Progress bar, trajectory, preview and cancel
+are the caller's `for`. `steps(evaluations)` says how many steps a number of network evaluations
+buys.
 
 The reverse process is the ODE dx/dsigma = (x - D(x; sigma)) / sigma (Karras et al. 2022,
 arXiv 2206.00364, equations 1 and 3), with fresh noise added back by `Ancestral` when eta > 0.
@@ -26,7 +27,7 @@ __all__ = [
     "Noise",
     "Sampler",
     "Step",
-    "begin",
+    "initial_state",
     "multistep_update",
 ]
 
@@ -35,7 +36,7 @@ Noise = Callable[[], Tensor]
 
 
 class Step(NamedTuple):
-    """What a progress bar, a film strip or a test sees after one step."""
+    """What a progress bar, a trajectory or a test sees after one step."""
 
     sigma: Tensor  # () the level reached
     x: Tensor  # (B, C, H, W) the state at that level
@@ -43,7 +44,7 @@ class Step(NamedTuple):
 
 
 class Sampler(Protocol):
-    """Anything that walks down a ladder."""
+    """Anything that iterates over descending sigmas."""
 
     def steps(self, evaluations: int) -> int:
         """How many steps fit into this many evaluations of the network (at least 1)."""
@@ -53,8 +54,10 @@ class Sampler(Protocol):
         """Return the number of evaluations of the network that this many steps spend."""
         ...
 
-    def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
-        """From x (B, C, H, W) at ladder[0] to ladder[-1]; ladder (steps + 1,) descends to 0.
+    def iterate(self, denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Noise) -> Iterator[Step]:
+        """Yield the steps from x (B, C, H, W) at sigmas[0] to sigmas[-1].
+
+        `sigmas` (steps + 1,) descends to 0.
 
         Raises:
             ValueError: A level is not below the one before it.
@@ -63,20 +66,22 @@ class Sampler(Protocol):
         ...
 
 
-def _steps(ladder: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _steps(sigmas: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Return the two levels of each step; ValueError where they do not strictly descend."""
-    wrong = (~(ladder[1:] < ladder[:-1])).nonzero().flatten().tolist()
+    wrong = (~(sigmas[1:] < sigmas[:-1])).nonzero().flatten().tolist()
     if wrong:
         i = wrong[0]
         raise ValueError(
             f"the levels that a sampler visits must strictly descend, and levels[{i + 1}] = "
-            f"{ladder[i + 1]:g} follows levels[{i}] = {ladder[i]:g}: merge equal neighbours with "
+            f"{sigmas[i + 1]:g} follows levels[{i}] = {sigmas[i]:g}: merge equal neighbours with "
             "distinct_sigmas"
         )
-    return pairwise(ladder)
+    return pairwise(sigmas)
 
 
-def begin(noise: Tensor, sigma: Tensor, mean: float = 0.0, deviation: float = 0.0) -> Tensor:
+def initial_state(
+    noise: Tensor, sigma: Tensor, mean: float = 0.0, deviation: float = 0.0
+) -> Tensor:
     """The state at the first level: N(mean, deviation^2 + sigma^2), from unit noise (B, …).
 
     (0, 0) is pure noise. (0, 1) is DDPM's x_t ~ N(0, I), since x = x_t * sqrt(1 + sigma^2). The
@@ -113,10 +118,10 @@ class Ancestral:
         """One evaluation a step."""
         return steps
 
-    def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
-        """See `Sampler.walk`."""
+    def iterate(self, denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Noise) -> Iterator[Step]:
+        """See `Sampler.iterate`."""
         past: tuple[Tensor, Tensor] | None = None
-        for now, then in _steps(ladder):
+        for now, then in _steps(sigmas):
             aim = x0 = denoise(x, now)
             if self.order == 2 and past is not None and then > 0:
                 _, change = _change(now, then, x0, past)
@@ -145,9 +150,9 @@ class Heun:
         """Two evaluations a step, but one in the last."""
         return 2 * steps - 1
 
-    def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
-        """See `Sampler.walk`."""
-        for now, then in _steps(ladder):
+    def iterate(self, denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Noise) -> Iterator[Step]:
+        """See `Sampler.iterate`."""
+        for now, then in _steps(sigmas):
             x0 = denoise(x, now)
             slope = (x - x0) / now
             if then > 0:
@@ -180,10 +185,10 @@ class Multistep:
         """One evaluation a step."""
         return steps
 
-    def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
-        """See `Sampler.walk`."""
+    def iterate(self, denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Noise) -> Iterator[Step]:
+        """See `Sampler.iterate`."""
         history: list[tuple[Tensor, Tensor]] = []
-        for now, then in _steps(ladder):
+        for now, then in _steps(sigmas):
             x0 = denoise(x, now)
             history = [(now, x0), *history][: self.order]
             x = multistep_update(x, then, history)
@@ -254,10 +259,10 @@ class Ipndm:
         """One evaluation a step."""
         return steps
 
-    def walk(self, denoise: Denoise, x: Tensor, ladder: Tensor, noise: Noise) -> Iterator[Step]:
-        """See `Sampler.walk`."""
+    def iterate(self, denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Noise) -> Iterator[Step]:
+        """See `Sampler.iterate`."""
         slopes: list[Tensor] = []
-        for now, then in _steps(ladder):
+        for now, then in _steps(sigmas):
             x0 = denoise(x, now)
             slopes = [(x - x0) / now, *slopes][: self.order]
             order = len(slopes) if then > 0 else 1

@@ -2,8 +2,8 @@
 
 Convention: x = x0 + sigma * eps with eps ~ N(0, I). A schedule is one primitive, a monotone map
 from a position u in [0, 1] to a noise level sigma; u = 1 is the noisiest. Everything else
-(`positions` and `draw` for training, `ladder` for sampling, `terminal_snr`) is a free function of
-any schedule.
+(`positions` and `training_sigmas` for training, `sampling_sigmas`, `terminal_snr`) is a function
+of any schedule.
 
 The discrete schedules of DDPM are written here, and only here, in their own terms: beta_t,
 alpha_bar_t = prod (1 - beta_s), and then sigma_t^2 = 1 / alpha_bar_t - 1. DDPM's x_t is
@@ -30,8 +30,8 @@ __all__ = [
     "Schedule",
     "ZeroTerminal",
     "distinct_sigmas",
-    "draw",
-    "ladder",
+    "training_sigmas",
+    "sampling_sigmas",
     "positions",
     "terminal_snr",
 ]
@@ -69,7 +69,7 @@ def positions(n: int, generator: Generator) -> Tensor:
     return (torch.arange(n, dtype=torch.float64) + torch.rand(n, generator=generator)) / n
 
 
-def draw(schedule: Schedule, n: int, generator: Generator) -> Tensor:
+def training_sigmas(schedule: Schedule, n: int, generator: Generator) -> Tensor:
     """Noise levels (n,) float32 for one batch, one in each n-th of the schedule."""
     return schedule.sigma(positions(n, generator)).float()
 
@@ -83,7 +83,7 @@ def distinct_sigmas(sigmas: Tensor) -> Tensor:
     return torch.unique_consecutive(sigmas)
 
 
-def ladder(schedule: Schedule, steps: int) -> Tensor:
+def sampling_sigmas(schedule: Schedule, steps: int) -> Tensor:
     """Return the strictly descending sigmas a sampler visits, float64 (steps + 1,).
 
     The last one is 0. There are fewer where the schedule gives neighbours the same sigma, as
@@ -91,7 +91,7 @@ def ladder(schedule: Schedule, steps: int) -> Tensor:
     """
     most = len(schedule.levels()) if isinstance(schedule, Discrete) else math.inf
     if not 1 <= steps <= most:
-        raise ValueError(f"a ladder of this schedule has 1 to {most} steps, got {steps}")
+        raise ValueError(f"this schedule has 1 to {most} steps, got {steps}")
     u = torch.linspace(1, 0, steps, dtype=torch.float64)
     return distinct_sigmas(torch.cat([schedule.sigma(u), torch.zeros(1, dtype=torch.float64)]))
 
@@ -136,7 +136,7 @@ class LinearBeta:
 
     def sigma(self, u: Tensor) -> Tensor:
         """The level that contains u when [0, 1] is cut into T equal pieces."""
-        return _pick(self.levels(), u)
+        return _level_at(self.levels(), u)
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class Cosine:
 
     def sigma(self, u: Tensor) -> Tensor:
         """The level that contains u when [0, 1] is cut into T equal pieces."""
-        return _pick(self.levels(), u)
+        return _level_at(self.levels(), u)
 
 
 @dataclass(frozen=True)
@@ -190,26 +190,27 @@ class ZeroTerminal:
 
     def sigma(self, u: Tensor) -> Tensor:
         """The level that contains u when [0, 1] is cut into T equal pieces."""
-        return _pick(self.levels(), u)
+        return _level_at(self.levels(), u)
 
 
 @dataclass(frozen=True)
 class Karras:
     """Karras et al. 2022 (arXiv 2206.00364), equation 5: evenly spaced in sigma^(1 / rho)."""
 
-    low: float = 0.002
-    high: float = 80.0
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
     rho: float = 7.0
 
     def __post_init__(self) -> None:
-        if not (0 < self.low < self.high and self.rho > 0):
+        if not (0 < self.sigma_min < self.sigma_max and self.rho > 0):
             raise ValueError(
-                f"Karras needs 0 < low < high and rho > 0, got {self.low}, {self.high}, {self.rho}"
+                "Karras needs 0 < sigma_min < sigma_max and rho > 0, got "
+                f"{self.sigma_min}, {self.sigma_max}, {self.rho}"
             )
 
     def sigma(self, u: Tensor) -> Tensor:
-        """Run from low at u = 0 to high at u = 1."""
-        low, high = self.low ** (1 / self.rho), self.high ** (1 / self.rho)
+        """Run from sigma_min at u = 0 to sigma_max at u = 1."""
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
         return (low + u * (high - low)) ** self.rho
 
 
@@ -312,7 +313,7 @@ class Resampled:
         return torch.searchsorted(ends, u, right=True).clamp(max=len(ends) - 1)
 
 
-def _pick(levels: Tensor, u: Tensor) -> Tensor:
+def _level_at(levels: Tensor, u: Tensor) -> Tensor:
     """The level (N,) of a discrete schedule that contains each position u (N,)."""
     index = (u * len(levels)).long().clamp(0, len(levels) - 1)
     return levels.to(u.device)[index].to(u.dtype)

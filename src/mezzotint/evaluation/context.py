@@ -1,4 +1,4 @@
-"""What all parts of an evaluation look at: samples, real images, and who reads them."""
+"""What all analyses share: samples, real images, and the networks that read them."""
 
 import contextlib
 import functools
@@ -15,14 +15,14 @@ from mezzotint.data import ImageSet, load
 from mezzotint.data.styles.measures import MEASURES
 from mezzotint.errors import InputError, suggest
 from mezzotint.evaluation.analyses import ANALYSES
-from mezzotint.evaluation.request import Question
+from mezzotint.evaluation.request import EvaluateRequest
 from mezzotint.evaluation.samples import (
-    RunSubject,
-    Subject,
-    folder_subject,
+    RunSamples,
+    SampleSet,
+    folder_samples,
     limited,
-    npz_subject,
-    run_subject,
+    npz_samples,
+    run_samples,
 )
 from mezzotint.metrics import cas
 from mezzotint.metrics.clip.clip import Clip
@@ -32,21 +32,21 @@ from mezzotint.metrics.extractors.extractor import Extractor, classifier_for
 from mezzotint.metrics.per_class import class_rows
 from mezzotint.metrics.registry import GROUPS, Read, Reference
 from mezzotint.runs.run import Run
-from mezzotint.runtime.distributed import current
+from mezzotint.runtime.distributed import current_ranks
 
-__all__ = ["Case", "Clock", "Json", "Pictures", "gather"]
+__all__ = ["EvaluationContext", "Clock", "Json", "Pictures", "gather"]
 
 Json = dict[str, Any]
 Say = Callable[[str], None]
 
 MOST = 10_000
-"""Samples judged where the user names no number."""
+"""Samples evaluated where the user names no number."""
 
 LABELLED = (
     *(name for name, group in GROUPS.items() if "labels" in group.needs),
     *(analysis.name for analysis in ANALYSES if analysis.needs_labels),
 )
-"""Parts that need to know the intended class of every image."""
+"""Analyses that need to know the intended class of every image."""
 
 
 @dataclass
@@ -83,82 +83,82 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Case:
-    """A question with all that it takes to answer it."""
+class EvaluationContext:
+    """A request with all that its analyses need."""
 
-    question: Question
+    request: EvaluateRequest
     data: ImageSet
     """The real images."""
 
-    stream: RunSubject | None
+    stream: RunSamples | None
     """The run that the samples are drawn from; None for images that somebody else made."""
 
-    subject: Subject
-    """The samples that are judged."""
+    samples: SampleSet
+    """The samples that are evaluated."""
 
-    everything: Subject
-    """All that a folder or an .npz holds, unless a number was asked for; a run's samples."""
+    everything: SampleSet
+    """All that a folder or an .npz holds, unless the request has a number; a run's samples."""
 
     extractor: Extractor
     classifier: Classifier | None
     """The data set's own; None where another extractor was chosen and there is a single class."""
 
     clip: Clip | None
-    """None where it is not asked for, or there are no labels."""
+    """None where it is not requested, or there are no labels."""
 
     reference: Reference
-    samples: Read
+    reading: Read
     pictures: Pictures
     say: Say
 
     @property
     def held(self) -> Tensor:
-        """Rows of the real images to judge with."""
-        return self.data.splits[self.question.split]
+        """Rows of the real images to compare with."""
+        return self.data.splits[self.request.split]
 
     @functools.cached_property
     def per_class(self) -> list[Json] | None:
         """Metrics of each class; None without labels or without a classifier."""
-        samples = self.samples
+        samples = self.reading
         if samples.probabilities is None or samples.labels is None:
             return None
-        return class_rows(samples, self.reference.real, self.data.classes, self.question.seed)
+        return class_rows(samples, self.reference.real, self.data.classes, self.request.seed)
 
 
-def gather(question: Question, clock: Clock, say: Say) -> Case:
-    """Load, draw and read; InputError for whatever cannot be answered."""
-    parts, path = question.parts(), question.subject
+def gather(request: EvaluateRequest, clock: Clock, say: Say) -> EvaluationContext:
+    """Load, draw and read; InputError for whatever cannot be evaluated."""
+    parts, path = request.requested(), request.target
     if not path.exists():
         raise InputError(f"{path} does not exist: give a run, a folder of images or an .npz")
     against = None
-    if question.against:
-        with current().in_turn():  # the first decodes it, the others find it
-            styles = _styles_asked(path, say)
-            against = load(question.against, styles=styles, data_dir=question.data_dir, say=say)
-    stream = _stream(question, against, say) if Run.is_at(path) else None
+    if request.against:
+        with current_ranks().rank0_first():  # the first decodes it, the others find it
+            styles = _requested_styles(path, say)
+            against = load(request.against, styles=styles, data_dir=request.data_dir, say=say)
+    stream = _stream(request, against, say) if Run.is_at(path) else None
     data = stream.data if stream else against
     if data is None:
         raise InputError(
             f"{path} is not a run: say what its images are held --against, as in --against mnist"
         )
-    if len(data.splits.get(question.split, ())) == 0:
+    if len(data.splits.get(request.split, ())) == 0:
         raise InputError(
-            f"{data.name} has no {question.split} images to judge with: "
-            f"{suggest(question.split, [k for k, rows in data.splits.items() if len(rows)])}"
+            f"{data.name} has no {request.split} images to compare with: "
+            f"{suggest(request.split, [k for k, rows in data.splits.items() if len(rows)])}"
         )
     if "cas" in parts and stream is not None:
-        # What it will ask for is known: now, not after everything else.
-        cas.check(stream.drawing(len(data.splits["train"])).labels, data)
-    needed = question.extractor == "classifier" or len(data.classes) > 1
-    world = current()
-    with world.in_turn():  # what the first makes and keeps, the others find
+        # What it needs is known now: refuse it now, not after everything else.
+        cas.check(stream.batch(len(data.splits["train"])).labels, data)
+    needed = request.extractor == "classifier" or len(data.classes) > 1
+    ranks = current_ranks()
+    with ranks.rank0_first():  # what the first makes and keeps, the others find
         classifier = classifier_for(data, say) if needed else None
-        extractor = _extractor(question.extractor, classifier)
+        extractor = _extractor(request.extractor, classifier)
     with clock("drawing"):
-        n = question.n or min(MOST, len(data.splits[question.split]))
-        everything = _everything(question, stream, data, n, say)
-        subject = limited(everything, n, question.seed)
-    _refuse_impossible(question, subject, stream)
+        n = request.n or min(MOST, len(data.splits[request.split]))
+        everything = _everything(request, stream, data, n, say)
+        samples = limited(everything, n, request.seed)
+    _refuse_impossible(request, samples, stream)
     if "cas" in parts and stream is None and everything.labels is not None:
         cas.check(everything.labels, data)
     with clock("reading"):
@@ -166,34 +166,34 @@ def gather(question: Question, clock: Clock, say: Say) -> Case:
             data,
             extractor,
             classifier,
-            n=len(subject.images),
-            split=question.split,
-            seed=question.seed,
+            n=len(samples.images),
+            split=request.split,
+            seed=request.seed,
         )
-        samples = reference.read(subject.images, subject.labels)
+        reading = reference.read(samples.images, samples.labels)
     clip = None
-    if "clip" in parts and subject.labels is not None:
-        with world.in_turn():
-            clip = clip_for(data, question.clip, say)
-    out = question.out or (path if stream else None)
-    return Case(
-        question=question,
+    if "clip" in parts and samples.labels is not None:
+        with ranks.rank0_first():
+            clip = clip_for(data, request.clip, say)
+    out = request.out or (path if stream else None)
+    return EvaluationContext(
+        request=request,
         data=data,
         stream=stream,
-        subject=subject,
-        everything=subject if question.n else everything,
+        samples=samples,
+        everything=samples if request.n else everything,
         extractor=extractor,
         classifier=classifier,
         clip=clip,
         reference=reference,
-        samples=samples,
-        pictures=Pictures(out if world.first else None),
+        reading=reading,
+        pictures=Pictures(out if ranks.first else None),
         say=say,
     )
 
 
-def _styles_asked(path: Path, say: Say) -> tuple[str, ...]:
-    """What samples were asked for beside their labels, as far as real images can have it."""
+def _requested_styles(path: Path, say: Say) -> tuple[str, ...]:
+    """Return the requested styles of the samples, as far as real images can have them."""
     if Run.is_at(path):
         return Run.at(path, say).config.origin.styles
     if path.suffix.lower() != ".npz":
@@ -202,29 +202,29 @@ def _styles_asked(path: Path, say: Say) -> tuple[str, ...]:
     return () if names is None else tuple(str(n) for n in names.ravel() if str(n) in MEASURES)
 
 
-def _stream(question: Question, against: ImageSet | None, say: Say) -> RunSubject:
-    return run_subject(
-        question.subject,
+def _stream(request: EvaluateRequest, against: ImageSet | None, say: Say) -> RunSamples:
+    return run_samples(
+        request.target,
         against,
-        pick=question.pick,
-        changes=question.changes,
-        seed=question.seed,
-        data_dir=question.data_dir,
+        checkpoint=request.checkpoint,
+        changes=request.changes,
+        seed=request.seed,
+        data_dir=request.data_dir,
         say=say,
     )
 
 
 def _everything(
-    question: Question, stream: RunSubject | None, data: ImageSet, n: int, say: Say
-) -> Subject:
+    request: EvaluateRequest, stream: RunSamples | None, data: ImageSet, n: int, say: Say
+) -> SampleSet:
     """What a file or folder holds, n samples of a run."""
-    path = question.subject
+    path = request.target
     if stream is not None:
         return stream.samples(n)
-    found = folder_subject(path, data, say) if path.is_dir() else npz_subject(path, data)
-    if question.n is not None and question.n > len(found.images):
+    found = folder_samples(path, data, say) if path.is_dir() else npz_samples(path, data)
+    if request.n is not None and request.n > len(found.images):
         raise InputError(
-            f"{path} holds {len(found.images):,} images, fewer than --n {question.n:,}"
+            f"{path} holds {len(found.images):,} images, fewer than --n {request.n:,}"
         )
     return found
 
@@ -238,16 +238,21 @@ def _extractor(name: str, classifier: Classifier | None) -> Extractor:
     return extractor_named(name)
 
 
-def _refuse_impossible(question: Question, subject: Subject, stream: RunSubject | None) -> None:
-    """What was asked for by name is made, or refused; what was not may be left out."""
-    path = subject.facts["path"]
-    for part in question.metrics:
-        if part == "styles" and not subject.styles:
+def _refuse_impossible(
+    request: EvaluateRequest, samples: SampleSet, stream: RunSamples | None
+) -> None:
+    """Raise InputError for what was requested by name and cannot be made.
+
+    What was not requested by name is left out without an error.
+    """
+    path = samples.facts["path"]
+    for part in request.metrics:
+        if part == "styles" and not samples.styles:
             raise InputError(
-                f"styles compares what was asked for with what was drawn, and {path} knows no "
+                f"styles compares requested styles with drawn ones, and {path} knows no "
                 "styles: train with --style, or give an .npz that sample wrote of such a run"
             )
-        if part in LABELLED and subject.labels is None:
+        if part in LABELLED and samples.labels is None:
             raise InputError(
                 f"{part} needs labels, and {path} has none: put images into class subfolders, "
                 "or add an array 'labels' to the .npz"

@@ -1,4 +1,4 @@
-"""What is to be judged, and how."""
+"""What to evaluate, and how."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,34 +7,34 @@ from pathlib import Path
 from mezzotint.errors import InputError, suggest
 from mezzotint.evaluation.analyses import ANALYSES
 from mezzotint.metrics import registry
-from mezzotint.runs.run import Pick
+from mezzotint.runs.run import CheckpointRef
 
-__all__ = ["EXTRAS", "PARTS", "Question"]
+__all__ = ["EXTRAS", "METRICS", "EvaluateRequest"]
 
 EXTRAS = tuple(analysis.name for analysis in ANALYSES if not analysis.always)
 """Names of the analyses that `metrics` may name."""
 
-PARTS = (*registry.GROUPS, *EXTRAS)
+METRICS = (*registry.GROUPS, *EXTRAS)
 """What `metrics` may name."""
 
 USUAL = tuple(
-    part for part in PARTS if part not in {each.name for each in ANALYSES if not each.in_default}
+    part for part in METRICS if part not in {each.name for each in ANALYSES if not each.in_default}
 )
 """What an evaluation makes where `metrics` names nothing."""
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is to be judged, and how."""
+class EvaluateRequest:
+    """What to evaluate, and how."""
 
-    subject: Path
+    target: Path
     """A run, a folder of images, or an .npz."""
 
     against: str | None = None
     """The real images, a SOURCE; None: a run's own."""
 
     metrics: tuple[str, ...] = ()
-    """Names among `PARTS`, or "all"; (): all but cas."""
+    """Names among `METRICS`, or "all"; (): all but cas."""
 
     n: int | None = None
     """Samples; None: as many as the reference split has, at most 10,000."""
@@ -47,7 +47,7 @@ class Question:
     """The CLIP: clip (the data set's own, small), clip:ID (a hub id or a folder)."""
 
     seed: int = 0
-    pick: Pick = Pick()
+    checkpoint: CheckpointRef = CheckpointRef()
     """Which of a run's weights to draw with."""
 
     changes: Mapping[str, object] = field(default_factory=dict)
@@ -58,13 +58,15 @@ class Question:
 
     data_dir: Path | None = None
     command: str = ""
-    """What asked for it, for the report."""
+    """The command that made the request, for the report."""
 
-    def parts(self) -> tuple[str, ...]:
+    def requested(self) -> tuple[str, ...]:
         """The names, checked."""
         if not self.metrics:
             return USUAL
         for name in self.metrics:
-            if name not in (*PARTS, "all"):
-                raise InputError(f"no metric is called '{name}': {suggest(name, (*PARTS, 'all'))}")
-        return PARTS if "all" in self.metrics else tuple(p for p in PARTS if p in self.metrics)
+            if name not in (*METRICS, "all"):
+                raise InputError(
+                    f"no metric is called '{name}': {suggest(name, (*METRICS, 'all'))}"
+                )
+        return METRICS if "all" in self.metrics else tuple(p for p in METRICS if p in self.metrics)

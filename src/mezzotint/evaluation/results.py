@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mezzotint.config import legacy
 from mezzotint.errors import InputError
-from mezzotint.evaluation.summary import verdict
+from mezzotint.evaluation.summary import summary_sentences
 from mezzotint.runtime import checksum
 from mezzotint.runtime.atomic import write_bytes
 
-__all__ = ["add_part", "differing", "evaluation_of", "keep"]
+__all__ = ["add_section", "differing", "evaluation_of", "keep"]
 
 Json = dict[str, Any]
 
@@ -23,9 +24,12 @@ def evaluation_of(path: Path) -> Json:
         raise InputError(f"{file} is not there: make it with mezzotint evaluate") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{file} is not an evaluation ({error}): make it anew") from error
-    if not checksum.intact(found):
+    if not checksum.is_valid(found):
         raise InputError(f"{file} is damaged, or was edited: make it anew")
-    return checksum.opened(found)
+    found = checksum.strip_checksum(found)
+    if isinstance(found.get("subject"), dict):  # it names the sampling settings
+        found["subject"] = legacy.current_table(found["subject"], "sampling")
+    return found
 
 
 def keep(folder: Path, result: Json) -> Json:
@@ -44,21 +48,21 @@ def differing(folder: Path, result: Json) -> list[str]:
     return _differing(earlier, result) if "subject" in earlier else []  # else a selection alone
 
 
-def add_part(folder: Path, name: str, value: Json) -> None:
-    """Put one more part, such as `selection`, into the evaluation that lies in a folder."""
+def add_section(folder: Path, name: str, value: Json) -> None:
+    """Put one more section, such as `selection`, into the evaluation that lies in a folder."""
     file = folder / "evaluation.json"
     _write(folder, {**(evaluation_of(file) if file.exists() else {}), name: value})
 
 
 def _write(folder: Path, result: Json) -> None:
-    text = json.dumps(checksum.sealed(result), indent=1)
+    text = json.dumps(checksum.with_checksum(result), indent=1)
     write_bytes(folder / "evaluation.json", text.encode())
 
 
 def _differing(earlier: Json, result: Json) -> list[str]:
     ours, theirs = (
         {
-            **(subject if isinstance(subject := found.get("subject"), dict) else {}),
+            **(facts if isinstance(facts := found.get("subject"), dict) else {}),
             "data": found.get("against"),
             "extractor": found.get("extractor"),
         }
@@ -68,7 +72,7 @@ def _differing(earlier: Json, result: Json) -> list[str]:
 
 
 def _joined(file: Path, result: Json) -> Json:
-    """With the parts of an earlier evaluation of the same images, where it made others."""
+    """Return the result with other sections of an earlier evaluation of the same images."""
     try:
         earlier = evaluation_of(file)
     except InputError:
@@ -80,5 +84,5 @@ def _joined(file: Path, result: Json) -> Json:
     joined = {**earlier, **result}
     for key in ("metrics", "pictures", "seconds"):
         joined[key] = {**earlier.get(key, {}), **result[key]}
-    joined["verdict"] = verdict(joined)
+    joined["verdict"] = summary_sentences(joined)
     return joined

@@ -1,6 +1,6 @@
-"""What can be judged: a run, a folder of images, an .npz file (also somebody else's).
+"""Samples to evaluate: of a run, a folder of images, an .npz file (also somebody else's).
 
-A run's samples are a stream: sample i asks for the i-th label of a shuffled train split, so the
+A run's samples are a stream: sample i has the i-th label of a shuffled train split, so the
 classes come as often as in the real data, and its noise depends on (seed, i). What was drawn is
 kept in blocks under RUN/evaluation/drawn/ (which may be deleted at any time), so an interrupted
 evaluation goes on, and a larger n draws only the blocks that are missing or too short.
@@ -28,17 +28,17 @@ from mezzotint.data.readers.folder import SUFFIXES, read_folder
 from mezzotint.errors import InputError
 from mezzotint.imaging import describe_shape
 from mezzotint.metrics.extractors.weights_io import weights_digest
-from mezzotint.runs.run import Pick, Run
+from mezzotint.runs.run import CheckpointRef, Run
 from mezzotint.runtime.rng import generator
-from mezzotint.sampling.model import Drawing, Model
+from mezzotint.sampling.model import Model, SampleBatch
 
 __all__ = [
-    "RunSubject",
-    "Subject",
-    "folder_subject",
+    "RunSamples",
+    "SampleSet",
+    "folder_samples",
     "limited",
-    "npz_subject",
-    "run_subject",
+    "npz_samples",
+    "run_samples",
 ]
 
 Say = Callable[[str], None]
@@ -48,8 +48,8 @@ BLOCK = 2560
 
 
 @dataclass(frozen=True)
-class Subject:
-    """Images to be judged."""
+class SampleSet:
+    """Images to evaluate."""
 
     images: Tensor
     """uint8 (N, C, H, W)."""
@@ -61,11 +61,11 @@ class Subject:
     """Where they come from, as plain JSON."""
 
     styles: Mapping[str, Tensor] = field(default_factory=dict)
-    """What was asked of each image beside its label, float64 (N,) by name; nan: nothing."""
+    """Requested styles of each image, float64 (N,) by name; nan: none."""
 
 
 @dataclass(frozen=True)
-class RunSubject:
+class RunSamples:
     """A run's model as a stream of samples."""
 
     run: Run
@@ -75,48 +75,50 @@ class RunSubject:
     seed: int
     say: Say = field(repr=False)
 
-    def drawing(self, n: int) -> Drawing:
+    def batch(self, n: int) -> SampleBatch:
         """The first n of the stream."""
         train = self.data.splits["train"]
         order = torch.randperm(len(train), generator=generator("asked for", self.seed))
         rows = train[order[torch.arange(n) % len(train)]]
-        return Drawing.of(self.data.labels[rows], self.seed, self.data.styles_of(rows))
+        return SampleBatch.of(self.data.labels[rows], self.seed, self.data.styles_of(rows))
 
-    def samples(self, n: int) -> Subject:
+    def samples(self, n: int) -> SampleSet:
         """The first n samples, drawn or found."""
-        drawing = self.drawing(n)
+        drawing = self.batch(n)
         parts, started, drawn = [], time.monotonic(), 0
-        first = self.model.compute.world.first
+        first = self.model.compute.ranks.first
         for start in range(0, n, BLOCK):
             rows = slice(start, min(n, start + BLOCK))
-            part = self._told(self._found(drawing[rows], start) if first else None, drawing[rows])
+            part = self._broadcast(
+                self._found(drawing[rows], start) if first else None, drawing[rows]
+            )
             if part is None:
-                part = self.model.draw(drawing[rows])
+                part = self.model.sample_batch(drawing[rows])
                 if first:
                     self._keep(part, drawing[rows], start)
                 drawn += len(part)
                 left = (time.monotonic() - started) / drawn * (n - rows.stop)
                 self.say(f"drawn {rows.stop:,} of {n:,} samples, {left:.0f} s left")
             parts.append(part)
-        return Subject(
-            torch.cat(parts), drawing.labels, {**self.facts, "n": n}, self._asked(drawing)
+        return SampleSet(
+            torch.cat(parts), drawing.labels, {**self.facts, "n": n}, self._styles_of(drawing)
         )
 
-    def _asked(self, drawing: Drawing) -> dict[str, Tensor]:
+    def _styles_of(self, drawing: SampleBatch) -> dict[str, Tensor]:
         table = drawing.styles
-        return {} if table is None else dict(zip(self.model.asks, table.T, strict=True))
+        return {} if table is None else dict(zip(self.model.style_names, table.T, strict=True))
 
-    def _told(self, found: Tensor | None, drawing: Drawing) -> Tensor | None:
+    def _broadcast(self, found: Tensor | None, drawing: SampleBatch) -> Tensor | None:
         """What the first of several processes found on its disk, for all."""
-        world = self.model.compute.world
-        if not world.same(found is not None):
+        ranks = self.model.compute.ranks
+        if not ranks.broadcast_from_rank0(found is not None):
             return None
         if found is None:
             found = torch.zeros(len(drawing), *self.model.shape, dtype=torch.uint8)
-        world.add([found])
+        ranks.all_reduce_([found])
         return found
 
-    def changed(self, **changes: object) -> "RunSubject":
+    def changed(self, **changes: object) -> "RunSamples":
         """The same stream, drawn with other sampling settings."""
         model, former = self.model.changed(**changes), _drawn_with(self.model)
         kept = {name: fact for name, fact in self.facts.items() if name not in former}
@@ -129,7 +131,7 @@ class RunSubject:
         key = hashlib.blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=8)
         return self.run.path / "evaluation" / "drawn" / key.hexdigest()
 
-    def _found(self, drawing: Drawing, start: int) -> Tensor | None:
+    def _found(self, drawing: SampleBatch, start: int) -> Tensor | None:
         """A block kept earlier, if it is whole, long enough and of these labels."""
         path = self._folder / f"{start:08d}.npz"
         if not path.exists():
@@ -139,80 +141,80 @@ class RunSubject:
         except InputError:
             return None
         n = len(drawing)
-        wanted = [drawing.labels, *self._asked(drawing).values()]
+        wanted = [drawing.labels, *self._styles_of(drawing).values()]
         own = [kept.labels[:n], *kept.styles[:n].T]
         same = len(own) == len(wanted) and all(map(_equal, own, wanted))
         return kept.images[:n] if same else None
 
-    def _keep(self, images: Tensor, drawing: Drawing, start: int) -> None:
+    def _keep(self, images: Tensor, drawing: SampleBatch, start: int) -> None:
         folder = self._folder
         try:
-            path, names = folder / f"{start:08d}.npz", self.model.asks
+            path, names = folder / f"{start:08d}.npz", self.model.style_names
             imaging.save_npz(path, images, drawing.labels, self.facts, drawing.styles, names)
         except OSError as error:
             self.say(f"{folder} keeps no samples ({error.strerror}): they are drawn again")
 
 
 def _equal(kept: Tensor, wanted: Tensor) -> bool:
-    """Whether all was asked for that is asked for now; nan, nothing, is nan again."""
+    """Return whether the requested styles are the same; nan, none, equals nan."""
     alike = kept.shape == wanted.shape
     return alike and torch.allclose(kept.float(), wanted.float(), 0, 0, equal_nan=True)
 
 
-def run_subject(
+def run_samples(
     path: Path,
     data: ImageSet | None = None,
     *,
-    pick: Pick = Pick(),
+    checkpoint: CheckpointRef = CheckpointRef(),
     changes: Mapping[str, object] = {},  # noqa: B006 - never changed
     seed: int = 0,
     data_dir: Path | None = None,
     say: Say,
-) -> RunSubject:
+) -> RunSamples:
     """A run's model and its data; `changes` are sampling settings."""
     run = Run.at(path, say)
     origin, own = run.config.origin, data is None
     if data is None:
         data = run.images(data_dir, say, origin.styles)
-    model, notices = run.model(pick)
+    model, notices = run.model(checkpoint)
     for notice in notices:
         say(notice)
     if tuple(data.images.shape[1:]) != model.shape or data.classes != model.classes:
         raise InputError(
             f"{path} draws {len(model.classes)} classes of {describe_shape(model.shape)}, and "
             f"{data.name} has {len(data.classes)} of {describe_shape(data.images.shape[1:])}: "
-            f"judge it against {origin.source}"
+            f"evaluate it against {origin.source}"
         )
     _refuse_other_choices(path, model, data)
     if own and data.styles != run.config.data.styles:
         say(
             f"the styles of {data.name} are measured otherwise by this version than when {path} "
-            "was trained: what is asked for and what is measured may differ a little"
+            "was trained: requested and measured styles may differ a little"
         )
     model = model.changed(**changes)
     facts = {
         "kind": "run",
         "path": str(path),
-        "weights": pick.weights,
-        "checkpoint": pick.checkpoint,
+        "weights": checkpoint.weights,
+        "checkpoint": checkpoint.checkpoint,
         "images_seen": model.images_seen,
         # A run trained anew at the same place is another one.
         "hash": weights_digest(model.denoiser.network.state_dict()),
         **_drawn_with(model),
         "seed": seed,
     }
-    return RunSubject(run, model, data, facts, seed, say)
+    return RunSamples(run, model, data, facts, seed, say)
 
 
 def _refuse_other_choices(path: Path, model: Model, data: ImageSet) -> None:
-    """InputError where the real images' styles cannot be asked of a model."""
+    """Raise InputError where a model cannot draw the real images' styles."""
     for ours, theirs in zip(model.styles, data.styles, strict=True):
         if (ours.name, ours.choice) != (theirs.name, theirs.choice) or (
             ours.choice and ours.levels != theirs.levels
         ):
             raise InputError(
                 f"{path} chooses {ours.name} among {', '.join(ours.levels)}, and {data.name} has "
-                f"{', '.join(theirs.levels)}: judge it against what it was trained on"
+                f"{', '.join(theirs.levels)}: evaluate it against what it was trained on"
             )
 
 
@@ -224,12 +226,12 @@ def _drawn_with(model: Model) -> dict[str, Any]:
     settings = {name: value for name, value in to_table(model.sampling).items() if value != {}}
     if settings["noise"] == "torch":
         del settings["noise"]
-    if model.weak is None or model.sampling.autoguidance == 1:
+    if model.guide_model is None or model.sampling.autoguidance == 1:
         return {name: value for name, value in settings.items() if name != "autoguidance"}
-    return {**settings, "weak": weights_digest(model.weak.denoiser.network.state_dict())}
+    return {**settings, "weak": weights_digest(model.guide_model.denoiser.network.state_dict())}
 
 
-def npz_subject(path: Path, data: ImageSet) -> Subject:
+def npz_samples(path: Path, data: ImageSet) -> SampleSet:
     """Return the images of an .npz, ours or another program's, that fit a data set.
 
     See `imaging.load_image_arrays` for the arrays it may hold.
@@ -242,10 +244,10 @@ def npz_subject(path: Path, data: ImageSet) -> Subject:
             f"{data.name} are 0 to {most}"
         )
     facts = _facts("npz", path, found.images, labels)
-    return checked(Subject(found.images, labels, facts, found.styles), data)
+    return checked(SampleSet(found.images, labels, facts, found.styles), data)
 
 
-def folder_subject(path: Path, data: ImageSet, say: Say) -> Subject:
+def folder_samples(path: Path, data: ImageSet, say: Say) -> SampleSet:
     """The images of a folder: in class subfolders, or (then without labels) directly in it.
 
     Decoded as real images are, but never resized; grey that was saved as RGB is grey again.
@@ -278,7 +280,7 @@ def folder_subject(path: Path, data: ImageSet, say: Say) -> Subject:
     elif bool((images == images[:, :1]).all()):
         images = images[:, :1].contiguous()
     facts = _facts("folder", path, images, labels)
-    return checked(Subject(images, labels, facts), data)
+    return checked(SampleSet(images, labels, facts), data)
 
 
 def _facts(kind: str, path: Path, images: Tensor, labels: Tensor | None) -> dict[str, Any]:
@@ -292,29 +294,29 @@ def _facts(kind: str, path: Path, images: Tensor, labels: Tensor | None) -> dict
     }
 
 
-def checked(subject: Subject, data: ImageSet) -> Subject:
-    """The subject; InputError where its images have another shape than the data's."""
-    imaging.check_batch(subject.images)
-    ours, theirs = tuple(subject.images.shape[1:]), tuple(data.images.shape[1:])
+def checked(samples: SampleSet, data: ImageSet) -> SampleSet:
+    """Return the samples; InputError where their images have another shape than the data's."""
+    imaging.check_batch(samples.images)
+    ours, theirs = tuple(samples.images.shape[1:]), tuple(data.images.shape[1:])
     if ours != theirs:
         raise InputError(
-            f"{subject.facts['path']} holds images of {describe_shape(ours)}, and "
+            f"{samples.facts['path']} holds images of {describe_shape(ours)}, and "
             f"{data.name} has {describe_shape(theirs)}: choose another --against, or bring the "
             "images to that size"
         )
-    return subject
+    return samples
 
 
-def limited(subject: Subject, n: int, seed: int) -> Subject:
+def limited(samples: SampleSet, n: int, seed: int) -> SampleSet:
     """n of the images, drawn without repetition; all where there are no more."""
-    total = len(subject.images)
+    total = len(samples.images)
     if n >= total:
-        return subject
+        return samples
     rows = torch.randperm(total, generator=generator("judged", seed))[:n].sort().values
-    labels = subject.labels[rows] if subject.labels is not None else None
-    return Subject(
-        subject.images[rows],
+    labels = samples.labels[rows] if samples.labels is not None else None
+    return SampleSet(
+        samples.images[rows],
         labels,
-        {**subject.facts, "n": n, "seed": seed},
-        {name: values[rows] for name, values in subject.styles.items()},
+        {**samples.facts, "n": n, "seed": seed},
+        {name: values[rows] for name, values in samples.styles.items()},
     )

@@ -1,7 +1,7 @@
 """Selection: draw a pool, keep the best, and say what that did.
 
 Keeping the best k of a pool of m by a score raises whatever the score sees and lowers variety:
-the images that are left are typical ones. `effect` measures both, by rulers other than the
+the images that are left are typical ones. `effect` measures both, by metrics other than the
 score itself, at equal numbers of images.
 """
 
@@ -18,18 +18,18 @@ from torch import Tensor
 from mezzotint import imaging
 from mezzotint.data.splits import spread
 from mezzotint.errors import InputError
-from mezzotint.evaluation.results import add_part
-from mezzotint.evaluation.samples import RunSubject, run_subject
+from mezzotint.evaluation.results import add_section
+from mezzotint.evaluation.samples import RunSamples, run_samples
 from mezzotint.metrics.accuracy import accuracy
 from mezzotint.metrics.clip.scorers import scorer
 from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.metrics.kernel import kernel_distance
 from mezzotint.metrics.registry import Read, Reference, even_coverage
-from mezzotint.runs.run import Pick
-from mezzotint.runtime.log import counted
+from mezzotint.runs.run import CheckpointRef
+from mezzotint.runtime.log import progress_lines
 from mezzotint.runtime.outputs import check_output
 from mezzotint.runtime.rng import generator
-from mezzotint.sampling.model import Drawing, Model
+from mezzotint.sampling.model import Model, SampleBatch
 from mezzotint.sampling.noise import image_keys
 
 __all__ = ["Effect", "Kept", "best_of", "effect", "refilled"]
@@ -161,7 +161,7 @@ def refilled(
     The last `Kept` is whole. InputError where too few pass in `ROUNDS` rounds, or none at all.
     """
     missing = dict.fromkeys(labels, wanted)
-    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    batches: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     drawn, passed, tried = 0, dict.fromkeys(labels, 0), dict.fromkeys(labels, 0)
     for _ in range(ROUNDS):
         asked = torch.cat(
@@ -179,9 +179,9 @@ def refilled(
             good[extra] = False  # more passed than were missing
             missing[label] -= int((own & good).sum())
         rows = good.nonzero()[:, 0]
-        parts.append((images[rows], asked[rows], scores[rows], rows + drawn))
+        batches.append((images[rows], asked[rows], scores[rows], rows + drawn))
         drawn += len(asked)
-        whole = [torch.cat(part) for part in zip(*parts, strict=True)]
+        whole = [torch.cat(part) for part in zip(*batches, strict=True)]
         yield Kept(whole[0], whole[1], whole[2], whole[3], drawn, sum(passed.values()))
         if not any(missing.values()):
             return
@@ -215,7 +215,7 @@ worth a number; two of each class are kept at least."""
 
 
 DRAWN = ("sampler", "evaluations", "guidance")
-"""Of the sampling settings those that can be asked for, and are written down."""
+"""Sampling settings that a request can change; they are written down."""
 
 
 SHOWN = 15
@@ -223,12 +223,12 @@ SHOWN = 15
 
 
 HIGH = 0.5
-"""The threshold of high quality where none is given."""
+"""The threshold of high quality where the request has none."""
 
 
 @dataclass(frozen=True)
-class Selection:
-    """What the user asked for."""
+class SelectRequest:
+    """What to select, and how."""
 
     run: Path
     out: Path
@@ -241,72 +241,78 @@ class Selection:
     threshold: float | None
     seed: int
     changes: Mapping[str, object]
-    pick: Pick
+    checkpoint: CheckpointRef
     data_dir: Path | None
 
 
-def select(wish: Selection, say: Say) -> dict[str, Any]:
+def select(request: SelectRequest, say: Say) -> dict[str, Any]:
     """Draw, score, keep; a folder of the kept images, a ranked sheet, and what it did."""
-    check_output("--out", wish.out, ("",), overwrite=False)
-    if wish.top > wish.pool:
-        raise InputError(f"--top {wish.top} of a pool of {wish.pool}: keep at most the pool")
-    if wish.refill is not None and wish.threshold is None:
+    check_output("--out", request.out, ("",), overwrite=False)
+    if request.top > request.pool:
+        raise InputError(f"--top {request.top} of a pool of {request.pool}: keep at most the pool")
+    if request.refill is not None and request.threshold is None:
         raise InputError("--refill draws until enough images pass: say from which --threshold on")
-    stream = run_subject(
-        wish.run,
-        pick=wish.pick,
-        changes=wish.changes,
-        seed=wish.seed,
-        data_dir=wish.data_dir,
+    stream = run_samples(
+        request.run,
+        checkpoint=request.checkpoint,
+        changes=request.changes,
+        seed=request.seed,
+        data_dir=request.data_dir,
         say=say,
     )
     model = stream.model
     labels = (
-        list(range(len(model.classes))) if wish.label is None else [model.label_index(wish.label)]
+        list(range(len(model.classes)))
+        if request.label is None
+        else [model.label_index(request.label)]
     )
-    score = scorer(stream.data, wish.score, say)
-    if wish.refill is not None:
-        return _refill(wish, stream, score, labels, say)
-    asked = torch.tensor(labels).repeat_interleave(wish.pool * wish.pools)
-    images = model.draw(Drawing.of(asked, wish.seed), counted("drawing", len(asked), say))
+    score = scorer(stream.data, request.score, say)
+    if request.refill is not None:
+        return _refill(request, stream, score, labels, say)
+    asked = torch.tensor(labels).repeat_interleave(request.pool * request.pools)
+    images = model.sample_batch(
+        SampleBatch.of(asked, request.seed), progress_lines("drawing", len(asked), say)
+    )
     scores = score(images, asked)
-    rows = best_of(scores, asked, wish.pool, wish.top)
+    rows = best_of(scores, asked, request.pool, request.top)
     kept = Kept(images[rows], asked[rows], scores[rows], rows, len(asked), len(rows))
-    written = _write(wish, kept, model)
+    written = _write(request, kept, model)
     sheet = _ranked(images, asked, scores, model.classes)
-    written["sheet"] = str(imaging.save_png(sheet, wish.out / "ranked.png"))
-    threshold = HIGH if wish.threshold is None else wish.threshold
+    written["sheet"] = str(imaging.save_png(sheet, request.out / "ranked.png"))
+    threshold = HIGH if request.threshold is None else request.threshold
     result = {
-        **_facts(wish, stream.model, kept),
+        **_facts(request, stream.model, kept),
         "threshold": threshold,
         "classes": [
             _class_row(model.classes[i], i, asked, scores, rows, threshold) for i in labels
         ],
-        "effect": _effects(wish, stream, images, asked, scores, say),
+        "effect": _effects(request, stream, images, asked, scores, say),
         "written": written,
     }
     if result["effect"]:  # measured: worth a place in the report
-        picture = imaging.save_png(sheet, wish.run / "evaluation" / "selection.png")
+        picture = imaging.save_png(sheet, request.run / "evaluation" / "selection.png")
         part = {name: result[name] for name in ("score", "threshold", "seed", "classes", *DRAWN)}
-        where = str(picture.relative_to(wish.run))
+        where = str(picture.relative_to(request.run))
         more = {"rows": result["effect"], "picture": where, "hash": stream.facts["hash"]}
-        add_part(wish.run, "selection", {**part, **more})
+        add_section(request.run, "selection", {**part, **more})
     return result
 
 
 def _refill(
-    wish: Selection, stream: RunSubject, score: Score, labels: list[int], say: Say
+    request: SelectRequest, stream: RunSamples, score: Score, labels: list[int], say: Say
 ) -> dict[str, Any]:
     """Filter and draw again until the wanted number is there."""
-    assert wish.refill is not None
-    assert wish.threshold is not None
+    assert request.refill is not None
+    assert request.threshold is not None
 
     def draw(asked: Tensor, start: int) -> Tensor:
-        keys = image_keys(wish.seed, torch.arange(start, start + len(asked)))
-        return stream.model.draw(Drawing(asked, keys), counted("drawing", len(asked), say))
+        keys = image_keys(request.seed, torch.arange(start, start + len(asked)))
+        return stream.model.sample_batch(
+            SampleBatch(asked, keys), progress_lines("drawing", len(asked), say)
+        )
 
-    wanted = wish.refill * len(labels)
-    for kept in refilled(draw, score, labels, wish.refill, wish.threshold):
+    wanted = request.refill * len(labels)
+    for kept in refilled(draw, score, labels, request.refill, request.threshold):
         say(f"{len(kept.labels):,} of {wanted:,} images, {kept.drawn:,} drawn")
     order = kept.labels.argsort(stable=True)
     kept = dataclasses.replace(
@@ -317,32 +323,32 @@ def _refill(
         draws=kept.draws[order],
     )
     return {
-        **_facts(wish, stream.model, kept),
-        "threshold": wish.threshold,
+        **_facts(request, stream.model, kept),
+        "threshold": request.threshold,
         "share_passed": kept.passed / kept.drawn,
-        "written": _write(wish, kept, stream.model),
+        "written": _write(request, kept, stream.model),
     }
 
 
-def _facts(wish: Selection, model: Model, kept: Kept) -> dict[str, Any]:
+def _facts(request: SelectRequest, model: Model, kept: Kept) -> dict[str, Any]:
     return {
-        "run": str(wish.run),
-        "score": wish.score,
-        "seed": wish.seed,
+        "run": str(request.run),
+        "score": request.score,
+        "seed": request.seed,
         **{name: getattr(model.sampling, name) for name in DRAWN},
         "drawn": kept.drawn,
         "kept": len(kept.labels),
     }
 
 
-def _write(wish: Selection, kept: Kept, model: Model) -> dict[str, str]:
+def _write(request: SelectRequest, kept: Kept, model: Model) -> dict[str, str]:
     """The kept images as a folder with scores in its manifest."""
     extra = [
-        {"seed": wish.seed, "draw": draw, "score": round(score, 6)}
+        {"seed": request.seed, "draw": draw, "score": round(score, 6)}
         for draw, score in zip(kept.draws.tolist(), kept.scores.tolist(), strict=True)
     ]
-    manifest = imaging.save_folder(kept.images, kept.labels, model.classes, wish.out, extra)
-    return {"folder": str(wish.out), "manifest": str(manifest)}
+    manifest = imaging.save_folder(kept.images, kept.labels, model.classes, request.out, extra)
+    return {"folder": str(request.out), "manifest": str(manifest)}
 
 
 def _ranked(images: Tensor, labels: Tensor, scores: Tensor, classes: tuple[str, ...]) -> Tensor:
@@ -369,11 +375,16 @@ def _class_row(
 
 
 def _effects(
-    wish: Selection, stream: RunSubject, images: Tensor, labels: Tensor, scores: Tensor, say: Say
+    request: SelectRequest,
+    stream: RunSamples,
+    images: Tensor,
+    labels: Tensor,
+    scores: Tensor,
+    say: Say,
 ) -> list[dict[str, Any]]:
     """Accuracy, distance and variety as the pool grows; [] for too few samples."""
     classes = len(stream.data.classes)
-    kept = int(torch.bincount(labels, minlength=classes).min()) // wish.pool * wish.top
+    kept = int(torch.bincount(labels, minlength=classes).min()) // request.pool * request.top
     if len(images) < FEWEST or kept < max(2, FEWEST_KEPT / classes):
         say(
             f"too few to measure what selection does ({len(images)} samples, {kept} of each class "
@@ -383,10 +394,10 @@ def _effects(
         return []
     classifier = classifier_for(stream.data, say)
     reference = Reference.of(stream.data, classifier, classifier, n=len(images), anchors=())
-    grown = {wish.top * times for times in GROWTH}
-    pools = sorted({pool for pool in grown if pool <= wish.pool} | {wish.pool})
+    grown = {request.top * times for times in GROWTH}
+    pools = sorted({pool for pool in grown if pool <= request.pool} | {request.pool})
     found = effect(
-        reference.read(images, labels), scores, reference.real, pools, wish.top,
-        generator("effect", wish.seed),
+        reference.read(images, labels), scores, reference.real, pools, request.top,
+        generator("effect", request.seed),
     )  # fmt: skip
     return [dataclasses.asdict(each) for each in found]

@@ -1,13 +1,13 @@
-"""The verdict: what an evaluation says, in words; each sentence names what it rests on."""
+"""Summarise an evaluation in sentences; each sentence names what it rests on."""
 
 from typing import Any
 
-__all__ = ["verdict"]
+__all__ = ["summary_sentences"]
 
 Json = dict[str, Any]
 
 
-def verdict(result: Json) -> list[str]:
+def summary_sentences(result: Json) -> list[str]:
     """Sentences from an evaluation's JSON, the distance first."""
     metrics = result.get("metrics", {})
     lines = []

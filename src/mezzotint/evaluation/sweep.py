@@ -27,21 +27,21 @@ import torch
 from torch import Tensor
 
 from mezzotint.errors import InputError
-from mezzotint.evaluation.samples import RunSubject, run_subject
+from mezzotint.evaluation.samples import RunSamples, run_samples
 from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.metrics.registry import GROUPS, Read, Reference, chosen, sign
 from mezzotint.reporting import figures
-from mezzotint.runs.run import Pick, Run
+from mezzotint.runs.run import CheckpointRef, Run
 from mezzotint.runtime import checksum
 from mezzotint.runtime.atomic import write_bytes
-from mezzotint.runtime.distributed import current
+from mezzotint.runtime.distributed import current_ranks
 from mezzotint.runtime.hardware import hardware
 from mezzotint.runtime.rng import generator
 
 __all__ = [
     "FAMILIES",
     "NUMBERS",
-    "Ask",
+    "SweepRequest",
     "Point",
     "Setting",
     "advice",
@@ -57,11 +57,11 @@ Say = Callable[[str], None]
 SPLIT = "validation"
 FILE, PICTURE = "sweep.json", "sweep.png"
 GROUP_COUNT = 10
-DOUBT = 2.0
+SIGNIFICANT = 2.0
 """Two settings differ where their difference is more than so many of its standard errors."""
 
 MEASURED = ("fd", "coverage", "accuracy")
-"""Groups of `measures.GROUPS`."""
+"""Groups of `registry.GROUPS`."""
 
 NUMBERS = ("fd", "density", "coverage", "clipped_density", "clipped_coverage", "accuracy")
 """Names of the metrics that a point holds, of `registry.DIRECTIONS`."""
@@ -75,7 +75,7 @@ FAMILIES = {
 
 
 @dataclass(frozen=True)
-class Ask:
+class SweepRequest:
     """What is to be drawn, and how."""
 
     run: Path
@@ -88,7 +88,7 @@ class Ask:
     """Other sampling settings than the run's, the same for all."""
 
     seed: int = 0
-    pick: Pick = Pick()
+    checkpoint: CheckpointRef = CheckpointRef()
     out: Path | None = None
     """Folder for sweep.json and sweep.png; None: the run."""
 
@@ -163,34 +163,34 @@ def jackknife(without: Sequence[float]) -> float:
     return float(((len(values) - 1) * values.var(correction=0)).sqrt())
 
 
-def settings(ask: Ask, *, guidable: bool, weak: bool) -> list[Setting]:
+def settings(ask: SweepRequest, *, guidable: bool, snapshot: bool) -> list[Setting]:
     """Every family that can be drawn at every scale; scale 1, the same in all, once.
 
-    guidable: whether the run knows what to draw without a label; weak: whether it kept an early
-    snapshot.
+    guidable: whether the run knows what to draw without a label.
+    snapshot: whether it kept an early snapshot.
     """
     scales = ask.scales
     if len(set(scales)) < max(2, len(scales)) or not all(0 <= s < math.inf for s in scales):
-        given = ",".join(f"{scale:g}" for scale in scales)
+        tried = ",".join(f"{scale:g}" for scale in scales)
         raise InputError(
             f"a sweep compares two or more different scales, 0 or above, as in 1,1.5,2,3; got "
-            f"'{given}'"
+            f"'{tried}'"
         )
-    if not guidable and not weak:
+    if not guidable and not snapshot:
         raise InputError(
-            f"nothing guides {ask.run}: it was never trained without a label (training.drop = 0) "
-            "and kept no early snapshot (training.snapshot = 0)"
+            f"nothing guides {ask.run}: it was never trained without a label "
+            "(training.label_dropout = 0) and kept no early snapshot (training.snapshot = 0)"
         )
     if not guidable and ask.interval is not None:
         raise InputError(
-            f"{ask.run} was never trained without a label (training.drop = 0): leave --interval "
-            "out"
+            f"{ask.run} was never trained without a label (training.label_dropout = 0): leave "
+            "--interval out"
         )
     found: list[Setting] = []
     for family, there, interval in (
         ("guidance", guidable, None),
         ("interval", ask.interval is not None, ask.interval),
-        ("autoguidance", weak, None),
+        ("autoguidance", snapshot, None),
     ):
         plain = any(setting.scale == 1 for setting in found)
         own = [scale for scale in scales if not (plain and scale == 1)]
@@ -198,7 +198,7 @@ def settings(ask: Ask, *, guidable: bool, weak: bool) -> list[Setting]:
     return found
 
 
-def sweep(ask: Ask, say: Say) -> Json:
+def sweep(ask: SweepRequest, say: Say) -> Json:
     """Draw and measure every setting; a JSON object, also written with its picture.
 
     What was drawn before is found again, setting by setting. Several processes share the drawing,
@@ -208,19 +208,19 @@ def sweep(ask: Ask, say: Say) -> Json:
     run = Run.at(ask.run, say)
     if (folder / FILE).exists():
         say(f"{folder / FILE} is there already and will be replaced: --out keeps both")
-    weak = run.has("early")
-    stream = run_subject(
+    snapshot = run.has("early")
+    stream = run_samples(
         ask.run,
-        pick=dataclasses.replace(ask.pick, weak=weak),
+        checkpoint=dataclasses.replace(ask.checkpoint, guide_model=snapshot),
         changes=ask.changes,
         seed=ask.seed,
         data_dir=ask.data_dir,
         say=say,
     )
-    wanted = settings(ask, guidable="label" in stream.model.freed, weak=weak)
+    wanted = settings(ask, guidable="label" in stream.model.droppable, snapshot=snapshot)
     streams = [stream.changed(**setting.changes()) for setting in wanted]  # refused now, or never
-    world = current()
-    with world.in_turn():  # what the first makes and keeps, the others find
+    ranks = current_ranks()
+    with ranks.rank0_first():  # what the first makes and keeps, the others find
         classifier = classifier_for(stream.data, say)
     _refuse_few(ask, stream, int(classifier.features(stream.data.images[:1]).shape[1]))
     points = []
@@ -235,16 +235,16 @@ def sweep(ask: Ask, say: Say) -> Json:
     )
     for number, (setting, own) in enumerate(zip(wanted, streams, strict=True), 1):
         say(f"{setting.title} ({number} of {len(wanted)})")
-        subject = own.samples(ask.n)
-        points.append(measured(setting, reference.read(subject.images, subject.labels), reference))
+        samples = own.samples(ask.n)
+        points.append(measured(setting, reference.read(samples.images, samples.labels), reference))
     rows = chosen(stream.data, "train", ask.n, ask.seed)
     floor = reference.read(stream.data.images[rows], stream.data.labels[rows])
     advised, sentences = advice(points, ask.n)
     left_out = {*wanted[0].changes(), "weak"}  # what guides is said of every point
     facts = {name: fact for name, fact in stream.facts.items() if name not in left_out}
-    if weak:
-        assert stream.model.weak is not None
-        facts["early_images_seen"] = stream.model.weak.images_seen
+    if snapshot:
+        assert stream.model.guide_model is not None
+        facts["early_images_seen"] = stream.model.guide_model.images_seen
     result: Json = {
         "subject": {**facts, "n": ask.n},
         "protocol": {
@@ -262,14 +262,14 @@ def sweep(ask: Ask, say: Say) -> Json:
         "hardware": hardware(),
         "command": ask.command,
     }
-    if world.first:
+    if ranks.first:
         folder.mkdir(parents=True, exist_ok=True)
         figures.trade_off(result["points"], result["floor"], folder / PICTURE)
-        write_bytes(folder / FILE, json.dumps(checksum.sealed(result), indent=1).encode())
+        write_bytes(folder / FILE, json.dumps(checksum.with_checksum(result), indent=1).encode())
     return {**result, "written": str(folder / FILE)}
 
 
-def _refuse_few(ask: Ask, stream: RunSubject, features: int) -> None:
+def _refuse_few(ask: SweepRequest, stream: RunSamples, features: int) -> None:
     """InputError where a Frechet distance would lack images, also without a group of them."""
     held = len(stream.data.splits[SPLIT])
     if held <= features:
@@ -367,7 +367,7 @@ def _best(points: Sequence[Point], name: str) -> Point:
 def _differ(best: Point, other: Point, name: str) -> bool:
     """Whether the best is better than another by more than the noise."""
     apart, error = best.beyond(other, name)
-    return apart > DOUBT * error
+    return apart > SIGNIFICANT * error
 
 
 def _alike(alike: Sequence[Point], total: int) -> str:

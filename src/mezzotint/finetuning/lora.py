@@ -68,8 +68,8 @@ def low_rank(network: nn.Module, rank: int, draws: Generator) -> Iterator[None]:
 
 def merged(network: nn.Module) -> dict[str, Tensor]:
     """The weights as they are used, by the names they have outside of `low_rank`."""
-    stored = network.state_dict().items()
-    plain = {name: value for name, value in stored if ".parametrizations." not in name}
+    state = network.state_dict().items()
+    plain = {name: value for name, value in state if ".parametrizations." not in name}
     used = {f"{name}.weight": m.weight.detach() for name, m in _layers(network).items()}
     return plain | used
 

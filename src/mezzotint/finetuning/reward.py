@@ -1,4 +1,4 @@
-"""Tuning to a reward: the weights climb a score of what the sampler draws, watched from outside.
+"""Tuning to a reward: raise a score of what the sampler draws, and check it from outside.
 
 For images x0 = sample(weights, noise) and a reward r, ascend the mean of r(x0) by its gradient,
 which goes back through the last steps of the sampler alone; the steps before count as constant
@@ -16,33 +16,33 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Climbed", "Judged", "Tuning", "climb"]
+__all__ = ["RewardStep", "RewardCheck", "Tuning", "climb"]
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What is asked of a tuning.
+    """Settings of a tuning.
 
     images         drawn in all
     batch          of them a step
     learning_rate  Adam's
     clip           largest norm of the gradient
-    judge_every    images between two looks from outside
-    bound          share of its first value below which no outside number may fall
-    rank           of the change of each weight, see `low_rank`; None: all weights are trained
+    check_every    images between two checks
+    bound          share of its first value below which no checked number may fall
+    rank           of the change of each weight, see `lora`; None: all weights are trained
     """
 
     images: int
     batch: int = 32
     learning_rate: float = 3e-4
     clip: float = 1.0
-    judge_every: int = 320
+    check_every: int = 320
     bound: float = 0.95
     rank: int | None = None
 
 
 @dataclass(frozen=True)
-class Climbed:
+class RewardStep:
     """A step up; `reward` is the batch's mean before it."""
 
     images_seen: int
@@ -50,36 +50,36 @@ class Climbed:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A look from outside, at the weights as they stand."""
+class RewardCheck:
+    """A check of the weights as they stand, by numbers that the reward does not see."""
 
     images_seen: int
     values: Mapping[str, float]
     """Larger is better."""
 
-    within: bool
+    in_bounds: bool
     """Whether all are within the bound; where not, this record is the last."""
 
 
 def climb(
     network: nn.Module,
     reward: Callable[[int, int], Tensor],
-    judge: Callable[[], Mapping[str, float]],
+    check: Callable[[], Mapping[str, float]],
     plan: Tuning,
-) -> Iterator[Climbed | Judged]:
-    """Climb; the caller keeps the weights at every `Judged` that is within the bound.
+) -> Iterator[RewardStep | RewardCheck]:
+    """Raise the reward; the caller keeps the weights at every `RewardCheck` that is in bounds.
 
     Trained is what asks for a gradient in the network.
 
     reward  from the number of images seen and a batch size to rewards (batch,) of images drawn
             for them, with a gradient back to the network
-    judge   numbers that the reward does not see, larger is better, above 0 in the beginning
+    check   numbers that the reward does not see, larger is better, above 0 at the start
     """
     trained = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=plan.learning_rate)
-    first = judge()
-    yield Judged(0, first, within=True)
-    seen = judged = 0
+    first = check()
+    yield RewardCheck(0, first, in_bounds=True)
+    seen = checked = 0
     while seen < plan.images:
         batch = min(plan.batch, plan.images - seen)
         mean = reward(seen, batch).mean()
@@ -88,10 +88,10 @@ def climb(
         nn.utils.clip_grad_norm_(trained, plan.clip)
         optimizer.step()
         seen += batch
-        yield Climbed(seen, float(mean.detach()))
-        if seen - judged >= plan.judge_every or seen >= plan.images:
-            judged, values = seen, judge()
-            within = all(values[name] >= plan.bound * first[name] for name in first)
-            yield Judged(seen, values, within)
-            if not within:
+        yield RewardStep(seen, float(mean.detach()))
+        if seen - checked >= plan.check_every or seen >= plan.images:
+            checked, values = seen, check()
+            in_bounds = all(values[name] >= plan.bound * first[name] for name in first)
+            yield RewardCheck(seen, values, in_bounds)
+            if not in_bounds:
                 return

@@ -20,5 +20,5 @@ def check_labels(images: Tensor, labels: Tensor) -> None:
     """Refuse labels that are not one integer for each image."""
     check_batch(images)
     if labels.shape != images.shape[:1] or labels.is_floating_point():
-        given = f"{labels.dtype} {tuple(labels.shape)}"
-        raise InputError(f"labels must be integers ({len(images)},), one an image; given {given}")
+        found = f"{labels.dtype} {tuple(labels.shape)}"
+        raise InputError(f"labels must be integers ({len(images)},), one an image; given {found}")

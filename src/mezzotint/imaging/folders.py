@@ -96,8 +96,8 @@ def _manifest(
 ) -> list[dict[str, Any]]:
     """One row for each image; the files of a class are counted from 0."""
     if not 0 <= min(labels) <= max(labels) < len(classes):
-        given = f"{min(labels)} to {max(labels)}"
-        raise InputError(f"labels are {given}, but the {len(classes)} classes are 0 and up")
+        found = f"{min(labels)} to {max(labels)}"
+        raise InputError(f"labels are {found}, but the {len(classes)} classes are 0 and up")
     if extra is not None and len(extra) != len(labels):
         raise InputError(f"extra has {len(extra)} entries for {len(labels)} images")
     names = folder_names(classes)

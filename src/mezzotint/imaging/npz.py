@@ -61,7 +61,7 @@ class ImageArrays:
     """int64 (N,), of unknown range; None where there are none."""
 
     styles: Mapping[str, Tensor] = field(default_factory=dict)
-    """What was asked of each image besides its label, float64 (N,) by name; nan: nothing."""
+    """Requested styles of each image, float64 (N,) by name; nan: none."""
 
 
 def save_npz(
@@ -192,7 +192,7 @@ def _images(arrays: Mapping[str, np.ndarray], path: Path) -> np.ndarray:
 
 
 def _styles(arrays: Mapping[str, np.ndarray], n: int, path: Path) -> dict[str, Tensor]:
-    """The styles that an .npz of ours says were asked for; none of others'."""
+    """Return the requested styles in an .npz of this library; none of other programs'."""
     table, names = arrays.get("styles"), arrays.get("style_names")
     if table is None or names is None or names.size == 0:
         return {}

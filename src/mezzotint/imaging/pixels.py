@@ -49,11 +49,11 @@ def to_uint8(x: Tensor) -> Tensor:
 
 def check_batch(images: Tensor) -> None:
     """Refuse what is no batch of images."""
-    given = f"given {images.dtype} {tuple(images.shape)}"
+    found = f"given {images.dtype} {tuple(images.shape)}"
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
-        raise InputError(f"images must be uint8 (N, C, H, W) with C = 1 or 3; {given}")
+        raise InputError(f"images must be uint8 (N, C, H, W) with C = 1 or 3; {found}")
     if images.numel() == 0:
-        raise InputError(f"there must be at least one image; {given}")
+        raise InputError(f"there must be at least one image; {found}")
 
 
 def describe_shape(shape: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""A bias, and what is added beside it, in one pass; in Triton where that takes the tensors."""
+"""Add a bias and a residual in one pass; in Triton where that takes the tensors."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ class _Biased(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, bias: Tensor, other: Tensor | None) -> Tensor:
         from mezzotint.kernels import triton_bias
 
-        ctx.beside, ctx.kind = other is not None, bias.dtype
+        ctx.has_residual, ctx.kind = other is not None, bias.dtype
         x = x.contiguous(memory_format=torch.channels_last)
         if other is not None:
             other = other.contiguous(memory_format=torch.channels_last)
@@ -43,4 +43,4 @@ class _Biased(torch.autograd.Function):
 
         dy = dy.contiguous(memory_format=torch.channels_last)
         dbias = triton_bias.total(dy).to(ctx.kind) if ctx.needs_input_grad[1] else None
-        return dy, dbias, dy if ctx.beside else None
+        return dy, dbias, dy if ctx.has_residual else None

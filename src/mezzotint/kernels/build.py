@@ -183,8 +183,8 @@ def _name(command: list[str], tuned: list[str]) -> str:
     )
 
 
-def _digest(*parts: bytes) -> str:
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+def _digest(*contents: bytes) -> str:
+    return hashlib.sha256(b"".join(contents)).hexdigest()[:16]
 
 
 def _run(command: list[str]) -> bytes:

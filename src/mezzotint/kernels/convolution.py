@@ -55,27 +55,27 @@ def convolves(x: Tensor, weight: Tensor) -> bool:
 
 
 def conv3x3(
-    x: Tensor, weight: Tensor, bias: Tensor | None, beside: Tensor | None = None
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None = None
 ) -> Tensor:
     """`convolution` where it is faster, else torch's: the same shapes, any type and device.
 
-    beside  (B, D, H, W), added to the result; None: nothing
+    residual  (B, D, H, W), added to the result; None: nothing
     """
     if x.is_cuda and bias is not None:
-        return biased(F.conv2d(x, weight, padding=1), bias, beside)
-    if convolves(x, weight) and (beside is None or beside.dtype == x.dtype):
-        return convolution(x, weight, bias, beside)
+        return biased(F.conv2d(x, weight, padding=1), bias, residual)
+    if convolves(x, weight) and (residual is None or residual.dtype == x.dtype):
+        return convolution(x, weight, bias, residual)
     y = F.conv2d(x, weight, bias, padding=1)
-    return y if beside is None else beside + y
+    return y if residual is None else residual + y
 
 
 def convolution(
-    x: Tensor, weight: Tensor, bias: Tensor | None, beside: Tensor | None = None
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None = None
 ) -> Tensor:
     """x (B, C, H, W), weight (D, C, 3, 3), bias (D,) or None -> (B, D, H, W), channels_last.
 
-    Stride 1, one row of zeros around; beside, of the result's shape, is added. Ask `convolves`
-    first.
+    Stride 1, one row of zeros around; `residual`, of the result's shape, is added. Ask
+    `convolves` first.
     """
     if x.dim() != 4 or weight.shape != (weight.shape[0], x.shape[1], 3, 3):
         raise ValueError(
@@ -83,28 +83,30 @@ def convolution(
             f"{tuple(weight.shape)}"
         )
     made = x.shape[0], len(weight), *x.shape[2:]
-    if beside is not None and beside.shape != made:
-        raise ValueError(f"what is added has the result's shape {made}, not {tuple(beside.shape)}")
-    result: Tensor = _Convolution.apply(x, weight, bias, beside)
+    if residual is not None and residual.shape != made:
+        raise ValueError(
+            f"what is added has the result's shape {made}, not {tuple(residual.shape)}"
+        )
+    result: Tensor = _Convolution.apply(x, weight, bias, residual)
     return result
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, beside: Tensor | None
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None
     ) -> Tensor:
-        batch, given, height, width = x.shape
+        batch, in_channels, height, width = x.shape
         made = len(weight)
         x = x.contiguous(memory_format=torch.channels_last)
-        if beside is not None:
-            beside = beside.contiguous(memory_format=torch.channels_last)
+        if residual is not None:
+            residual = residual.contiguous(memory_format=torch.channels_last)
         y = torch.empty((batch, made, height, width), memory_format=torch.channels_last)
-        ctx.sizes = batch, height, width, given, made
-        window = weight.permute(2, 3, 1, 0).contiguous()  # (3, 3, given, made)
+        ctx.sizes = batch, height, width, in_channels, made
+        window = weight.permute(2, 3, 1, 0).contiguous()  # (3, 3, in_channels, made)
         offset = x.new_zeros(made) if bias is None else bias.contiguous()
-        call("convolve", (x, window, offset, beside, y), ctx.sizes)
-        of_x, of_weight, _, ctx.beside = ctx.needs_input_grad
+        call("convolve", (x, window, offset, residual, y), ctx.sizes)
+        of_x, of_weight, _, ctx.has_residual = ctx.needs_input_grad
         ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
         return y
 
@@ -112,18 +114,20 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        batch, height, width, given, made = ctx.sizes
-        dbeside = dy if ctx.beside else None
+        batch, height, width, in_channels, made = ctx.sizes
+        dresidual = dy if ctx.has_residual else None
         dy = dy.contiguous(memory_format=torch.channels_last)
-        turned = dx = dw = dbias = None
+        weight_t = dx = dw = dbias = None
         if weight is not None:
-            turned = weight.permute(2, 3, 0, 1).contiguous()  # (3, 3, made, given)
-            dx = torch.empty((batch, given, height, width), memory_format=torch.channels_last)
+            weight_t = weight.permute(2, 3, 0, 1).contiguous()  # (3, 3, made, in_channels)
+            dx = torch.empty(
+                (batch, in_channels, height, width), memory_format=torch.channels_last
+            )
         if x is not None:
-            dw, dbias = dy.new_empty(3, 3, given, made), dy.new_empty(made)
-        call("convolve_back", (dy, turned, x, dx, dw, dbias), ctx.sizes)
+            dw, dbias = dy.new_empty(3, 3, in_channels, made), dy.new_empty(made)
+        call("convolve_back", (dy, weight_t, x, dx, dw, dbias), ctx.sizes)
         if not ctx.needs_input_grad[2]:
             dbias = None
         elif dbias is None:
             dbias = dy.sum((0, 2, 3))
-        return dx, None if dw is None else dw.permute(3, 2, 0, 1), dbias, dbeside
+        return dx, None if dw is None else dw.permute(3, 2, 0, 1), dbias, dresidual

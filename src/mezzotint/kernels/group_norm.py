@@ -77,8 +77,8 @@ class _GroupNorm(torch.autograd.Function):
         x, gain, bias, scale, shift, mean, inverse = ctx.saved_tensors
         dy = dy.to(x.dtype).contiguous(memory_format=torch.channels_last)
         _, back = _passes(x)
-        given = x, ctx.groups, gain, bias, scale, shift, mean, inverse, ctx.silu
-        dx, g, gx = back(dy, *given)  # the sums over pixels of g and g x'
+        saved = x, ctx.groups, gain, bias, scale, shift, mean, inverse, ctx.silu
+        dx, g, gx = back(dy, *saved)  # the sums over pixels of g and g x'
         dscale = None if scale is None else torch.addcmul(bias * g, gain, gx)
         dshift = None if shift is None else g
         dgain = gx if scale is None else torch.addcmul(gx, scale, gx)
@@ -87,7 +87,7 @@ class _GroupNorm(torch.autograd.Function):
 
 
 def _plain(tensor: Tensor, x: Tensor, *shape: int) -> Tensor:
-    """As the kernels read it: beside x, of this shape; those for CPUs trust that it is float32."""
+    """Return it as the kernels read it: on x's device, of this shape; float32 for CPUs."""
     tensor = tensor.detach().to(x.device).expand(shape)
     return tensor if x.is_cuda else tensor.float().contiguous()
 

@@ -8,11 +8,11 @@ from functools import cache
 import torch
 
 from mezzotint.kernels.convolution import conv3x3
-from mezzotint.runtime.device import Compute, pick_device, thread_count
-from mezzotint.runtime.distributed import current
+from mezzotint.runtime.device import Compute, resolve_device, thread_count
+from mezzotint.runtime.distributed import current_ranks
 from mezzotint.runtime.rng import generator
 
-__all__ = ["bf16_pays", "choose", "has_bf16_units", "native_bf16"]
+__all__ = ["bf16_pays", "choose_compute", "has_bf16_units", "native_bf16"]
 
 FASTER = 1.2
 """Times as fast as float32 that bf16 has to be on a CPU."""
@@ -20,14 +20,14 @@ FASTER = 1.2
 _racing = threading.Lock()  # two races at once would slow each other, and could end differently
 
 
-def choose(wish: str = "auto") -> Compute:
+def choose_compute(requested: str = "auto") -> Compute:
     """Device and precision for this machine; on CPUs with bf16 units after a short race."""
-    device = pick_device(wish)
+    device = resolve_device(requested)
     threads = torch.get_num_threads()
     if device == "cuda":
         return Compute(device, "bfloat16" if native_bf16(device) else "float16", threads)
-    # All ask, also a rank whose processor has no such units: nobody may wait for it in vain.
-    if device == "cpu" and current().same(_bf16_gain()) > FASTER:
+    # Every rank joins this all-reduce, also one whose processor has no such units.
+    if device == "cpu" and current_ranks().broadcast_from_rank0(_bf16_gain()) > FASTER:
         return Compute(device, "bfloat16", threads)
     return Compute(device, "float32", threads)
 
@@ -70,7 +70,7 @@ def _bf16_race(seconds: float = 0.8) -> float:
     """
 
     def trip(dtype: torch.dtype) -> Callable[[], float]:
-        x, w = (each.to(dtype, memory_format=torch.channels_last) for each in given)
+        x, w = (each.to(dtype, memory_format=torch.channels_last) for each in tensors)
         w.requires_grad_()
 
         def timed() -> float:
@@ -81,7 +81,7 @@ def _bf16_race(seconds: float = 0.8) -> float:
         return timed
 
     draws = generator("race")
-    given = [torch.randn(shape, generator=draws) for shape in ((8, 64, 14, 14), (64, 64, 3, 3))]
+    tensors = [torch.randn(shape, generator=draws) for shape in ((8, 64, 14, 14), (64, 64, 3, 3))]
     short, plain = trip(torch.bfloat16), trip(torch.float32)
     with thread_count(1):
         end, times = time.perf_counter() + seconds, [(short(), plain())]

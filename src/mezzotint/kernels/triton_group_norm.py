@@ -60,7 +60,7 @@ def forward(
         _normalise[grid](
             *(x, gain, bias, scale, shift, y, means, squares, mean, inverse),
             *(pixels, chunk, splits, scale_stride, shift_stride, epsilon),
-            parts=triton.next_power_of_2(splits),
+            padded_splits=triton.next_power_of_2(splits),
             silu=silu,
             **lanes,
         )
@@ -91,14 +91,14 @@ def backward(
     dx = torch.empty_like(x)
     sums = _new(x, 2, batch, splits, width)
     of_groups = _new(x, 2, batch, splits, groups)
-    given = dy, x, gain, bias, scale, shift, mean, inverse
+    saved = dy, x, gain, bias, scale, shift, mean, inverse
     sizes = pixels, chunk, splits, scale_stride, shift_stride
     with torch.cuda.device_of(x):
         grid = (batch * splits,)
-        _sum[grid](*given, *sums, *of_groups, *sizes, silu=silu, **lanes)
+        _sum[grid](*saved, *sums, *of_groups, *sizes, silu=silu, **lanes)
         _differentiate[grid](
-            *(*given, *of_groups, dx, *sizes),
-            parts=triton.next_power_of_2(splits),
+            *(*saved, *of_groups, dx, *sizes),
+            padded_splits=triton.next_power_of_2(splits),
             silu=silu,
             **lanes,
         )
@@ -290,7 +290,7 @@ def _normalise(
     scale_stride: tl.tensor,
     shift_stride: tl.tensor,
     epsilon: tl.tensor,
-    parts: tl.constexpr,
+    padded_splits: tl.constexpr,
     silu: tl.constexpr,
     groups: tl.constexpr,
     each: tl.constexpr,
@@ -303,7 +303,7 @@ def _normalise(
     image, first, last = _part(program, pixels, chunk, splits)
     channel, _, real = _lanes(groups, each, wide, deep)
 
-    part = tl.arange(0, parts)[:, None]
+    part = tl.arange(0, padded_splits)[:, None]
     group = tl.arange(0, wide)
     there = (part < splits) & (group < groups)[None, :]
     place = (image * splits + part) * groups + group[None, :]
@@ -408,7 +408,7 @@ def _differentiate(
     splits: tl.tensor,
     scale_stride: tl.tensor,
     shift_stride: tl.tensor,
-    parts: tl.constexpr,
+    padded_splits: tl.constexpr,
     silu: tl.constexpr,
     groups: tl.constexpr,
     each: tl.constexpr,
@@ -424,7 +424,7 @@ def _differentiate(
     m = tl.load(mean + image * groups + group, mask=real, other=0.0)[None, :]
     r = tl.load(inverse + image * groups + group, mask=real, other=0.0)[None, :]
 
-    part = tl.arange(0, parts)[:, None]
+    part = tl.arange(0, padded_splits)[:, None]
     one = tl.arange(0, wide)[None, :]
     there = (part < splits) & (one < groups)
     place = (image * splits + part) * groups + one

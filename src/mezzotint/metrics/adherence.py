@@ -1,15 +1,15 @@
-"""Do images have the style that was asked of them? Requested against measured, as numbers.
+"""Measure how well images follow their styles: requested against measured.
 
-For a style that is a number, with a_i asked of image i and m_i measured on it:
+For a style that is a number, with a_i requested for image i and m_i measured on it:
 
     correlation  Pearson's r of a and m
     error        mean |m_i - a_i|, in the style's unit; `bias` is the mean of m_i - a_i
-    deaf         the same error for real images of the same classes in random order: what a model
-                 would get that heard the label alone; the real data's own spread
-    confusion    images asked for level j and measured in level k, (L, L)
+    deaf         the same error for real images of the same classes in random order: that of a
+                 model with the label as its only condition; the real data's own spread
+    confusion    images requested at level j and measured in level k, (L, L)
     accuracy     share on its diagonal
     bound        what accuracy comes to for jointly normal a and m of that correlation, levels
-                 asked for as often as here: near a cut, a small error changes the level, so even
+                 requested as often as here: near a cut, a small error changes the level, so even
                  r = 0.95 gives no more than 82 % of three equal levels
 
 Where a and m are standard normal with correlation r, m given a is normal with mean r a and
@@ -54,10 +54,10 @@ def adherence(
     real_labels: Tensor,
     generator: Generator,
 ) -> Adherence:
-    """Of N images asked for float64 (N,) and measured (N,), beside M real ones.
+    """Compare requested float64 (N,) and measured (N,) styles of N images, with M real ones.
 
     labels int64 (N,) and real_labels (M,) say which real images are of an image's class. Images
-    of which nothing was asked, or on which nothing can be measured (nan), are left out.
+    without a request, or on which nothing can be measured (nan), are left out.
     """
     known = ~(asked.isnan() | measured.isnan())
     a, m, own = asked[known], measured[known], labels[known]
@@ -116,6 +116,6 @@ def _of_class(labels: Tensor, real: Tensor, real_labels: Tensor, generator: Gene
         here, values = labels == label, real[real_labels == label]
         values = values[~values.isnan()]
         if len(values):
-            picks = torch.randint(len(values), (int(here.sum()),), generator=generator)
-            found[here] = values[picks]
+            drawn = torch.randint(len(values), (int(here.sum()),), generator=generator)
+            found[here] = values[drawn]
     return found

@@ -2,8 +2,8 @@
 
 A classifier is trained on as many samples as the real train split has images, unfiltered, and
 reads the real test split (Ravuri and Vinyals 2019, arXiv 1905.10887). It sees wrong labels and
-missing variety, which a distance in feature space forgives. Beside it stands the same
-classifier, trained the same way on the real images: the ceiling.
+missing variety, which a distance in feature space forgives. The ceiling is the same classifier,
+trained the same way on the real images.
 """
 
 import json

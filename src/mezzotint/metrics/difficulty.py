@@ -158,7 +158,7 @@ class Answer:
 
     claim: str
     quality: str
-    verdict: str
+    outcome: str
     """supported, partly supported, mixed, not supported, contradicted, cannot be tested."""
 
     evidence: tuple[str, ...]
@@ -166,8 +166,8 @@ class Answer:
     @property
     def sentence(self) -> str:
         """The whole in words."""
-        heard = f"Experiment {self.experiment}, '{self.claim}': {self.verdict} by {self.quality}"
-        return f"{heard}; {'; '.join(self.evidence)}."
+        claim = f"Experiment {self.experiment}, '{self.claim}': {self.outcome} by {self.quality}"
+        return f"{claim}; {'; '.join(self.evidence)}."
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class Difficulty:
 
 @dataclass(frozen=True)
 class FrequencyEffect:
-    """What became of a class whose images were thinned out, beside the classes left alone."""
+    """What became of a class whose images were thinned out, next to the others."""
 
     name: str
     quality: str
@@ -301,8 +301,8 @@ def correlations(
     count = len(table)
     for quality in qualities:
         if len(quality.values) != count:
-            given = f"{quality.name} has {len(quality.values)} values"
-            raise InputError(f"{given} for {count} classes: give each class one")
+            what = f"{quality.name} has {len(quality.values)} values"
+            raise InputError(f"{what} for {count} classes: give each class one")
     p_ranks = _ranks([[getattr(row, name) for row in table] for name in PROPERTIES])
     q_ranks = _ranks([[quality.sign * v for v in quality.values] for quality in qualities])
     rho = p_ranks @ q_ranks.T  # (properties, qualities)
@@ -340,7 +340,7 @@ def answers(
         findings += _contrast(table, quality, hypothesis.easy, hypothesis.hard)
         findings += _alike(table, hypothesis.alike)
         outcomes = [outcome for outcome, _ in findings if outcome != UNTESTED]
-        verdict = (
+        outcome = (
             UNTESTED if not outcomes
             else SUPPORTED if set(outcomes) == {SUPPORTED}
             else "mixed" if {SUPPORTED, CONTRADICTED} <= set(outcomes)
@@ -352,7 +352,7 @@ def answers(
             "the classes it names are not here",
         )
         said.append(
-            Answer(hypothesis.experiment, hypothesis.claim, quality.name, verdict, evidence)
+            Answer(hypothesis.experiment, hypothesis.claim, quality.name, outcome, evidence)
         )
     return tuple(said)
 
@@ -374,14 +374,16 @@ def thinned(
     count = int(own.sum())
     if count == 0:
         raise InputError(f"the split has no image of class {label}: nothing to thin out")
-    picks = torch.randperm(count, generator=draws)[: max(1, round(share * count))]
-    return torch.cat([rows[~own], rows[own][picks]]).sort().values
+    kept = torch.randperm(count, generator=draws)[: max(1, round(share * count))]
+    return torch.cat([rows[~own], rows[own][kept]]).sort().values
 
 
 def frequency_effect(
     before: Quality, after: Quality, classes: Sequence[str], label: str | int
 ) -> FrequencyEffect:
-    """Compare a class's quality with all its training images and `thinned`; other classes beside.
+    """Compare a class's quality with all its training images and `thinned`.
+
+    The other classes are the reference.
 
     p is that of one more value from the normal distribution that the others' changes come from:
     (change - mean) / (deviation sqrt(1 + 1 / m)) is Student's t with m - 1 degrees of freedom for
@@ -392,8 +394,8 @@ def frequency_effect(
     if (before.name, before.better) != (after.name, after.better):
         raise InputError(f"{before.name} and {after.name} are not compared: give one of the two")
     if not len(before.values) == len(after.values) == len(classes) >= 3:
-        given = f"{len(before.values)} and {len(after.values)} values of {len(classes)} classes"
-        raise InputError(f"given {given}: give each class one, of 3 classes or more")
+        what = f"{len(before.values)} and {len(after.values)} values of {len(classes)} classes"
+        raise InputError(f"given {what}: give each class one, of 3 classes or more")
     index = find_class(classes, label)
     pairs = torch.tensor([before.values, after.values], dtype=torch.float64)
     change = before.sign * (pairs[1] - pairs[0])

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 CHUNK = 4096
-PARTS = 5  # extrapolation: the whole set, halves, ... fifths
+SUBSETS = 5  # extrapolation: the whole set, halves, ... fifths
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Extrapolation:
     """The straight line value + slope / n through Frechet distances at several n."""
 
     value: float
-    """At n = infinity. Below 0 where the two sets cannot be told apart."""
+    """At n = infinity. Below 0 where the two sets cannot be distinguished."""
 
     slope: float
     """In units of FD times images: n images cost about slope / n."""
@@ -119,7 +119,7 @@ def extrapolated(
     factor = _factor(reference.covariance)
     features = features[torch.randperm(n, generator=generator)]
     # As many parts as the rank allows: the smallest of k parts has n // k images.
-    counts = [count for count in range(1, PARTS + 1) if n // count > width]
+    counts = [count for count in range(1, SUBSETS + 1) if n // count > width]
     distances = [
         sum(_distance(moments(part), reference, factor) for part in features.tensor_split(count))
         / count

@@ -63,9 +63,9 @@ def kernel_distance(
 def _unbiased(a: Tensor, b: Tensor) -> float:
     """MMD^2 of one block."""
     n, m = len(a), len(b)
-    within_a = (_total(a, a) - _diagonal(a)) / (n * (n - 1))
-    within_b = (_total(b, b) - _diagonal(b)) / (m * (m - 1))
-    return within_a + within_b - 2 * _total(a, b) / (n * m)
+    same_a = (_total(a, a) - _diagonal(a)) / (n * (n - 1))
+    same_b = (_total(b, b) - _diagonal(b)) / (m * (m - 1))
+    return same_a + same_b - 2 * _total(a, b) / (n * m)
 
 
 def _total(a: Tensor, b: Tensor) -> float:

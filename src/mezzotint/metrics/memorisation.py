@@ -1,4 +1,4 @@
-"""Are samples copies of training images? Their distances to those, beside what is usual.
+"""Are samples copies of training images? Their distances to those, and the usual ones.
 
 Distances are root mean square differences per number of an image's representation: for pixels,
 grey levels of 0 ... 255 per pixel. 0 is a copy. Two questions, both with an answer known for
@@ -13,7 +13,7 @@ images that nobody trained on:
 The ratio, not the distance: plain images lie near everything (Carlini et al. 2023, arXiv
 2301.13188, divide by the distance to the neighbours for the same reason). Held-out images are
 the yardstick as in the three-sample test of Meehan et al. 2020 (arXiv 2004.05675). A copy has
-ratio 0 and stands out beside any number of held-out images. The AUC of copies is far below 1
+ratio 0 and stands out among any number of held-out images. The AUC of copies is far below 1
 where the training set is the larger one: most originals are not among those it compares with.
 
 Assumed: train and held-out are random parts of one set (MNIST's test images are by other writers
@@ -110,7 +110,7 @@ class Memorisation:
     flagged: bool
 
     @property
-    def verdict(self) -> str:
+    def summary(self) -> str:
         """One sentence."""
         seen = (
             f"{self.auc:.1%} of the samples lie nearer to a training image than to a held-out one "

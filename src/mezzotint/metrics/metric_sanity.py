@@ -1,4 +1,4 @@
-"""Do the rulers work? Real images, damaged more and more, and what each metric says.
+"""Check the metrics: real images, damaged more and more, and what each metric says.
 
     python -m mezzotint.metrics.metric_sanity mnist
 
@@ -21,7 +21,7 @@ from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.metrics.registry import GROUPS, Reference
 from mezzotint.runtime.rng import generator
 
-__all__ = ["Row", "damaged", "rulers", "table"]
+__all__ = ["Row", "damaged", "sanity_rows", "table"]
 
 BLURS = (0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0)
 NOISES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
@@ -55,7 +55,7 @@ def damaged(classes: int) -> Iterator[tuple[str, float, Damage]]:
     yield "half duplicated", 0.5, _halved
 
 
-def rulers(data: ImageSet, classifier: Classifier, n: int = 10_000) -> list[Row]:
+def sanity_rows(data: ImageSet, classifier: Classifier, n: int = 10_000) -> list[Row]:
     """All metrics of `GROUPS` for every damage."""
     reference = Reference.of(data, classifier, classifier, n=n, anchors=())
     rows = data.splits["train"]
@@ -92,4 +92,4 @@ def _halved(images: Tensor, labels: Tensor, draws: torch.Generator) -> tuple[Ten
 if __name__ == "__main__":
     for source in sys.argv[1:]:
         chosen = load(source, say=print)
-        print(f"\n{source}\n\n{table(rulers(chosen, classifier_for(chosen, print)))}")
+        print(f"\n{source}\n\n{table(sanity_rows(chosen, classifier_for(chosen, print)))}")

@@ -17,7 +17,7 @@ does. `free` says from which level on the state itself holds the class, whoever 
 
 Levels run from noise to picture in both processes. An image is *recognised* at a level where its
 intended class is read. `first` is the noisiest level where that is so; `final` the noisiest from
-which on it is so at every level. In the forward process, walked the other way, `final` is thus
+which on it is so at every level. In the forward process, read the other way, `final` is thus
 the last level before the image is lost, and `first` the last at which it is seen at all.
 
 Readers find classes in pure noise: a classifier that calls all noise "8" would recognise 8 before
@@ -54,10 +54,10 @@ __all__ = [
     "Recognition",
     "merged",
     "recognise_forward",
-    "recognise_walk",
+    "recognise_reverse",
     "shown",
     "summarise",
-    "verdicts",
+    "read_classes",
 ]
 
 Reader = Callable[[Tensor], Tensor]
@@ -204,13 +204,13 @@ class Recognition:
         return {**asdict(self), "sentences": list(self.sentences)}
 
 
-def verdicts(probabilities: Tensor, threshold: float = 0.5) -> Tensor:
+def read_classes(probabilities: Tensor, threshold: float = 0.5) -> Tensor:
     """What is read, int16 (N,), from probabilities (N, K): a class, or `NOTHING`."""
     best, read = probabilities.max(1)
     return read.where(best >= threshold, NOTHING).to(torch.int16).cpu()
 
 
-def recognise_walk(
+def recognise_reverse(
     steps: Iterable[Step],
     readers: Mapping[str, Reader],
     labels: Tensor,
@@ -221,13 +221,14 @@ def recognise_walk(
 ) -> list[Readings]:
     """Read the x0 estimate and x of every step of one chunk of images, as the steps come.
 
-    steps: a whole walk; the first is the starting point, its x0 an estimate without evaluation.
+    steps: all steps of a sampler; the first is the starting point, its x0 an estimate without
+        evaluation.
         Each is dropped when read, so memory does not grow with the number of steps.
     readers: by name.
     labels: int64 (N,), what the images are meant to become.
-    denoise: the model told no label, (x, sigma) -> x0, for the view free, at the price of one
+    denoise: the unconditional model, (x, sigma) -> x0, for the view free, at the price of one
         more evaluation a level; None: without that view.
-    evaluations: of the network spent by each step of the walk, ascending from 0; None: one a step.
+    evaluations: of the network spent by each step, ascending from 0; None: one a step.
     threshold: least probability of a class that is read, above 0 and at most 1.
 
     Returns one `Readings` for each reader and view.
@@ -245,8 +246,8 @@ def recognise_walk(
     spent = range(len(sigmas)) if evaluations is None else evaluations
     if len(sigmas) < 2 or len(spent) != len(sigmas) or spent[-1] < 1:
         raise InputError(
-            "a walk has at least 2 steps and, for each, the evaluations spent by then, which end "
-            f"above 0; given {len(sigmas)} steps and evaluations {list(spent)}"
+            "a reverse process has at least 2 steps, each with the evaluations spent by then, "
+            f"which end above 0; given {len(sigmas)} steps and evaluations {list(spent)}"
         )
     made = [sigmas[0], *sigmas[:-1]]  # the estimate that led to a level was made at the one before
     levels = {
@@ -276,7 +277,7 @@ def recognise_forward(
     images does not grow with N.
 
     levels: from u = 0 to u = 1, both included, at least 2.
-    The rest, and what is returned, as in `recognise_walk`.
+    The rest, and what is returned, as in `recognise_reverse`.
     """
     _check(threshold)
     check_batch(images)
@@ -311,7 +312,7 @@ def merged(chunks: Iterable[Sequence[Readings]]) -> list[Readings]:
         facts = {(p.reader, p.process, p.view, p.threshold, p.levels) for p in parts}
         if len(facts) > 1:
             raise InputError(
-                "chunks of different walks do not merge: draw all of them with one sampler, "
+                "chunks of different samplers do not merge: draw all of them with one sampler, "
                 "number of evaluations, set of readers and threshold"
             )
         labels, read = torch.cat([p.labels for p in parts]), torch.cat([p.read for p in parts])
@@ -383,7 +384,7 @@ def _read(
                     f"reader '{name}' knows {probabilities.shape[1]} classes and the labels go up "
                     f"to {int(labels.max())}: give it images of classes that it knows"
                 )
-            columns.setdefault((name, view), []).append(verdicts(probabilities, threshold))
+            columns.setdefault((name, view), []).append(read_classes(probabilities, threshold))
     return {key: torch.stack(reads, 1) for key, reads in columns.items()}
 
 

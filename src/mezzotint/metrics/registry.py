@@ -1,4 +1,4 @@
-"""Numbers with their protocol: every metric by name, what it is measured with, what stands beside.
+"""Numbers with their protocol: every metric by name, its extractor, its floor and anchors.
 
     metric group --measure(samples, reference)--> numbers
     fd           Frechet distance, and the same at infinite n
@@ -8,7 +8,7 @@
     score        the Inception score's formula on the set's own classifier
     distinct     share of samples that are left when copies of each other count once
 
-A number alone says nothing. Beside each stand the *floor*, the same number of real train images
+A number alone says nothing. Each comes with the *floor*, the same number of real train images
 in the samples' place (nobody can be expected below it; for what the classifier reads, held-out
 images, since it knows the train images by heart), and *anchors*: those images blurred, with
 noise, and with one class missing. `compare` refuses numbers of different protocols.
@@ -260,8 +260,8 @@ class Reference:
         split, of test images) as many.
         """
         other = "test" if split == "train" else "train"
-        picks = {name: chosen(data, name, n, seed) for name in (split, other)}
-        real, floor = ((data.images[rows], data.labels[rows]) for rows in picks.values())
+        rows_of = {name: chosen(data, name, n, seed) for name in (split, other)}
+        real, floor = ((data.images[rows], data.labels[rows]) for rows in rows_of.values())
         read = _reader(extractor, classifier)
         return Reference(
             real=read(*real),
@@ -328,10 +328,13 @@ def measure(
         def numbers(read: Read, group: Group = group, name: str = name) -> Mapping[str, Number]:
             return group.measure(read, reference.real, generator("measure", seed, name))
 
-        ruler, beside = reference.extractor, reference.floor
+        extractor, floor_images = reference.extractor, reference.floor
         if "probabilities" in group.needs and reference.classifier is not None:
-            ruler, beside = reference.classifier, reference.unseen  # these know no features
-        ours, floor = numbers(samples), numbers(beside)
+            extractor, floor_images = (
+                reference.classifier,
+                reference.unseen,
+            )  # these know no features
+        ours, floor = numbers(samples), numbers(floor_images)
         anchors = {anchor: numbers(read) for anchor, read in reference.anchors.items()}
         for key, number in ours.items():
             metric = group.metrics[key]
@@ -344,9 +347,9 @@ def measure(
                 anchors={a: value[key].value for a, value in anchors.items() if key in value},
                 protocol={
                     "metric": key,
-                    "extractor": ruler.name,
-                    "hash": ruler.digest,
-                    "resize": ruler.resize,
+                    "extractor": extractor.name,
+                    "hash": extractor.digest,
+                    "resize": extractor.resize,
                     "n": n,
                     **reference.facts,
                 },

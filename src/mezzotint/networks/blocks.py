@@ -1,6 +1,6 @@
-"""The pieces of a U-Net: a convolution block told what to make, and attention.
+"""The pieces of a U-Net: a convolution block with an embedding, and attention.
 
-Shapes: x (B, C, H, W), embedding e (B, E). A `Block` is a frozen specification that covers the
+Shapes: x (B, C, H, W), embedding `emb` (B, E). A `Block` is a frozen specification that covers the
 plain blocks of small DDPM experiments and the residual ones of EDM; `ConvBlock` builds it.
 Whatever ends a residual branch starts at zero, so that a fresh residual block is the identity.
 """
@@ -66,19 +66,19 @@ class GroupNorm(nn.GroupNorm):
             return group_norm(
                 x, self.num_groups, gain, bias, scale, shift, epsilon=self.eps, silu=silu
             )
-        y = _told(super().forward(x), scale, shift)
+        y = modulate(super().forward(x), scale, shift)
         return F.silu(y) if silu else y
 
 
 class Conv3x3(nn.Conv2d):
     """A 3x3 convolution with one row of zeros around, by `kernels` where that is faster."""
 
-    def __init__(self, given: int, width: int, bias: bool = True) -> None:
-        super().__init__(given, width, 3, padding=1, bias=bias)
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
 
-    def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
-        """(B, given, H, W) -> (B, width, H, W), with what is added beside, like the result."""
-        return conv3x3(x, self.weight, self.bias, beside)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, H, W); `residual`, like it, is added."""
+        return conv3x3(x, self.weight, self.bias, residual)
 
 
 class RmsNorm(nn.Module):
@@ -123,29 +123,35 @@ class ConvBlock(nn.Module):
     plain: convolution, norm, activation, as in the first U-Nets.
     """
 
-    def __init__(self, given: int, width: int, embedding: int, spec: Block) -> None:
-        """`given` channels in, `width` out; `embedding` is E, 0 for a block told nothing."""
+    def __init__(self, in_channels: int, out_channels: int, embedding: int, spec: Block) -> None:
+        """`embedding` is its width E; 0 for a block without one."""
         super().__init__()
         self.spec = spec
-        self.norm1 = NORMS[spec.norm](given if spec.residual else width)
-        self.norm2 = NORMS[spec.norm](width)
+        self.norm1 = NORMS[spec.norm](in_channels if spec.residual else out_channels)
+        self.norm2 = NORMS[spec.norm](out_channels)
         self.activation = ACTIVATIONS[spec.activation]()
-        self.conv1 = Conv3x3(given, width)
-        self.conv2 = Conv3x3(width, width)
-        self.told = _Projection(embedding, width, spec) if embedding else None
+        self.conv1 = Conv3x3(in_channels, out_channels)
+        self.conv2 = Conv3x3(out_channels, out_channels)
+        self.modulation = _Projection(embedding, out_channels, spec) if embedding else None
         if spec.residual:
             zeroed(self.conv2)
-            self.shortcut = nn.Identity() if given == width else nn.Conv2d(given, width, 1)
+            self.shortcut = (
+                nn.Identity()
+                if in_channels == out_channels
+                else nn.Conv2d(in_channels, out_channels, 1)
+            )
 
-    def forward(self, x: Tensor, e: Tensor | None) -> Tensor:
-        """x (B, given, H, W), e (B, E) -> (B, width, H, W)."""
-        scale, shift = (None, None) if self.told is None or e is None else self.told(e)
+    def forward(self, x: Tensor, emb: Tensor | None) -> Tensor:
+        """x (B, in_channels, H, W), emb (B, E) -> (B, out_channels, H, W)."""
+        scale, shift = (
+            (None, None) if self.modulation is None or emb is None else self.modulation(emb)
+        )
         if not self.spec.residual:
             h = self._normed(self.norm1, self.conv1(x), scale, shift)
             return self._normed(self.norm2, self.conv2(h))
         h = self.conv1(self._normed(self.norm1, x))
-        if self.spec.condition == "add":  # heard before the norm, which then sees the sum
-            h = self._normed(self.norm2, _told(h, None, shift))
+        if self.spec.condition == "add":  # added before the norm, which then sees the sum
+            h = self._normed(self.norm2, modulate(h, None, shift))
         else:
             h = self._normed(self.norm2, h, scale, shift)
         result: Tensor = self.conv2(h, self.shortcut(x))
@@ -154,10 +160,10 @@ class ConvBlock(nn.Module):
     def _normed(
         self, norm: nn.Module, h: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
     ) -> Tensor:
-        """Normalised, told and activated."""
+        """Return h normalised, modulated and activated."""
         if isinstance(norm, GroupNorm) and self.spec.activation == "silu":
             return norm(h, scale, shift, silu=True)
-        return self.activation(_told(norm(h), scale, shift))
+        return self.activation(modulate(norm(h), scale, shift))
 
 
 class _Projection(nn.Module):
@@ -175,19 +181,19 @@ class _Projection(nn.Module):
         if self.scales:
             zeroed(self.project)
 
-    def forward(self, e: Tensor) -> tuple[Tensor | None, Tensor]:
+    def forward(self, emb: Tensor) -> tuple[Tensor | None, Tensor]:
         """e (B, E) -> scale (B, C) or None, shift (B, C)."""
         if isinstance(self.project, nn.Linear):
-            p = self.project(e)  # (B, C or 2 C)
+            p = self.project(emb)  # (B, C or 2 C)
         else:
-            p = self.project(e[..., None, None]).flatten(1)
+            p = self.project(emb[..., None, None]).flatten(1)
         if not self.scales:
             return None, p
         scale, shift = p.chunk(2, dim=1)
         return scale, shift
 
 
-def _told(h: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+def modulate(h: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
     """h (B, C, H, W) * (1 + scale) + shift, each (B, C) or None."""
     if scale is not None:
         h = torch.addcmul(h, h, scale[..., None, None])  # (B, C, 1, 1)

@@ -1,6 +1,7 @@
-"""One vector that tells the network what to do: the noise level and every factor, together.
+"""One vector of the noise level and every factor together, by which the network is conditioned.
 
-`Embedding` is the specification, `Mapping` the module: (noise (B,), condition) -> e (B, E).
+`Embedding` is the specification, `ConditionEmbedding` the module:
+(noise (B,), condition) -> emb (B, E).
 """
 
 from collections.abc import Sequence
@@ -10,10 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mezzotint.diffusion.condition import Condition, is_free
+from mezzotint.diffusion.condition import Condition, is_null
 from mezzotint.networks.blocks import ACTIVATIONS, zeroed
 
-__all__ = ["Embedding", "Factor", "Mapping", "noise_features"]
+__all__ = ["Embedding", "Factor", "ConditionEmbedding", "noise_features"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Embedding:
     """Sines and cosines that describe the noise level; even."""
 
     factors: Literal["table", "one-hot"] = "table"
-    """table: a learned row a class; one-hot: Linear and activation on the one-hot vector. Free
-    (no class asked for) is a row of its own in a table and the zero vector in one-hot."""
+    """table: a learned row a class; one-hot: Linear and activation on the one-hot vector. Null
+    (no class) is a row of its own in a table and the zero vector in one-hot."""
 
     join: Literal["sum", "concat"] = "sum"
     """How the vectors of the noise level and of the factors are put together."""
@@ -68,7 +69,7 @@ def number_features(values: Tensor, count: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=1).nan_to_num(0.0)
 
 
-class Mapping(nn.Module):
+class ConditionEmbedding(nn.Module):
     """(noise (B,), condition) -> e (B, E)."""
 
     def __init__(
@@ -87,7 +88,7 @@ class Mapping(nn.Module):
         self.activation = act()
 
     def forward(self, noise: Tensor, condition: Condition) -> Tensor:
-        """noise (B,), condition of B images; a factor it does not name is free. -> (B, E)."""
+        """noise (B,), condition of B images; a factor it does not name is null. -> (B, E)."""
         vectors = [self.noise(noise_features(noise, self.spec.features))]
         for factor in self.factors:
             values = condition.factors.get(factor.name)
@@ -100,20 +101,20 @@ class Mapping(nn.Module):
         return self.activation(torch.stack(vectors).sum(0))
 
     def _embed(self, factor: Factor, values: Tensor, dtype: torch.dtype) -> Tensor:
-        free = is_free(values)
+        null = is_null(values)
         if factor.classes is None:
             features = number_features(values.to(dtype), self.spec.features)
-            return self.tables[factor.name](features) * ~free[:, None]
-        index = values.masked_fill(free, factor.classes)  # the row after the classes is "free"
+            return self.tables[factor.name](features) * ~null[:, None]
+        index = values.masked_fill(null, factor.classes)  # the row after the classes is null
         if self.spec.factors == "table":
             return self.tables[factor.name](index)
         each = torch.arange(factor.classes, device=index.device)
-        one_hot = index[:, None] == each  # (B, classes); free: all zeros
+        one_hot = index[:, None] == each  # (B, classes); null: all zeros
         return self.tables[factor.name](one_hot.to(dtype))
 
 
 def _table(factor: Factor, spec: Embedding, act: type[nn.Module]) -> nn.Module:
-    if factor.classes is None:  # begins as if it were free
+    if factor.classes is None:  # starts as if it were null
         last = zeroed(nn.Linear(spec.width, spec.width))
         return nn.Sequential(nn.Linear(spec.features, spec.width), act(), last)
     if spec.factors == "table":

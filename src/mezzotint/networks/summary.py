@@ -69,7 +69,7 @@ def _shown(module: nn.Module) -> bool:
 def _recorder(
     name: str, shapes: dict[str, tuple[int, ...]]
 ) -> Callable[[nn.Module, object, Tensor], None]:
-    def record(module: nn.Module, given: object, output: Tensor) -> None:
+    def record(module: nn.Module, inputs: object, output: Tensor) -> None:
         shapes[name] = tuple(output.shape[1:])
 
     return record

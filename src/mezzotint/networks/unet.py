@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mezzotint.diffusion.condition import Condition
 from mezzotint.networks.blocks import ACTIVATIONS, NORMS, Attention, Block, ConvBlock, zeroed
-from mezzotint.networks.embeddings import Embedding, Factor, Mapping
+from mezzotint.networks.embeddings import ConditionEmbedding, Embedding, Factor
 
 __all__ = ["Level", "UNet", "UNetSpec"]
 
@@ -49,7 +49,7 @@ class UNetSpec:
     skips: bool = True
     """Hand the feature maps of the way down to the way up."""
 
-    told: Literal["everywhere", "bottleneck"] = "everywhere"
+    conditioned_blocks: Literal["everywhere", "bottleneck"] = "everywhere"
     """Which blocks hear the embedding: all, or only those in the middle."""
 
     patch: int = 1
@@ -72,39 +72,39 @@ class UNet(nn.Module):
         super().__init__()
         self.spec = spec
         levels, block = spec.levels, spec.block
-        everywhere = spec.embedding.width if spec.told == "everywhere" else 0
-        self.mapping = Mapping(spec.embedding, factors, block.activation)
+        everywhere = spec.embedding.width if spec.conditioned_blocks == "everywhere" else 0
+        self.mapping = ConditionEmbedding(spec.embedding, factors, block.activation)
         self.first = nn.Conv2d(channels * spec.patch**2, levels[0].width, 3, padding=1)
         self.down = nn.ModuleList()
-        self.halve = nn.ModuleList()
-        given = levels[0].width
+        self.downsample = nn.ModuleList()
+        channels_in = levels[0].width
         for level in levels:
-            self.down.append(_stage(given, level, block, everywhere))
-            given = level.width
+            self.down.append(_stage(channels_in, level, block, everywhere))
+            channels_in = level.width
         for above in levels[:-1]:
-            self.halve.append(nn.Conv2d(above.width, above.width, 3, stride=2, padding=1))
+            self.downsample.append(nn.Conv2d(above.width, above.width, 3, stride=2, padding=1))
         self.middle = nn.ModuleList(
             [
-                ConvBlock(given, given, spec.embedding.width, block),
-                Attention(given, block) if levels[-1].attention else nn.Identity(),
-                ConvBlock(given, given, spec.embedding.width, block),
+                ConvBlock(channels_in, channels_in, spec.embedding.width, block),
+                Attention(channels_in, block) if levels[-1].attention else nn.Identity(),
+                ConvBlock(channels_in, channels_in, spec.embedding.width, block),
             ]
         )
         self.up = nn.ModuleList()
         for level in reversed(levels):
             skip = level.width if spec.skips else 0
-            self.up.append(_stage(given + skip, level, block, everywhere))
-            given = level.width
+            self.up.append(_stage(channels_in + skip, level, block, everywhere))
+            channels_in = level.width
         self.last = nn.Sequential(
-            NORMS[block.norm](given),
+            NORMS[block.norm](channels_in),
             ACTIVATIONS[block.activation](),
-            zeroed(nn.Conv2d(given, channels * spec.patch**2, 3, padding=1)),
+            zeroed(nn.Conv2d(channels_in, channels * spec.patch**2, 3, padding=1)),
         )
 
     def forward(self, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         """x (B, C, H, W), noise (B,), condition of B images or of none -> (B, C, H, W)."""
         height, width = x.shape[2:]
-        e = self.mapping(noise, condition)
+        emb = self.mapping(noise, condition)
         multiple = self.spec.patch * 2 ** (len(self.spec.levels) - 1)
         x = F.pad(x, (0, -width % multiple, 0, -height % multiple))
         x = F.pixel_unshuffle(x, self.spec.patch)  # (B, C patch^2, H / patch, W / patch)
@@ -112,29 +112,31 @@ class UNet(nn.Module):
         skips = []
         for depth, stage in enumerate(self.down):
             if depth > 0:
-                h = self.halve[depth - 1](h)
-            h = _run(stage, h, e)
+                h = self.downsample[depth - 1](h)
+            h = _run(stage, h, emb)
             skips.append(h)
-        h = self.middle[0](h, e)
-        h = self.middle[2](self.middle[1](h), e)
+        h = self.middle[0](h, emb)
+        h = self.middle[2](self.middle[1](h), emb)
         for stage, skip in zip(self.up, reversed(skips), strict=True):
             if h.shape[2:] != skip.shape[2:]:
-                h = _doubled(h)
-            h = _run(stage, torch.cat([h, skip], dim=1) if self.spec.skips else h, e)
+                h = upsample(h)
+            h = _run(stage, torch.cat([h, skip], dim=1) if self.spec.skips else h, emb)
         return F.pixel_shuffle(self.last(h), self.spec.patch)[:, :, :height, :width]
 
 
-def _stage(given: int, level: Level, spec: Block, embedding: int) -> nn.ModuleList:
+def _stage(in_channels: int, level: Level, spec: Block, embedding: int) -> nn.ModuleList:
     """The blocks of one level: convolution and attention in turn."""
     stage = nn.ModuleList()
     for index in range(level.blocks):
-        stage.append(ConvBlock(level.width if index else given, level.width, embedding, spec))
+        stage.append(
+            ConvBlock(level.width if index else in_channels, level.width, embedding, spec)
+        )
         if level.attention:
             stage.append(Attention(level.width, spec))
     return stage
 
 
-def _doubled(h: Tensor) -> Tensor:
+def upsample(h: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, 2 H, 2 W), each pixel as four of its type."""
     if h.dtype == torch.float32:
         return F.interpolate(h, scale_factor=2.0, mode="nearest")
@@ -142,8 +144,8 @@ def _doubled(h: Tensor) -> Tensor:
         return F.interpolate(h, scale_factor=2.0, mode="nearest")
 
 
-def _run(stage: nn.Module, h: Tensor, e: Tensor) -> Tensor:
+def _run(stage: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
     assert isinstance(stage, nn.ModuleList)
     for module in stage:
-        h = module(h, e) if isinstance(module, ConvBlock) else module(h)
+        h = module(h, emb) if isinstance(module, ConvBlock) else module(h)
     return h

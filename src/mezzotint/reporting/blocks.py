@@ -49,7 +49,7 @@ class Text(Block):
     """Sentences, each a paragraph."""
 
     sentences: tuple[str, ...]
-    lead: bool = False  # set larger: the verdict
+    lead: bool = False  # set larger: the summary
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: curves, rulers and intervals, and numbers as words.
+"""Charts as inline SVG: curves, scale bars and intervals, and numbers as words.
 
 Convention: a place is a share of the plot, 0 at the left or bottom and 1 at the right or top.
 SVG gets it in per cent, so a chart fills any width while its letters keep their size. Colours are
@@ -20,16 +20,16 @@ __all__ = [
     "line_chart",
     "measured",
     "number",
-    "ruler",
+    "scale_bar",
     "short",
 ]
 
 Scale = Literal["linear", "log", "root"]
 
-SPREAD = 20.0  # largest over smallest number from which a ruler is not linear
+SPREAD = 20.0  # largest over smallest number from which a scale bar is not linear
 LARGEST = 1e300  # and beyond, differences are no longer numbers
-RULER = 300.0  # pixels: the width at which a ruler's labels must not meet
-LETTER = 6.4  # pixels: mean width of a letter on a ruler
+SCALE_BAR = 300.0  # pixels: the width at which a scale bar's labels must not meet
+LETTER = 6.4  # pixels: mean width of a letter on a scale bar
 LINE = 14  # pixels between two lines of labels
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -88,10 +88,10 @@ def column(values: Sequence[object]) -> list[str]:
     >>> column([0.5, 0.123456, None])
     ['0.500', '0.123', '']
     """
-    given = [value for value in values if value is not None]
-    sizes = [abs(value) for value in given if finite(value) and value]
-    whole = all(isinstance(value, int) for value in given)
-    if whole or len(sizes) < len(given) - given.count(0) or not sizes:
+    known = [value for value in values if value is not None]
+    sizes = [abs(value) for value in known if finite(value) and value]
+    whole = all(isinstance(value, int) for value in known)
+    if whole or len(sizes) < len(known) - known.count(0) or not sizes:
         return ["" if value is None else number(value) for value in values]
     decimals = max(0, 2 - math.floor(math.log10(sorted(sizes)[len(sizes) // 2])))
     if decimals > 5 or min(sizes) < 10.0**-decimals:
@@ -222,7 +222,7 @@ def line_chart(
     return _written(chart)
 
 
-def ruler(
+def scale_bar(
     value: float,
     error: float | None,
     floor: float | None,
@@ -239,7 +239,7 @@ def ruler(
     """
     marks = ({} if floor is None else {"floor": floor}) | dict(anchors)
     values = [value, *marks.values()]
-    axis = Axis.over(values, _ruler_scale(values, better), margin=0.03)
+    axis = Axis.over(values, _scale_of(values, better), margin=0.03)
 
     def place(number: float) -> float:
         return 1 - axis.place(number) if better == "higher" else axis.place(number)
@@ -275,8 +275,8 @@ def ruler(
     return _written(chart)
 
 
-def _ruler_scale(values: Sequence[float], better: str) -> Scale:
-    """The scale on which the numbers of one metric can be told apart."""
+def _scale_of(values: Sequence[float], better: str) -> Scale:
+    """Return the scale on which the numbers of one metric can be distinguished."""
     sizes = [abs(value) for value in values if value]
     if better == "higher" or not sizes or max(sizes) <= SPREAD * min(sizes):
         return "linear"
@@ -284,11 +284,11 @@ def _ruler_scale(values: Sequence[float], better: str) -> Scale:
 
 
 def _label(at: float, width: float) -> tuple[float, str]:
-    """The left end of a label (pixels) at a place, and its anchor; none leaves the ruler."""
-    middle = at * RULER
+    """The left end of a label (pixels) at a place, and its anchor; none leaves the scale bar."""
+    middle = at * SCALE_BAR
     if middle < width / 2:
         return middle, "start"
-    if middle > RULER - width / 2:
+    if middle > SCALE_BAR - width / 2:
         return middle - width, "end"
     return middle - width / 2, "middle"
 

@@ -65,7 +65,7 @@ def read_losses(metrics: Path) -> tuple[Curve, Curve]:
     """
     if not metrics.is_file():
         raise InputError(f"{metrics} does not exist; train first, or name a run's metrics.jsonl")
-    found = losses(checksum.rows(metrics)[0])
+    found = losses(checksum.read_rows(metrics)[0])
     if not any(curve.loss or curve.broken for curve in found):
         raise InputError(f'{metrics} has no rows of kind "step" or "validation"; train first')
     return found
@@ -159,23 +159,21 @@ def loss_curves(metrics: Path, out: Path) -> Path:
 def tuning_figure(rows: Iterable[Mapping[str, Any]]) -> "Figure":
     """Tuning to a reward: the reward above, below what it does not see, over images drawn.
 
-    Rows of kind "climbed" have `reward`, those of kind "judged" `values`, all with `images_seen`.
+    Rows of kind "step" have `reward`, those of kind "check" `values`, all with `images_seen`.
     """
-    kinds: dict[str, list[Mapping[str, Any]]] = {"climbed": [], "judged": []}
+    kinds: dict[str, list[Mapping[str, Any]]] = {"step": [], "check": []}
     for row in rows:
         kinds[row["kind"]].append(row)
     figure = _figure(height=6.0)
     above, below = figure.subplots(2, sharex=True)
-    climbed, judged = kinds["climbed"], kinds["judged"]
-    above.plot(
-        [row["images_seen"] for row in climbed], [row["reward"] for row in climbed], color=MAIN
-    )
+    steps, checks = kinds["step"], kinds["check"]
+    above.plot([row["images_seen"] for row in steps], [row["reward"] for row in steps], color=MAIN)
     above.set_ylabel("reward")
-    for name, color in zip(judged[0]["values"], (SECOND, MAIN, GREY), strict=False):
-        seen, values = zip(*((r["images_seen"], r["values"][name]) for r in judged), strict=True)
+    for name, color in zip(checks[0]["values"], (SECOND, MAIN, GREY), strict=False):
+        seen, values = zip(*((r["images_seen"], r["values"][name]) for r in checks), strict=True)
         below.plot(seen, values, color=color, marker="o", markersize=4.5, label=name)
-    if not judged[-1]["within"]:
-        below.axvline(judged[-1]["images_seen"], color=GREY, linestyle=":", label="out of bounds")
+    if not checks[-1]["in_bounds"]:
+        below.axvline(checks[-1]["images_seen"], color=GREY, linestyle=":", label="out of bounds")
     below.set_ylabel("not seen by the reward")
     below.set_xlabel("images drawn")
     below.legend(frameon=False, fontsize=11)
@@ -202,7 +200,7 @@ def schedule_figure(
     sampling starts, and it should be next to nothing.
 
     u: positions in [0, 1], ascending.
-    sigma: noise levels, as many, all positive and finite (leave a ladder's last 0 out).
+    sigma: noise levels, as many, all positive and finite (leave out a last 0).
     title: written above; "" for none.
     marks: (u, short text) for vertical lines through both panels.
     """

@@ -5,10 +5,10 @@ It is made of what lies in a run directory: config.toml, metrics.jsonl, samples/
 Nothing is computed here but places on the page. Every key of theirs may be missing; a section
 without data is left out, and the page ends with the commands that would make it.
 
-A reading (`reading`) becomes sections (`sections`, `judgement`, `recognition`, `guidance`;
-`comparison` for several runs), a section blocks (`blocks`), and page.html knows how each block
-looks. Pictures are data URIs and the page forbids itself all requests, so it can be mailed,
-printed and opened in ten years.
+A reading (`reading`) becomes sections (`sections.training`, `evaluation`, `recognition`,
+`guidance`; `comparison` for several runs), a section blocks (`blocks`), and page.html knows how
+each block looks. Pictures are data URIs and the page forbids itself all requests, so it can be
+mailed, printed and opened in ten years.
 """
 
 import shlex
@@ -75,17 +75,24 @@ EVALUATE = "mezzotint evaluate {run}"
 """What makes the sections that have no command of their own."""
 
 
-def write_report(runs: Sequence[Path], out: Path) -> Path:
+def write_report(
+    runs: Sequence[Path], out: Path, translate: Callable[[dict[str, Any]], dict[str, Any]] = dict
+) -> Path:
     """Write one self-contained HTML file about a run, or about several side by side.
 
-    runs: run directories, at least one; of two or more, the page compares.
-    out: ends in .html; replaced if it is there. Returned.
+    Args:
+        runs: Run directories, at least one; of two or more, the page compares.
+        out: Ends in .html; replaced if it is there.
+        translate: Gives the settings of earlier versions the keys of today.
+
+    Returns:
+        `out`.
     """
     if not runs:
         raise InputError("a report needs at least one run; given none")
     if out.suffix.lower() != ".html":
         raise InputError(f"{out} does not end in .html; rename it")
-    page = _page(_named([read(Path(run)) for run in runs]))
+    page = _page(_named([read(Path(run), translate) for run in runs]))
     write_bytes(out, page.encode(errors="replace"))  # JSON and paths may hold half characters
     return out
 
@@ -108,7 +115,7 @@ def _page(readings: Sequence[Reading]) -> str:
         title, subtitle = one.name, one.subtitle
         made = [(name, _full(make(one))) for name, make in ONE.items()]
         missing = [(name, one) for name, blocks in made if not blocks and _able(name, one.config)]
-        if not one.gauged:
+        if not one.online_metrics:
             missing.append(("Metrics in training", one))
         if "cas" not in one.metrics:
             missing.append(("Classification accuracy score", one))
@@ -134,7 +141,9 @@ def _able(name: str, config: Mapping[str, Any]) -> bool:
     if name == "Styles":
         return bool(at(config, "origin", "styles"))
     if name == "Guidance":  # else nothing guides it
-        return at(config, "training", "drop") != 0 or bool(at(config, "training", "snapshot"))
+        return at(config, "training", "label_dropout") != 0 or bool(
+            at(config, "training", "snapshot")
+        )
     return True
 
 

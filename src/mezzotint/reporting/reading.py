@@ -9,7 +9,7 @@ import base64
 import json
 import struct
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,8 @@ def records(value: object) -> list[dict[str, Any]]:
 
 def texts(value: object) -> tuple[str, ...]:
     """A sentence, or those in a list."""
-    given = [value] if isinstance(value, str) else listed(value)
-    return tuple(item for item in given if isinstance(item, str) and item)
+    found = [value] if isinstance(value, str) else listed(value)
+    return tuple(item for item in found if isinstance(item, str) and item)
 
 
 def at(value: object, *keys: str) -> Any:
@@ -67,31 +67,31 @@ class Reading:
     training: Curve
     validation: Curve
     seconds: float | None  # of training
-    gauged: dict[str, Line]  # the metrics measured in training, over images seen
+    online_metrics: dict[str, Line]  # the metrics measured in training, over images seen
     evaluation: dict[str, Any]
     sweep: dict[str, Any]  # sweep.json
     notes: tuple[str, ...]  # files that could not be read
 
-    def part(self, name: str) -> dict[str, Any]:
+    def section(self, name: str) -> dict[str, Any]:
         """A part of the evaluation; empty where it is missing."""
         return keyed(self.evaluation.get(name))
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
         """The metrics of the evaluation by their keys."""
-        found = self.part("metrics")
+        found = self.section("metrics")
         return {key: item for key, item in found.items() if isinstance(item, dict) and item}
 
     @property
-    def verdict(self) -> tuple[str, ...]:
+    def summary(self) -> tuple[str, ...]:
         """The evaluation in a few sentences; empty without one."""
         return texts(self.evaluation.get("verdict"))
 
     @property
     def images_seen(self) -> int | None:
-        """Of training when it was judged; all that are known of where it was not."""
-        given = at(self.evaluation, "subject", "images_seen")
-        return int(given) if finite(given) else self.trained
+        """Images seen when the run was evaluated; without an evaluation, all that are known."""
+        found = at(self.evaluation, "subject", "images_seen")
+        return int(found) if finite(found) else self.trained
 
     @property
     def trained(self) -> int | None:
@@ -110,14 +110,14 @@ class Reading:
             parts.append(f"{data['height']} × {data['width']} pixels, {colour}")
         if "preset" in origin:
             parts.append(f"preset {origin['preset']}")
-        if "begun_from" in origin:
-            parts.append(f"begun with the weights of {Path(str(origin['begun_from'])).name}")
+        if "init_from" in origin:
+            parts.append(f"started with the weights of {Path(str(origin['init_from'])).name}")
         return " · ".join(parts)
 
     @property
     def hardware(self) -> dict[str, Any]:
-        """The judge's machine; without an evaluation, what training wrote down of its own."""
-        return self.part("hardware") or keyed(self.config.get("machine"))
+        """The machine of the evaluation; without one, what training wrote down of its own."""
+        return self.section("hardware") or keyed(self.config.get("machine"))
 
     def grids(self) -> list[str]:
         """The pictures drawn while it trained, by the images seen."""
@@ -125,35 +125,40 @@ class Reading:
         return [f"samples/{p.name}" for p in sorted(files) if p.stem.isdecimal()]
 
 
-def read(run: Path) -> Reading:
-    """Read a run directory."""
+def read(run: Path, translate: Callable[[dict[str, Any]], dict[str, Any]] = dict) -> Reading:
+    """Read a run directory.
+
+    Args:
+        run: The directory.
+        translate: Gives the tables of earlier versions the keys of today.
+    """
     if not run.is_dir():
         raise InputError(f"{run} is not a folder; name a run that `mezzotint train` made")
     names = ("config.toml", "metrics.jsonl", "evaluation.json")
     files = [run / name for name in names]
     if not any(file.is_file() for file in files):
         raise InputError(f"{run} has none of {', '.join(names)}; train or evaluate first")
-    toml, jsonl, judged = files
+    toml, jsonl, evaluation_file = files
     settings = toml.read_text(encoding="utf-8", errors="replace") if toml.is_file() else ""
     config, notes = {}, []
     try:
-        config = tomllib.loads(settings)
-        plain = checksum.opened_text(settings)
+        config = translate(tomllib.loads(settings))
+        plain = checksum.strip_text_checksum(settings)
         if plain is None:
             notes.append("config.toml is damaged, or was edited: what it says may be wrong.")
         settings = plain or settings
     except tomllib.TOMLDecodeError as error:
         notes.append(f"config.toml cannot be read ({error}).")
     swept = run / "sweep.json"
-    evaluation, sweep = _sealed(judged, notes), _sealed(swept, notes)
+    evaluation, sweep = _read_json(evaluation_file, notes), _read_json(swept, notes)
     rows: list[dict[str, Any]] = []
     if (run / "checkpoints").is_dir():
         notes += [f"{file.name} is missing." for file in (toml, jsonl) if not file.is_file()]
-    for file, pictures in ((judged, "evaluation/*.png"), (swept, "sweep.png")):
+    for file, pictures in ((evaluation_file, "evaluation/*.png"), (swept, "sweep.png")):
         if not file.is_file() and any(run.glob(pictures)):
             notes.append(f"{file.name} is missing, though its pictures are there: make it again.")
     if jsonl.is_file():
-        rows, damaged = checksum.rows(jsonl)
+        rows, damaged = checksum.read_rows(jsonl)
         if damaged:
             notes.append(f"Lines of metrics.jsonl that are damaged and left out: {damaged}.")
     training, validation = losses(rows)
@@ -166,20 +171,20 @@ def read(run: Path) -> Reading:
         training=training,
         validation=validation,
         seconds=max((second for second in clock if finite(second)), default=None),
-        gauged=_gauged(rows),
+        online_metrics=_online_metrics(rows),
         evaluation=evaluation,
         sweep=sweep,
         notes=tuple(notes),
     )
 
 
-def _sealed(file: Path, notes: list[str]) -> dict[str, Any]:
+def _read_json(file: Path, notes: list[str]) -> dict[str, Any]:
     """The object in a file; empty where there is none, or, with a note, none that can be read."""
     try:
         found = keyed(json.loads(file.read_bytes()) if file.is_file() else {})
         if _deep(found):
             raise ValueError(f"more than {DEEPEST} lists and objects in each other")
-        if checksum.intact(found):
+        if checksum.is_valid(found):
             return found
         notes.append(f"{file.name} is damaged, or was edited: it is left out.")
     except (ValueError, RecursionError) as error:
@@ -188,14 +193,14 @@ def _sealed(file: Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _deep(value: object, left: int = DEEPEST) -> bool:
-    """Whether more lie in each other than may: whoever walks through them might not come back."""
+    """Return whether tables or lists nest too deeply for a recursive function."""
     if not isinstance(value, (dict, list)):
         return False
     inner = value.values() if isinstance(value, dict) else value
     return left == 0 or any(_deep(item, left - 1) for item in inner)
 
 
-def _gauged(rows: Iterable[Mapping[str, Any]]) -> dict[str, Line]:
+def _online_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, Line]:
     """The metrics measured in training, each by its name."""
     found: dict[str, dict[float, float]] = {}
     for row in rows:

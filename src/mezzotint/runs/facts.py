@@ -1,19 +1,17 @@
-"""What a run's config.toml says beside the settings: origin, data, machine."""
+"""Facts that a run's config.toml holds next to the settings: origin, data, machine."""
 
 import dataclasses
 import os
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from pydantic import AliasChoices, Field, model_validator
 
 from mezzotint.config.build import build_denoiser
 from mezzotint.config.registry import Strict
 from mezzotint.config.schema import Config
 from mezzotint.data import ImageSet, Style
 from mezzotint.diffusion import Denoiser
-from mezzotint.kernels.precision import choose, native_bf16
+from mezzotint.kernels.precision import choose_compute, native_bf16
 from mezzotint.runtime.device import DEVICES, Compute, Precision
 
 __all__ = ["DataFacts", "Machine", "Origin", "RunConfig"]
@@ -27,12 +25,11 @@ class Origin(Strict):
     size: int | None = None
     limit: int | None = None
     styles: tuple[str, ...] = ()
-    begun_from: str | None = None
-    """The run whose weights it began with; None: none, at random."""
+    init_from: str | None = None
+    """The run whose weights it started with; None: none, at random."""
 
-    suited_to: int = Field(0, validation_alias=AliasChoices("suited_to", "suited_from"))
-    """A budget in images for which the preset is as it was then; 0: as it is written. Runs until
-    2026-11-26 have it under the second name."""
+    variant_budget: int = 0
+    """Budget in images that chose the preset's variant; 0: the preset as it is written."""
 
 
 class DataFacts(Strict):
@@ -86,24 +83,20 @@ class Machine(Strict):
 
     torch: str = torch.__version__
 
-    @model_validator(mode="before")
-    @classmethod
-    def _of_before(cls, table: Mapping[str, object]) -> dict[str, object]:
-        """Runs until 2026-11-26 said whether torch.compile was used."""
-        return {name: value for name, value in table.items() if name != "compile"}
-
     def compute(self) -> Compute:
         """As the training loop wants it."""
         return Compute(self.device, self.precision, self.threads)
 
-    def here(self, wish: str = "auto") -> Compute:
-        """The same where the device is wished for and there, as far as it can be obeyed: bfloat16
-        where there are units for it, threads as there are processors. Else this machine's choice.
+    def on_this_machine(self, requested: str = "auto") -> Compute:
+        """Return the same settings as far as this machine has the device that they name.
+
+        bfloat16 where there are units for it, threads as there are processors. Else this
+        machine's choice.
         """
-        if wish not in ("auto", self.device) or not DEVICES[self.device]():
-            return choose(wish)
+        if requested not in ("auto", self.device) or not DEVICES[self.device]():
+            return choose_compute(requested)
         if self.precision == "bfloat16" and not native_bf16(self.device):
-            return choose(self.device)
+            return choose_compute(self.device)
         threads = min(self.threads, os.cpu_count() or self.threads)
         return dataclasses.replace(self.compute(), threads=threads)
 
@@ -114,12 +107,3 @@ class RunConfig(Config):
     origin: Origin
     data: DataFacts
     machine: Machine
-
-    @model_validator(mode="before")
-    @classmethod
-    def _noise_of_before(cls, table: Mapping[str, object]) -> dict[str, object]:
-        """Runs made before 2026-12 do not name their generator, which was torch's."""
-        sampling = table.get("sampling", {})
-        if isinstance(sampling, Mapping):
-            sampling = {"noise": "torch", **sampling}
-        return {**table, "sampling": sampling}

@@ -3,30 +3,32 @@
 import sys
 from pathlib import Path
 
-from mezzotint.runs.run import Pick, Run
+from mezzotint.config.legacy import renamed_keywords
+from mezzotint.runs.run import CheckpointRef, Run
 from mezzotint.sampling.model import Model
 
 __all__ = ["load"]
 
 
+@renamed_keywords(weak="guide_model")
 def load(
     run: Run | str | Path,
     *,
     weights: str = "ema",
     checkpoint: str = "last",
     device: str = "auto",
-    weak: bool | None = None,
+    guide_model: bool | None = None,
 ) -> Model:
     """The model of a run, ready to draw.
 
     weights: "ema", the averaged weights, or "network", those of the last step.
     checkpoint: "last", "best" by validation loss (or what `training.best` says), or "early".
     device: "auto" (the run's own where this machine has it), "cpu", "cuda" or "mps".
-    weak: whether the early snapshot comes along, for autoguidance; None: where the run's own
-        sampling settings ask for it.
+    guide_model: whether the early snapshot comes along, for autoguidance; None: where the run's
+        own sampling settings ask for it.
     """
     found = run if isinstance(run, Run) else Run.at(run, say)
-    model, notices = found.model(Pick(weights, checkpoint, device, weak))
+    model, notices = found.model(CheckpointRef(weights, checkpoint, device, guide_model))
     for notice in notices:
         say(notice)
     return model

@@ -35,7 +35,7 @@ def inspection(
     name: str, settings: tuple[str, ...], out: Path | None, data_dir: Path | None, say: Say
 ) -> dict[str, Any]:
     """Layers and schedule of a preset or a run; writes pictures into `out`."""
-    config, shape, classes, styles = _subject(name, settings, say)
+    config, shape, classes, styles = _config_of(name, settings, say)
     channels, height, width = shape
     network = build_denoiser(config, channels, classes, styles).network
     layers = summarise(network, (channels, height, width))  # type: ignore[arg-type]
@@ -73,7 +73,7 @@ def inspection(
     return result
 
 
-def _subject(
+def _config_of(
     name: str, settings: tuple[str, ...], say: Say
 ) -> tuple[Config, tuple[int, int, int], int, tuple[Style, ...]]:
     """Configuration, (C, H, W), classes and styles of a run or a preset."""

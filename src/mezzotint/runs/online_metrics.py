@@ -1,7 +1,7 @@
-"""Cheap metrics in training: a few samples in few evaluations, judged at intervals.
+"""Cheap metrics in training: a few samples in few evaluations, measured at intervals.
 
 They show the course, not the final number: the samples are few, the evaluations too, and the
-reference is the validation split (a checkpoint must not be chosen on the images that judge it).
+reference is the validation split (a checkpoint must not be chosen on the images that evaluate it).
 """
 
 import time
@@ -15,9 +15,9 @@ from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.metrics.frechet import frechet_distance, moments
 from mezzotint.metrics.registry import GROUPS, Reference, chosen, sign
 from mezzotint.runtime.rng import generator
-from mezzotint.sampling.model import Drawing, Model
+from mezzotint.sampling.model import Model, SampleBatch
 
-__all__ = ["EVALUATIONS", "MEASURED", "Gauge", "beats"]
+__all__ = ["EVALUATIONS", "MEASURED", "OnlineMetrics", "beats"]
 
 EVALUATIONS = 10
 """Of the network per sample, at most."""
@@ -35,15 +35,15 @@ def beats(name: str, new: float, old: float) -> bool:
 
 
 @dataclass(frozen=True)
-class Gauge:
+class OnlineMetrics:
     """The reference, read once, and how many samples are drawn each time."""
 
     reference: Reference
-    drawing: Drawing
-    """What is asked for: the reference's own labels and styles, repeated to n."""
+    drawing: SampleBatch
+    """What to draw: the reference's own labels and styles, repeated to n."""
 
     @staticmethod
-    def of(data: ImageSet, n: int, say: Callable[[str], None], device: str) -> "Gauge":
+    def of(data: ImageSet, n: int, say: Callable[[str], None], device: str) -> "OnlineMetrics":
         """Read the reference for n samples; make the set's classifier if there is none yet.
 
         Args:
@@ -55,20 +55,22 @@ class Gauge:
         """
         classifier = classifier_for(data, say).on(device)
         reference = Reference.of(data, classifier, classifier, n=n, split="validation", anchors=())
-        picks = chosen(data, "validation", n, seed=0)
-        rows = picks[torch.arange(n) % len(picks)]
-        return Gauge(reference, Drawing.of(data.labels[rows], 0, data.styles_of(rows)))
+        held = chosen(data, "validation", n, seed=0)
+        rows = held[torch.arange(n) % len(held)]
+        return OnlineMetrics(reference, SampleBatch.of(data.labels[rows], 0, data.styles_of(rows)))
 
     def cost(self, model: Model) -> float:
         """Seconds that a measurement will take, about."""
         probe = self.drawing[:PROBE]
-        model.changed(evaluations=1).draw(probe)  # starting up is paid once, not by every sample
+        model.changed(evaluations=1).sample_batch(
+            probe
+        )  # starting up is paid once, not by every sample
         started = time.perf_counter()
         _draw(model, probe)
         return (time.perf_counter() - started) / len(probe) * len(self.drawing)
 
     def measure(self, model: Model) -> dict[str, float]:
-        """The numbers of `MEASURED` for samples of a model; fd only where there are enough."""
+        """Return the numbers of `MEASURED` for a model's samples; fd only where they suffice."""
         samples = self.reference.read(_draw(model, self.drawing), self.drawing.labels)
         draws = generator("gauge")
         values: dict[str, float] = {}
@@ -85,6 +87,6 @@ class Gauge:
         return values
 
 
-def _draw(model: Model, drawing: Drawing) -> torch.Tensor:
+def _draw(model: Model, drawing: SampleBatch) -> torch.Tensor:
     few = model.changed(evaluations=min(EVALUATIONS, model.sampling.evaluations))
-    return few.draw(drawing)
+    return few.sample_batch(drawing)

@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterable
 
 from mezzotint.runs.run import Run
-from mezzotint.runs.trainer import Event, Gauged, Notice, Previewed
-from mezzotint.runtime.distributed import current
+from mezzotint.runs.trainer import Event, MetricsLogged, Notice, Previewed
+from mezzotint.runtime.distributed import current_ranks
 from mezzotint.runtime.hardware import peak_memory
-from mezzotint.training import Shrunk, Skipped, Stepped, Stopped, Validated
+from mezzotint.training import MicroBatchReduced, Skipped, Stepped, Stopped, Validated
 
 __all__ = ["follow", "peak_memory"]
 
@@ -29,7 +29,7 @@ def follow(run: Run, records: Iterable[Event]) -> Stopped | None:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    first = current().first
+    first = current_ranks().first
     console = Console(stderr=True, soft_wrap=True, highlight=False, quiet=not first)
     total = run.config.machine.images
     meter = _Meter(total)
@@ -69,7 +69,7 @@ def _words(record: Event) -> str | None:
         case Validated():
             mark = ", the best so far" if record.best else ""
             return f"{record.images_seen:,} images: validation loss {record.loss:.4f}{mark}"
-        case Gauged():
+        case MetricsLogged():
             numbers = ", ".join(f"{name} {value:.4g}" for name, value in record.values.items())
             mark = ", the best so far" if record.best else ""
             return (
@@ -78,7 +78,7 @@ def _words(record: Event) -> str | None:
             )
         case Skipped():
             return f"{record.images_seen:,} images: a step was not finite and was skipped"
-        case Shrunk():
+        case MicroBatchReduced():
             return (
                 f"memory ran out: {record.micro_batch} images at a time now, gradients added up, "
                 "so the result stays the same (only batch normalisation sees smaller batches)"

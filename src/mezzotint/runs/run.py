@@ -4,10 +4,10 @@
                              every checkpoint has a copy
     metrics.jsonl            one JSON object a line: kind step | validation | metrics | event
     checkpoints/last…        everything to go on from; best…: weights to draw with; early…: those
-                             of a share of the budget, where it is asked for; with backups
+                             of a share of the budget, where configured; with backups
     samples/                 grids over time
 
-`setup.prepare` makes or finds one, `trainer.Trainer` trains it, `Run.model` draws from it.
+`setup.setup` makes or finds one, `trainer.Trainer` trains it, `Run.model` draws from it.
 """
 
 import contextlib
@@ -20,8 +20,9 @@ from pathlib import Path
 import tomli_w
 from torch import Tensor
 
+from mezzotint.config import legacy
 from mezzotint.config.build import fresh_state, plan_of
-from mezzotint.config.tables import parse_config, parse_toml, to_table
+from mezzotint.config.tables import flatten, parse_config, parse_toml, to_table
 from mezzotint.data import ImageSet, load
 from mezzotint.diffusion import Denoiser
 from mezzotint.errors import InputError
@@ -29,26 +30,38 @@ from mezzotint.runs.facts import RunConfig
 from mezzotint.runtime import checksum
 from mezzotint.runtime.atomic import is_draft, write_bytes
 from mezzotint.runtime.device import Compute
-from mezzotint.runtime.distributed import current
+from mezzotint.runtime.distributed import current_ranks
 from mezzotint.sampling.model import Model
 from mezzotint.training import Plan, TrainState
 from mezzotint.training import checkpoint as checkpoints
 
-__all__ = ["Pick", "Run", "RunConfig", "fresh_state", "only_begun", "plan_of", "saying"]
+__all__ = [
+    "CheckpointRef",
+    "Run",
+    "RunConfig",
+    "fresh_state",
+    "is_leftover",
+    "plan_of",
+    "read_checkpoint",
+    "disk_errors_in_one_line",
+]
 
 
 LAST = Path("checkpoints") / "last.safetensors"
 BEST = Path("checkpoints") / "best.safetensors"
 EARLY = Path("checkpoints") / "early.safetensors"
 FILES = {"last": LAST, "best": BEST, "early": EARLY}
-BEGUN = {".lock", ".config.toml.new"}
+LEFTOVERS = {".lock", ".config.toml.new"}
 """Names that a run killed at its beginning may hold; the second is an earlier version's draft."""
+
+SECTIONS = {"network", "origin", "data", "machine"}
+"""Sections that every config.toml has."""
 
 CHECKPOINTS = tuple(each for file in FILES.values() for each in (file, checkpoints.previous(file)))
 
 
 @dataclass(frozen=True)
-class Pick:
+class CheckpointRef:
     """Which of a run's weights to draw with, and where."""
 
     weights: str = "ema"
@@ -60,7 +73,7 @@ class Pick:
     device: str = "auto"
     """auto: the run's own where this machine has it."""
 
-    weak: bool | None = None
+    guide_model: bool | None = None
     """Whether the early snapshot comes along, for autoguidance; None: where the run's own sampling
     settings ask for it."""
 
@@ -84,7 +97,8 @@ class Run:
         Somebody else's run may hold links: one that leads out of it would have files read or
         written that are none of its own, and is refused.
 
-        Where config.toml is missing or damaged, the copy in a checkpoint counts, and `say` hears.
+        Where config.toml is missing or damaged, the copy in a checkpoint counts, and `say` is
+        called.
         """
         path = Path(path)
         if not Run.is_at(path):
@@ -92,15 +106,16 @@ class Run:
         _check_links(path)
         file = path / "config.toml"
         try:
-            return Run(path, _read_config(file))
-        except InputError as error:
-            for name in CHECKPOINTS:
-                with contextlib.suppress(InputError, KeyError):
-                    text = checkpoints.read(path / name).facts["config"]
-                    found = parse_config(parse_toml(text, str(name)), RunConfig)
-                    say(f"{error}; the copy in {name} counts")
-                    return Run(path, found)
-            raise
+            found, intact = _read_config(file)
+        except _DamagedError as error:
+            copy, name = _copied_config(path)
+            if copy is None:
+                raise
+            say(f"{error}; the copy in {name} counts")
+            return Run(path, copy)
+        if not intact:
+            _refuse_edited(file, found, _copied_config(path)[0])
+        return Run(path, found)
 
     def config_text(self) -> str:
         """The configuration as TOML."""
@@ -108,9 +123,9 @@ class Run:
 
     def write_config(self) -> None:
         """Write config.toml, whole or not at all."""
-        with saying(self.path):
+        with disk_errors_in_one_line(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            text = checksum.sealed_text(self.config_text())
+            text = checksum.text_with_checksum(self.config_text())
             write_bytes(self.path / "config.toml", text.encode())
 
     @property
@@ -141,7 +156,7 @@ class Run:
         What lies there may have changed since: that is said.
         """
         origin = self.config.origin
-        with current().in_turn():  # the others find them
+        with current_ranks().rank0_first():  # the others find them
             data = load(
                 origin.source,
                 size=origin.size,
@@ -153,7 +168,7 @@ class Run:
         if data.fingerprint != self.config.data.fingerprint:
             say(
                 f"{origin.source} holds other images than {self.path} was trained on: what is "
-                "held out now may be what it learned from"
+                "held out now may be among its training images"
             )
         return data
 
@@ -163,7 +178,7 @@ class Run:
         return plan_of(config, config.machine.images, config.data.styles)
 
     def fresh_state(self) -> TrainState:
-        """A training that has not begun."""
+        """Return the state of a training before its first step."""
         config = self.config
         return fresh_state(config, config.data.denoiser(config), config.machine.compute())
 
@@ -182,37 +197,37 @@ class Run:
         """Where a checkpoint stands; 0 without one."""
         if not self.has(which):
             return 0
-        return int(checkpoints.recover(self.checkpoint(which))[0].facts["images_seen"])
+        return int(read_checkpoint(self.checkpoint(which))[0].facts["images_seen"])
 
     def weights(self) -> tuple[Mapping[str, Tensor], str | None]:
         """The averaged weights of the last checkpoint, on every rank the same; and a notice."""
         saved, notice = self._saved("last")
-        return saved.part("ema"), notice
+        return saved.section("ema"), notice
 
-    def model(self, pick: Pick = Pick()) -> tuple[Model, list[str]]:
+    def model(self, ref: CheckpointRef = CheckpointRef()) -> tuple[Model, list[str]]:
         """The model of a checkpoint, and notices."""
-        model, notices = self._model(pick)
+        model, notices = self._model(ref)
         own = self.config.sampling.autoguidance != 1
-        if own if pick.weak is None else pick.weak:
-            weak, more = self._model(dataclasses.replace(pick, checkpoint="early"))
-            return dataclasses.replace(model, weak=weak), notices + more
+        if own if ref.guide_model is None else ref.guide_model:
+            guide_model, more = self._model(dataclasses.replace(ref, checkpoint="early"))
+            return dataclasses.replace(model, guide_model=guide_model), notices + more
         return model, notices
 
-    def _model(self, pick: Pick) -> tuple[Model, list[str]]:
-        if pick.weights not in ("ema", "network"):
-            raise InputError(f"weights are ema (averaged) or network (raw), got '{pick.weights}'")
-        file = self.checkpoint(pick.checkpoint)
-        saved, notice = self._saved(pick.checkpoint)
+    def _model(self, ref: CheckpointRef) -> tuple[Model, list[str]]:
+        if ref.weights not in ("ema", "network"):
+            raise InputError(f"weights are ema (averaged) or network (raw), got '{ref.weights}'")
+        file = self.checkpoint(ref.checkpoint)
+        saved, notice = self._saved(ref.checkpoint)
         if saved.facts["images_seen"] == 0:
             why = f"{notice}; " if notice else ""
             raise InputError(
                 f"{why}{self.path} holds weights that have seen no image yet: train it, or draw "
                 "with --checkpoint best"
             )
-        facts, compute = self.config.data, self.config.machine.here(pick.device)
+        facts, compute = self.config.data, self.config.machine.on_this_machine(ref.device)
         denoiser = facts.denoiser(self.config)
         try:
-            denoiser.network.load_state_dict(saved.part(pick.weights))
+            denoiser.network.load_state_dict(saved.section(ref.weights))
         except RuntimeError as error:
             raise InputError(
                 f"{file} fits no network that this version builds from {self.path}/config.toml: "
@@ -237,13 +252,13 @@ class Run:
 
     def _read_by_all(self, file: Path) -> tuple[checkpoints.Checkpoint, str | None]:
         """The checkpoint, on every rank the same, though a training may replace it meanwhile."""
-        world = current()
+        ranks = current_ranks()
         while True:
-            saved, notice = checkpoints.recover(file)
+            saved, notice = read_checkpoint(file)
             seen = saved.facts.get("images_seen")
             if not isinstance(seen, int):
                 raise InputError(f"{file} does not say how many images were seen: it is not ours")
-            if not world.any(world.same(seen) != seen):
+            if not ranks.any(ranks.broadcast_from_rank0(seen) != seen):
                 return saved, notice
 
     def model_of(self, denoiser: Denoiser, compute: Compute, images_seen: int) -> Model:
@@ -260,14 +275,16 @@ class Run:
             styles=facts.styles,
             images_seen=images_seen,
             compute=compute,
-            freed=[name for name, rate in plan.drop.items() if rate > 0],
-            learned=plan.guidance if plan.draws_by_learned_guidance(images_seen) else 1.0,
+            droppable=[name for name, rate in plan.dropout.items() if rate > 0],
+            max_model_guidance=plan.max_model_guidance
+            if plan.samples_with_model_guidance(images_seen)
+            else 1.0,
         )
 
 
-def only_begun(name: str) -> bool:
+def is_leftover(name: str) -> bool:
     """Return whether a run has a file of this name before its first config.toml is whole."""
-    return name in BEGUN or is_draft(name, of="config.toml")
+    return name in LEFTOVERS or is_draft(name, of="config.toml")
 
 
 def _check_links(run: Path) -> None:
@@ -282,19 +299,70 @@ def _check_links(run: Path) -> None:
                 )
 
 
-def _read_config(file: Path) -> RunConfig:
-    """A config.toml; InputError where it is missing, damaged or not understood."""
+def read_checkpoint(path: Path) -> tuple[checkpoints.Checkpoint, str | None]:
+    """Load a checkpoint or its backup with current names; and what happened, if anything."""
+    saved, notice = checkpoints.recover(path)
+    tensors = legacy.current_tensors(saved.tensors)
+    return checkpoints.Checkpoint(tensors, legacy.current_facts(saved.facts)), notice
+
+
+class _DamagedError(InputError):
+    """A config.toml that cannot be read, or that is cut short."""
+
+
+def _read_config(file: Path) -> tuple[RunConfig, bool]:
+    """Return a config.toml and whether it is as it was written.
+
+    Raises:
+        _DamagedError: It is missing, unreadable or cut short.
+        InputError: It is whole and no configuration of this version, as after an edit.
+    """
     try:
-        text = checksum.opened_text(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        table = legacy.current_run(parse_toml(text, str(file)))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read ({error})") from error
-    if text is None:
-        raise InputError(f"{file} is damaged, or was edited: it does not match its check")
-    return parse_config(parse_toml(text, str(file)), RunConfig)
+        raise _DamagedError(f"{file} cannot be read ({error})") from error
+    except InputError as error:
+        raise _DamagedError(str(error)) from error
+    intact = checksum.strip_text_checksum(text) is not None
+    if not intact and not table.keys() >= SECTIONS:
+        raise _DamagedError(f"{file} is cut short")
+    try:
+        return parse_config(table, RunConfig), intact
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def _copied_config(run: Path) -> tuple[RunConfig | None, Path | None]:
+    """Return the configuration that a checkpoint of a run holds, and which; None without one."""
+    for name in CHECKPOINTS:
+        with contextlib.suppress(InputError, KeyError):
+            table = parse_toml(checkpoints.read(run / name).facts["config"], str(name))
+            return parse_config(legacy.current_run(table), RunConfig), name
+    return None, None
+
+
+def _refuse_edited(file: Path, edited: RunConfig, copy: RunConfig | None) -> None:
+    """Refuse a config.toml that somebody edited, unless it says what the checkpoint says.
+
+    Ignored, an edit costs its author hours; obeyed, it makes a run that no command made. A run
+    without a checkpoint has nothing to lose: its edits are obeyed.
+    """
+    if copy is None:
+        return
+    now, before = flatten(to_table(edited)), flatten(to_table(copy))
+    differing = [key for key in [*now, *before] if now.get(key) != before.get(key)]
+    if differing:
+        key = differing[0]
+        raise InputError(
+            f"{file} was edited or damaged: {key} is {now.get(key, 'not set')}, and was "
+            f"{before.get(key, 'not set')}; delete {file}, which restores it from the checkpoint, "
+            "and give settings on the command line: sample --guidance, train --set"
+        )
 
 
 @contextlib.contextmanager
-def saying(path: Path) -> Iterator[None]:
+def disk_errors_in_one_line(path: Path) -> Iterator[None]:
     """An OSError as one line for the user."""
     try:
         yield

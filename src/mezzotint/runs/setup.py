@@ -1,6 +1,6 @@
-"""Where a training begins: from what the user asked for to a run that can be trained.
+"""Set up a training: from the user's request to a run that can be trained.
 
-`prepare` reads data and configuration, decides for this machine, measures how fast it trains where
+`setup` reads data and configuration, decides for this machine, measures how fast it trains where
 the budget is a time, and refuses a directory that holds something else.
 """
 
@@ -13,21 +13,21 @@ import torch
 from torch import nn
 
 from mezzotint import kernels
-from mezzotint.config.presets import load_preset, recommended, suited
+from mezzotint.config.presets import load_preset, preset_variant, recommended
 from mezzotint.config.schema import Budget, Config
-from mezzotint.config.tables import override, parse_config, to_table, with_deviation
+from mezzotint.config.tables import flatten, override, parse_config, to_table, with_deviation
 from mezzotint.data import ImageSet, load
 from mezzotint.diffusion import terminal_snr
 from mezzotint.errors import InputError
-from mezzotint.kernels.precision import choose
+from mezzotint.kernels.precision import choose_compute
 from mezzotint.runs.facts import DataFacts, Machine, Origin, RunConfig
-from mezzotint.runs.run import Run, only_begun
+from mezzotint.runs.run import Run, is_leftover
 from mezzotint.runs.speed import OVERHEAD, images_per_second
-from mezzotint.runtime.device import Compute, pick_device
-from mezzotint.runtime.distributed import World, current
+from mezzotint.runtime.device import Compute, resolve_device
+from mezzotint.runtime.distributed import Ranks, current_ranks
 from mezzotint.training import fitting_weights
 
-__all__ = ["OVERHEAD", "Request", "prepare", "recommended", "warnings"]
+__all__ = ["OVERHEAD", "TrainRequest", "setup", "recommended", "warnings"]
 
 Say = Callable[[str], None]
 
@@ -37,12 +37,12 @@ LOW_SNR = 0.01
 FEW_IMAGES = 1000
 
 LEAST_FIT = 0.5
-"""Share of a network's weights that a run to begin from must have."""
+"""Share of a network's weights that the run of `--from` must have."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the user asked for."""
+class TrainRequest:
+    """What to train, and how."""
 
     source: str
     out: Path
@@ -54,24 +54,28 @@ class Request:
     settings: tuple[str, ...] = ()
     device: str = "auto"
     data_dir: Path | None = None
-    begin_from: Path | None = None
-    """A run whose weights a new one begins with."""
+    init_from: Path | None = None
+    """A run whose weights a new one starts with."""
 
     dry: bool = field(default=False)
     """Decide everything, measure and write nothing."""
 
 
-def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
-    """The run that was asked for, new or found, and its data; nothing is written yet."""
+def setup(request: TrainRequest, say: Say) -> tuple[Run, ImageSet]:
+    """Return the requested run, new or found, and its data; nothing is written yet."""
     found = _existing(request.out, say)
     preset = request.preset or recommended(request.source)
-    images = found.config.origin.suited_to if found is not None else _suited_as(request, preset)
+    images = (
+        found.config.origin.variant_budget
+        if found is not None
+        else _variant_of_base(request, preset)
+    )
     table = _table(request, preset, images, found)
     # Bad settings are said before the data is read.
-    asked, world = parse_config(table, Config), current()
+    asked, ranks = parse_config(table, Config), current_ranks()
     budget = Budget.parse(asked.training.budget)
-    _refuse_too_many(world, asked)
-    with world.in_turn():  # the first decodes the images, the others find them in the cache
+    _refuse_too_many(ranks, asked)
+    with ranks.rank0_first():  # the first decodes the images, the others find them in the cache
         data = load(
             request.source,
             size=request.size,
@@ -90,16 +94,16 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
         _refuse_undrawable(config)
     facts = DataFacts.of(data)
     network = facts.denoiser(config).network  # refuses what cannot work
-    if found is None and request.begin_from is not None:
-        _check_fit(request.begin_from, network, say)
+    if found is None and request.init_from is not None:
+        _check_fit(request.init_from, network, say)
     origin = Origin(
         source=request.source,
         preset=preset,
         size=request.size,
         limit=request.limit,
         styles=request.styles,
-        begun_from=_begun_from(request, found),
-        suited_to=images,
+        init_from=_init_from(request, found),
+        variant_budget=images,
     )
     if found is not None:
         _refuse_other(found, config, origin, facts)
@@ -109,20 +113,20 @@ def prepare(request: Request, say: Say) -> tuple[Run, ImageSet]:
     measured = _with_budget(machine, budget, config, data, say, dry=request.dry)
     if found is not None:
         _refuse_used_up(found, measured)
-    images, words = suited(preset, measured.images)
-    if found is None and request.begin_from is None and images:
+    images, words = preset_variant(preset, measured.images)
+    if found is None and request.init_from is None and images:
         table = _table(request, preset, images)
         config = parse_config(with_deviation(table, data.deviation), Config)
-        _refuse_too_many(world, config)  # it may have another batch
-        origin = origin.model_copy(update={"suited_to": images})
+        _refuse_too_many(ranks, config)  # it may have another batch
+        origin = origin.model_copy(update={"variant_budget": images})
         say(f"{preset} with its settings for {words}")
         measured = _with_budget(machine, budget, config, data, say, dry=request.dry)
-    elif origin.suited_to and measured.images and images != origin.suited_to:
-        say(f"{preset} keeps its settings for {suited(preset, origin.suited_to)[1]}")
+    elif origin.variant_budget and measured.images and images != origin.variant_budget:
+        say(f"{preset} keeps its settings for {preset_variant(preset, origin.variant_budget)[1]}")
     machine = measured
     tables = {**to_table(config), "origin": origin, "data": facts, "machine": machine}
     run = Run(request.out, RunConfig.model_validate(tables))
-    world.wait()  # nobody writes before all have read what is there
+    ranks.barrier()  # nobody writes before all have read what is there
     return run, data
 
 
@@ -144,9 +148,12 @@ def warnings(config: Config, facts: DataFacts | None = None) -> list[str]:
     return found
 
 
-def _table(request: Request, preset: str, images: int, found: Run | None = None) -> dict[str, Any]:
-    """The preset for a budget of so many, with what the user has otherwise; a run that is there
-    keeps its own budget and its generator of noise until another is given.
+def _table(
+    request: TrainRequest, preset: str, images: int, found: Run | None = None
+) -> dict[str, Any]:
+    """Return the preset for a budget of this many images, with the user's changes.
+
+    A run that is there keeps its own budget and its generator of noise until another is given.
     """
     table = load_preset(preset, images)
     if found is not None:
@@ -169,14 +176,15 @@ def _refuse_used_up(found: Run, machine: Machine) -> None:
         )
 
 
-def _suited_as(request: Request, preset: str) -> int:
-    """The budget to which the run to begin from was suited, if with this preset: its weights are
-    of that network.
+def _variant_of_base(request: TrainRequest, preset: str) -> int:
+    """Return the budget of the preset's variant in the run of `--from`, if of this preset.
+
+    Its weights are of that network.
     """
-    if request.begin_from is None:
+    if request.init_from is None:
         return 0
-    origin = Run.at(request.begin_from).config.origin
-    return origin.suited_to if origin.preset == preset else 0
+    origin = Run.at(request.init_from).config.origin
+    return origin.variant_budget if origin.preset == preset else 0
 
 
 def _existing(out: Path, say: Say) -> Run | None:
@@ -186,7 +194,7 @@ def _existing(out: Path, say: Say) -> Run | None:
     if Run.is_at(out):
         return Run.at(out, say)
     found = list(out.iterdir()) if out.is_dir() else []
-    others = [item for item in found if not only_begun(item.name)]
+    others = [item for item in found if not is_leftover(item.name)]
     if others:
         raise InputError(
             f"--out {out} holds something that is no run ({others[0].name}, …): nothing was "
@@ -195,16 +203,16 @@ def _existing(out: Path, say: Say) -> Run | None:
     return None
 
 
-def _begun_from(request: Request, found: Run | None) -> str | None:
-    """The run whose weights this one begins with, or began with."""
-    wish = str(request.begin_from.resolve()) if request.begin_from is not None else None
+def _init_from(request: TrainRequest, found: Run | None) -> str | None:
+    """Return the run whose weights this one starts with, or started with."""
+    init_from = str(request.init_from.resolve()) if request.init_from is not None else None
     if found is None:
-        return wish
-    began = found.config.origin.begun_from
-    if wish not in (None, began):
+        return init_from
+    began = found.config.origin.init_from
+    if init_from not in (None, began):
         raise InputError(
-            f"{found.path} began with {began or 'random weights'}, not with {wish}: leave out "
-            "--from to go on with it, or use another --out"
+            f"{found.path} started with {began or 'random weights'}, not with {init_from}: leave "
+            "out --from to go on with it, or use another --out"
         )
     return began
 
@@ -212,7 +220,7 @@ def _begun_from(request: Request, found: Run | None) -> str | None:
 def _check_fit(base: Path, network: nn.Module, say: Say) -> None:
     """Say how much of a run's weights a network can take; InputError where it is too little."""
     own = network.state_dict()
-    weights, _ = Run.at(base, say).weights()  # the session, which takes them, tells the notice
+    weights, _ = Run.at(base, say).weights()  # the trainer, which takes them, passes on the notice
     fitting = fitting_weights(network, weights)
     numbers, total = (sum(v.numel() for v in part.values()) for part in (fitting, own))
     if numbers < LEAST_FIT * total:
@@ -222,14 +230,14 @@ def _check_fit(base: Path, network: nn.Module, say: Say) -> None:
             "settings of that run"
         )
     fresh = [name for name in own if name not in fitting]
-    beside = f"; at random begin {', '.join(fresh)}" if fresh else ""
-    say(f"beginning with {numbers:,} of {total:,} weights from {base}{beside}")
+    note = f"; random: {', '.join(fresh)}" if fresh else ""
+    say(f"starting with {numbers:,} of {total:,} weights from {base}{note}")
 
 
 def _refuse_other(found: Run, config: Config, origin: Origin, facts: DataFacts) -> None:
-    """InputError naming the first difference between a run and what is asked of it now."""
-    theirs = _flat(to_table(found.config))
-    ours = _flat({**to_table(config), "origin": to_table(origin), "data": to_table(facts)})
+    """Raise InputError for the first difference between a run and the request."""
+    theirs = flatten(to_table(found.config))
+    ours = flatten({**to_table(config), "origin": to_table(origin), "data": to_table(facts)})
     differing = [key for key in [*ours, *theirs] if theirs.get(key) != ours.get(key)]
     # The data's fingerprint says more than how its folder was written.
     apart = ("training.budget", "machine.", "origin.")
@@ -254,31 +262,31 @@ def _refuse_other(found: Run, config: Config, origin: Origin, facts: DataFacts) 
 
 def _refuse_undrawable(config: Config) -> None:
     """InputError where the run could not be drawn from with its own sampling settings."""
-    if config.training.drop == 0 and config.sampling.guidance != 1:
+    if config.training.label_dropout == 0 and config.sampling.guidance != 1:
         raise InputError(
             f"sampling.guidance = {config.sampling.guidance:g} compares with what is drawn "
-            "without a label, which training.drop = 0 never teaches: set sampling.guidance to 1, "
-            "or training.drop to 0.1"
+            "without a label, which training.label_dropout = 0 never teaches: set "
+            "sampling.guidance to 1, or training.label_dropout to 0.1"
         )
 
 
-def _refuse_too_many(world: World, config: Config) -> None:
+def _refuse_too_many(ranks: Ranks, config: Config) -> None:
     """InputError where so many processes cannot train as one would."""
-    if world.size > config.training.batch:
+    if ranks.size > config.training.batch:
         raise InputError(
-            f"{world.size} processes share batches of {config.training.batch} images: start "
+            f"{ranks.size} processes share batches of {config.training.batch} images: start "
             "fewer, or set training.batch higher"
         )
-    if world.size > 1 and config.network.block.norm == "batch":
+    if ranks.size > 1 and config.network.block.norm == "batch":
         raise InputError(
             "batch normalisation sees another batch in every process: set network.block.norm to "
             "group, or start one process"
         )
 
 
-def _new_machine(wish: str, say: Say) -> Machine:
+def _new_machine(requested: str, say: Say) -> Machine:
     """What this machine does best, decided for a new run."""
-    compute = choose(wish)
+    compute = choose_compute(requested)
     if compute.device == "cpu" and kernels.library() is None:
         say(
             "no C++ kernels, for want of a compiler: training takes half as long again, "
@@ -292,15 +300,15 @@ def _new_machine(wish: str, say: Say) -> Machine:
     )
 
 
-def _here(machine: Machine, wish: str, say: Say) -> Machine:
+def _here(machine: Machine, requested: str, say: Say) -> Machine:
     """The choices of a run as this machine can obey them; says so where it cannot."""
-    compute = machine.here(wish)
+    compute = machine.on_this_machine(requested)
     if machine.torch != torch.__version__:
         say(f"torch is {torch.__version__}, and was {machine.torch}: no longer equal bit for bit")
         machine = machine.model_copy(update={"torch": torch.__version__})
     if compute == machine.compute():
-        best = pick_device()
-        if wish == "auto" and machine.device != best:
+        best = resolve_device()
+        if requested == "auto" and machine.device != best:
             say(f"this run goes on on {machine.device}, as it was left; --device {best} uses that")
         return machine
     say(
@@ -319,14 +327,6 @@ def _here(machine: Machine, wish: str, say: Say) -> Machine:
 def _words(compute: Compute) -> str:
     threads = f", threads {compute.threads}" if compute.device == "cpu" else ""
     return f"{compute.device} in {compute.precision}{threads}"
-
-
-def _flat(table: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested tables as {"a.b": value}."""
-    if isinstance(table, dict):
-        items = (_flat(value, f"{prefix}{key}.") for key, value in table.items())
-        return {key: value for part in items for key, value in part.items()}
-    return {prefix[:-1]: table}
 
 
 def _with_budget(

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from itertools import islice
 
 from mezzotint.config.build import fresh_state, plan_of
-from mezzotint.config.schema import Config
+from mezzotint.config.schema import Config, ModelGuidance
 from mezzotint.data import ImageSet
 from mezzotint.errors import InputError
 from mezzotint.runs.facts import DataFacts
-from mezzotint.runtime.cuda_graphs import Replay
+from mezzotint.runtime.cuda_graphs import CudaGraphs
 from mezzotint.runtime.device import Compute
 from mezzotint.training import Stepped, train
 
@@ -43,12 +43,12 @@ def images_per_second(config: Config, data: ImageSet, compute: Compute) -> float
 
 
 def stages(config: Config) -> list[tuple[float, Config]]:
-    """What is computed in a training, and in which share of it: without learned guidance, with."""
+    """Return a training's stages, each with its share: without model guidance, and with it."""
     training = config.training
-    if training.guidance == 1:
+    if training.model_guidance.max_scale == 1:
         return [(1.0, config)]
-    plain = training.model_copy(update={"guidance": 1.0})
-    shares = training.guidance_after, 1 - training.guidance_after
+    plain = training.model_copy(update={"model_guidance": ModelGuidance()})
+    shares = training.model_guidance.start, 1 - training.model_guidance.start
     configs = config.model_copy(update={"training": plain}), config
     return [pair for pair in zip(shares, configs, strict=True) if pair[0] > 0]
 
@@ -68,17 +68,19 @@ def usual_time(times: Iterator[float], seconds: float, least: int = 1) -> tuple[
 def training_steps(config: Config, data: ImageSet, compute: Compute) -> Iterator[float]:
     """Real training steps on a throw-away copy, without end: the seconds that each took.
 
-    Those that begin a recording are left out.
+    Steps that capture a CUDA graph are left out.
     """
     state = fresh_state(config, DataFacts.of(data).denoiser(config), compute)
     plan = dataclasses.replace(
-        plan_of(config, 1 << 40, data.styles), validate_every=1 << 40, guidance_after=0.0
+        plan_of(config, 1 << 40, data.styles), validate_every=1 << 40, model_guidance_start=0.0
     )
-    early = plan.batch * Replay.STEADY if compute.replays else 0
+    early = plan.batch * CudaGraphs.STEADY if compute.cuda_graphs else 0
     start = time.perf_counter()
     for record in train(state, data, plan, compute):
         if isinstance(record, Stepped):
             if record.images_seen > early:
-                yield compute.world.same(time.perf_counter() - start)  # all measure as long
+                yield compute.ranks.broadcast_from_rank0(
+                    time.perf_counter() - start
+                )  # all measure as long
             start = time.perf_counter()
     raise InputError("training ended before its speed could be measured: the loss is not finite")

@@ -3,15 +3,17 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from mezzotint.config.legacy import renamed_keywords
 from mezzotint.runs.find import say
 from mezzotint.runs.progress import follow
 from mezzotint.runs.run import Run
-from mezzotint.runs.setup import Request, prepare, warnings
-from mezzotint.runs.trainer import Every, Trainer
+from mezzotint.runs.setup import TrainRequest, setup, warnings
+from mezzotint.runs.trainer import CheckpointInterval, Trainer
 
 __all__ = ["train"]
 
 
+@renamed_keywords(begin_from="init_from")
 def train(
     source: str | Path,
     *,
@@ -24,8 +26,8 @@ def train(
     settings: Iterable[str] = (),
     device: str = "auto",
     data_dir: str | Path | None = None,
-    begin_from: str | Path | None = None,
-    checkpoint_every: Every = Every(),  # noqa: B008 - frozen
+    init_from: str | Path | None = None,
+    checkpoint_every: CheckpointInterval = CheckpointInterval(),  # noqa: B008 - frozen
 ) -> Run:
     """Train on a source, or go on with the run that lies at `out`; shows its progress.
 
@@ -35,13 +37,13 @@ def train(
         preset's.
     limit: train on so many images, classes in balance; None: all.
     size: resize every image to size x size pixels; None: as they are.
-    styles: to learn beside the label, as in ("thickness", "slant"); see `mezzotint data --styles`.
+    styles: besides the label, as in ("thickness", "slant"); see `mezzotint data --styles`.
     settings: `key=value` changes of the preset, as in `training.batch=64`.
-    begin_from: a run whose weights a new one begins with, as far as they fit; None: at random.
+    init_from: a run whose weights a new one starts with, as far as they fit; None: at random.
 
     Returns the run; InputError for whatever cannot work. Interrupt it and call it again.
     """
-    request = Request(
+    request = TrainRequest(
         source=str(source),
         out=Path(out),
         preset=preset,
@@ -52,9 +54,9 @@ def train(
         settings=tuple(settings),
         device=device,
         data_dir=Path(data_dir) if data_dir is not None else None,
-        begin_from=Path(begin_from) if begin_from is not None else None,
+        init_from=Path(init_from) if init_from is not None else None,
     )
-    run, data = prepare(request, say)
+    run, data = setup(request, say)
     for warning in warnings(run.config, run.config.data):
         say(f"warning: {warning}")
     with Trainer(run, data, checkpoint_every) as trainer:

@@ -21,16 +21,16 @@ import torch
 from mezzotint import imaging
 from mezzotint.data import ImageSet
 from mezzotint.errors import InputError
-from mezzotint.runs.online_metrics import Gauge, beats
-from mezzotint.runs.run import Run, saying
+from mezzotint.runs.online_metrics import OnlineMetrics, beats
+from mezzotint.runs.run import Run, disk_errors_in_one_line, read_checkpoint
 from mezzotint.runtime import checksum
 from mezzotint.runtime.atomic import append_bytes, write_bytes
 from mezzotint.runtime.interrupt import Interrupt
-from mezzotint.sampling.model import Drawing, Model
+from mezzotint.sampling.model import Model, SampleBatch
 from mezzotint.training import (
     Diverged,
+    MicroBatchReduced,
     Record,
-    Shrunk,
     Skipped,
     Stepped,
     Stopped,
@@ -39,15 +39,18 @@ from mezzotint.training import (
 )
 from mezzotint.training import checkpoint as checkpoints
 
-__all__ = ["Event", "Every", "Gauged", "Notice", "Previewed", "Trainer"]
+__all__ = ["Event", "CheckpointInterval", "MetricsLogged", "Notice", "Previewed", "Trainer"]
 
 PREVIEW_ROW = 8
 """Images per class in a preview."""
 
 PREVIEW_EVALUATIONS = 10
 
+EVENTS = {Skipped: "skipped", MicroBatchReduced: "micro_batch_reduced"}
+"""Names in metrics.jsonl."""
+
 ROLL_BACKS = 5
-"""After so many returns to an older checkpoint, each of which halves the rate, it gives up."""
+"""Returns to an older checkpoint, each of which halves the learning rate, before it gives up."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ class Previewed:
 
 
 @dataclass(frozen=True)
-class Gauged:
-    """A few samples were judged."""
+class MetricsLogged:
+    """A few samples were measured."""
 
     images_seen: int
     values: Mapping[str, float]
@@ -76,14 +79,14 @@ class Gauged:
 
 
 @dataclass(frozen=True)
-class Every:
+class CheckpointInterval:
     """How often to save a checkpoint: a number of seconds or of images."""
 
     amount: float = 60.0
     unit: str = "seconds"
 
 
-Event = Record | Notice | Previewed | Gauged
+Event = Record | Notice | Previewed | MetricsLogged
 
 
 class Trainer:
@@ -97,11 +100,13 @@ class Trainer:
     count. Its end releases them at once, wherever the loop stopped.
     """
 
-    def __init__(self, run: Run, data: ImageSet, every: Every = Every()) -> None:  # noqa: B008 - frozen
-        """Prepare to train `run` on `data`, with a checkpoint at each interval `every`."""
-        self._run, self.data, self.every = run, data, every
+    def __init__(
+        self, run: Run, data: ImageSet, interval: CheckpointInterval = CheckpointInterval()
+    ) -> None:  # noqa: B008 - frozen
+        """Prepare to train `run` on `data`, with a checkpoint at each `interval`."""
+        self._run, self.data, self.every = run, data, interval
         self.compute = run.config.machine.compute()
-        self.world = self.compute.world
+        self.ranks = self.compute.ranks
         self.plan = run.plan()
         self._held: contextlib.ExitStack | None = None  # within the block
         self.lines: list[str] = []  # of the metrics, since the last save
@@ -109,15 +114,17 @@ class Trainer:
         self.saved_at = time.monotonic()
         self.saved_images = 0
         self.roll_backs = 0
-        self.gauge: Gauge | None = None  # judges samples now and then, where asked for
-        self.gauge_due = False
-        self.gauge_cost = 0.0  # seconds that the next time will take
-        self.gauged: list[Mapping[str, Any]] = []  # rows of metrics so far
+        self.online_metrics: OnlineMetrics | None = (
+            None  # measures samples now and then, where configured
+        )
+        self.metrics_due = False
+        self.metrics_cost = 0.0  # seconds that the next time will take
+        self.metrics_rows: list[Mapping[str, Any]] = []  # rows of metrics so far
 
     def __enter__(self) -> "Trainer":
         """Take the lock, the signal handlers and the thread count, or none of them."""
         with contextlib.ExitStack() as stack:
-            if self.world.first:
+            if self.ranks.first:
                 stack.enter_context(_locked(self._run.path))
             self.interrupt = stack.enter_context(Interrupt())
             stack.enter_context(self.compute.active())
@@ -156,10 +163,10 @@ class Trainer:
 
     def _records(self) -> Iterator[Event]:
         """Resume if there is something to resume, train, and leave everything saved."""
-        if self.world.first:
+        if self.ranks.first:
             self._run.write_config()
-        yield from self._begin()
-        yield from self._begin_gauge()
+        yield from self._start()
+        yield from self._start_metrics()
         while True:
             again = False
             for record in train(self.state, self.data, self.plan, self.compute):
@@ -168,7 +175,7 @@ class Trainer:
                 yield record
                 # Never on a step that was left out: such a state is not saved.
                 stepped = isinstance(record, Stepped) and not self.state.bad_run
-                if stepped and self.world.any(self.interrupt.asked):
+                if stepped and self.ranks.any(self.interrupt.requested):
                     self._save_for_all()
                     yield Stopped(self.state.images_seen, "interrupted")
                     return
@@ -179,16 +186,16 @@ class Trainer:
     def _save_for_all(self) -> None:
         """The last save; nobody leaves before it is done, since that would end the others."""
         self._save(final=True)
-        self.world.wait()
+        self.ranks.barrier()
 
-    def _begin(self) -> Iterator[Notice]:
+    def _start(self) -> Iterator[Notice]:
         self.lines, self.saved_at = [], time.monotonic()
-        if self.world.same(self._run.has("last")):
+        if self.ranks.broadcast_from_rank0(self._run.has("last")):
             saved, notice = self._recovered()
             if notice:
                 yield Notice(notice)
             self.state.restore(saved)
-            with self.world.in_turn():
+            with self.ranks.rank0_first():
                 self._forget_later_metrics()
             missing = saved.facts.get("logged", self.logged) - self.logged
             if missing > 0:
@@ -196,34 +203,34 @@ class Trainer:
             yield Notice(f"resumed at {self.state.images_seen} images")
         else:
             if self._rows():
-                yield Notice(f"{self._run.path} has lost its checkpoints: training begins anew")
-            if base := self._run.config.origin.begun_from:
+                yield Notice(f"{self._run.path} has lost its checkpoints: training starts anew")
+            if base := self._run.config.origin.init_from:
                 weights, notice = Run.at(base).weights()
                 if notice:
                     yield Notice(notice)
-                self.state.begin_with(weights)
-            with self.world.in_turn():
+                self.state.initialize_from(weights)
+            with self.ranks.rank0_first():
                 self._forget_later_metrics()
             self._save(final=True)  # finds out at once whether the directory can be written
         self.saved_images = self.state.images_seen
 
     def _recovered(self) -> tuple[checkpoints.Checkpoint, str | None]:
         """The last state that is whole, and what happened to a later one."""
-        saved, notice = checkpoints.recover(self._run.last)
-        if notice and self.world.first:
+        saved, notice = read_checkpoint(self._run.last)
+        if notice and self.ranks.first:
             with contextlib.suppress(OSError):  # the next save will say so
                 checkpoints.restore(self._run.last)
         return saved, notice
 
-    def _handle(self, record: Record) -> Iterator[Notice | Previewed | Gauged]:
-        """What each record asks for, before the caller sees it."""
+    def _handle(self, record: Record) -> Iterator[Notice | Previewed | MetricsLogged]:
+        """Do what each record needs, before the caller sees it."""
         match record:
             case Stepped():
                 if self._crossed(self._run.config.training.log_every):
                     self._log("step", record, seconds=round(self.state.seconds, 3))
                 if self._crossed(self._run.config.training.preview_every):
                     yield from self._preview()
-                yield from self._gauge()
+                yield from self._measure()
                 if self._at_snapshot():
                     yield from self._try_write(self._run.early, self.state.weights())
                 if self._save_due():
@@ -232,8 +239,8 @@ class Trainer:
                 self._log("validation", record, seconds=round(self.state.seconds, 3))
                 if record.best and self._run.config.training.best == "loss":
                     yield from self._try_write(self._run.best, self.state.weights())
-            case Skipped() | Shrunk():
-                self._log("event", record, what=type(record).__name__.lower())
+            case Skipped() | MicroBatchReduced():
+                self._log("event", record, what=EVENTS[type(record)])
             case Diverged():
                 yield self._roll_back()
 
@@ -246,8 +253,8 @@ class Trainer:
         at, seen = self._run.config.training.snapshot * self.plan.images, self.state.images_seen
         return seen - self.plan.batch < at <= seen
 
-    def _log(self, kind: str, record: Record | Gauged, **more: object) -> None:
-        self.lines.append(checksum.line({"kind": kind, **dataclasses.asdict(record), **more}))
+    def _log(self, kind: str, record: Record | MetricsLogged, **more: object) -> None:
+        self.lines.append(checksum.json_line({"kind": kind, **dataclasses.asdict(record), **more}))
 
     def _save_due(self) -> bool:
         if self.every.unit == "images":
@@ -257,7 +264,7 @@ class Trainer:
     def _try_save(self) -> Iterator[Notice]:
         """A save that may fail: training goes on, and tries again next time."""
         self.saved_at, self.saved_images = time.monotonic(), self.state.images_seen
-        if not (self.world.first and self.state.healthy()):
+        if not (self.ranks.first and self.state.healthy()):
             return
         try:
             self._save()
@@ -268,7 +275,7 @@ class Trainer:
             )
 
     def _try_write(self, path: Path, tensors: Mapping[str, Any]) -> Iterator[Notice]:
-        if not self.world.first:
+        if not self.ranks.first:
             return
         try:
             checkpoints.write(path, tensors, self._facts({"images_seen": self.state.images_seen}))
@@ -277,9 +284,9 @@ class Trainer:
 
     def _save(self, *, final: bool = False) -> None:
         """Write metrics, then the checkpoint; `final`: a failure is the user's to mend."""
-        if not self.world.first:
+        if not self.ranks.first:
             return
-        with saying(self._run.path) if final else contextlib.nullcontext():
+        with disk_errors_in_one_line(self._run.path) if final else contextlib.nullcontext():
             self._run.path.mkdir(parents=True, exist_ok=True)
             if self.lines:
                 append_bytes(self._run.metrics, "".join(self.lines).encode())
@@ -297,18 +304,18 @@ class Trainer:
         """Cut what a killed process logged after the checkpoint, and lines that are damaged."""
         kept = [row for row in self._rows() if row["images_seen"] <= self.state.images_seen]
         self.logged = len(kept)
-        if not (self.world.first and self._run.metrics.exists()):
+        if not (self.ranks.first and self._run.metrics.exists()):
             return
-        with saying(self._run.path):
-            text = "".join(map(checksum.line, kept))
+        with disk_errors_in_one_line(self._run.path):
+            text = "".join(map(checksum.json_line, kept))
             write_bytes(self._run.metrics, text.encode())
 
     def _rows(self) -> list[dict[str, Any]]:
         """What was logged."""
         if not self._run.metrics.exists():
             return []
-        with saying(self._run.path):
-            rows, _ = checksum.rows(self._run.metrics)
+        with disk_errors_in_one_line(self._run.path):
+            rows, _ = checksum.read_rows(self._run.metrics)
         return [row for row in rows if isinstance(row.get("images_seen"), int)]
 
     def _roll_back(self) -> Notice:
@@ -317,17 +324,17 @@ class Trainer:
         if self.roll_backs > ROLL_BACKS:
             raise InputError(
                 f"training diverged {self.roll_backs} times, even at learning rate "
-                f"{self.plan.learning_rate * self.state.rate_scale:.3g}: choose a lower "
+                f"{self.plan.learning_rate * self.state.lr_scale:.3g}: choose a lower "
                 "training.learning_rate and another --out; the last good checkpoint is kept"
             )
         saved, _ = self._recovered()
-        scale = self.state.rate_scale / 2
+        scale = self.state.lr_scale / 2
         self.state.restore(saved)
-        self.state.rate_scale = scale
+        self.state.lr_scale = scale
         self.lines = []
         self._forget_later_metrics()
         seen = self.state.images_seen
-        self.gauged = [row for row in self.gauged if row["images_seen"] <= seen]
+        self.metrics_rows = [row for row in self.metrics_rows if row["images_seen"] <= seen]
         return Notice(
             f"the loss is not finite any more: rolled back to {self.state.images_seen} images, "
             f"learning rate now {self.plan.learning_rate * scale:.3g}"
@@ -345,12 +352,12 @@ class Trainer:
             model = self._averaged()
             few = min(PREVIEW_EVALUATIONS, model.sampling.evaluations)
             rows = min(10, len(model.classes))
-            drawing = Drawing.of(torch.arange(rows).repeat_interleave(PREVIEW_ROW))
-            images = model.changed(evaluations=few).draw(drawing)
+            drawing = SampleBatch.of(torch.arange(rows).repeat_interleave(PREVIEW_ROW))
+            images = model.changed(evaluations=few).sample_batch(drawing)
         except InputError as error:  # pixels that are not finite
             yield Notice(f"no preview at {self.state.images_seen} images: {error}")
             return
-        if not self.world.first:
+        if not self.ranks.first:
             return
         path = self._run.path / "samples" / f"{self.state.images_seen:09d}.png"
         try:
@@ -360,48 +367,52 @@ class Trainer:
         except OSError as error:
             yield Notice(f"cannot write {path}: {error.strerror or error}; training goes on")
 
-    def _begin_gauge(self) -> Iterator[Notice]:
-        """Prepare to judge samples, where the configuration asks for it; says what it costs."""
+    def _start_metrics(self) -> Iterator[Notice]:
+        """Prepare to measure samples, where the configuration wants it; say what it costs."""
         settings = self._run.config.training
         if settings.metrics_every == 0:
             return
         notices: list[str] = []
-        with self.world.in_turn():  # the first makes the classifier, where there is none yet
-            self.gauge = Gauge.of(
+        with self.ranks.rank0_first():  # the first makes the classifier, where there is none yet
+            self.online_metrics = OnlineMetrics.of(
                 self.data, settings.metrics_images, notices.append, self.compute.device
             )
-        self.gauge_cost = self.world.same(self.gauge.cost(self._averaged()))
+        self.metrics_cost = self.ranks.broadcast_from_rank0(
+            self.online_metrics.cost(self._averaged())
+        )
         yield from map(Notice, notices)
         yield Notice(
-            f"metrics: judging {settings.metrics_images:,} samples takes about "
-            f"{self.gauge_cost:.0f} s, every {settings.metrics_every:,} images and never more "
+            f"metrics: measuring {settings.metrics_images:,} samples takes about "
+            f"{self.metrics_cost:.0f} s, every {settings.metrics_every:,} images and never more "
             f"than {settings.metrics_share:.0%} of the training time"
         )
-        self.gauged = [row for row in self._rows() if row.get("kind") == "metrics"]
+        self.metrics_rows = [row for row in self._rows() if row.get("kind") == "metrics"]
 
-    def _gauge(self) -> Iterator[Notice | Gauged]:
-        """Judge samples when it is time and the share of the training time allows it."""
+    def _measure(self) -> Iterator[Notice | MetricsLogged]:
+        """Measure samples when it is time and the share of the training time allows it."""
         settings = self._run.config.training
-        self.gauge_due = self.gauge_due or self._crossed(settings.metrics_every)
-        spent = sum(row["seconds"] for row in self.gauged)
-        if self.gauge is None or not self.gauge_due:
+        self.metrics_due = self.metrics_due or self._crossed(settings.metrics_every)
+        spent = sum(row["seconds"] for row in self.metrics_rows)
+        if self.online_metrics is None or not self.metrics_due:
             return
-        if spent + self.gauge_cost > settings.metrics_share * self.world.same(self.state.seconds):
+        if spent + self.metrics_cost > settings.metrics_share * self.ranks.broadcast_from_rank0(
+            self.state.seconds
+        ):
             return
-        self.gauge_due = False
+        self.metrics_due = False
         started = time.perf_counter()
         try:
-            values = self.gauge.measure(self._averaged())
+            values = self.online_metrics.measure(self._averaged())
         except InputError as error:  # pixels that are not finite
             yield Notice(f"no metrics at {self.state.images_seen} images: {error}")
             return
-        self.gauge_cost = self.world.same(time.perf_counter() - started)
+        self.metrics_cost = self.ranks.broadcast_from_rank0(time.perf_counter() - started)
         best = self._beats(values)
-        record = Gauged(
-            self.state.images_seen, values, settings.metrics_images, self.gauge_cost, best
+        record = MetricsLogged(
+            self.state.images_seen, values, settings.metrics_images, self.metrics_cost, best
         )
         self._log("metrics", record)
-        self.gauged.append({**dataclasses.asdict(record), "kind": "metrics"})
+        self.metrics_rows.append({**dataclasses.asdict(record), "kind": "metrics"})
         if best:
             yield from self._try_write(self._run.best, self.state.weights())
         yield record
@@ -411,7 +422,7 @@ class Trainer:
         name = self._run.config.training.best
         if name not in values:
             return False
-        earlier = [row["values"][name] for row in self.gauged if name in row["values"]]
+        earlier = [row["values"][name] for row in self.metrics_rows if name in row["values"]]
         return all(beats(name, values[name], value) for value in earlier)
 
 
@@ -423,7 +434,7 @@ def _locked(path: Path) -> Iterator[None]:
     except ImportError:  # Windows: no such lock
         yield
         return
-    with saying(path):
+    with disk_errors_in_one_line(path):
         path.mkdir(parents=True, exist_ok=True)
         handle = (path / ".lock").open("w")
     with handle:

@@ -1,8 +1,8 @@
-"""Seals: a digest beside what is kept as text, which tells a damaged file from a whole one.
+"""Checksums of text files, which distinguish a damaged file from a whole one.
 
-A flipped bit may leave a file that can be read and says something else: another rate, another
-number. So a JSON object carries its seal under `check`, and a text carries it in a comment, its
-first line. What has no seal (somebody's own file, or an older one) is taken as it is.
+A flipped bit may leave a file that can be read and says something else: another learning rate,
+another number. So a JSON object carries its checksum under `check`, and a text carries it in a
+comment, its first line. A file without one (somebody's own, or an older one) is taken as it is.
 """
 
 import hashlib
@@ -11,36 +11,46 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["intact", "line", "opened", "opened_text", "rows", "sealed", "sealed_text"]
+__all__ = [
+    "is_valid",
+    "json_line",
+    "strip_checksum",
+    "strip_text_checksum",
+    "read_rows",
+    "with_checksum",
+    "text_with_checksum",
+]
 
 CHECK = "check"
 COMMENT = "# check "
 
 
-def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object with its seal."""
-    plain = opened(json.loads(json.dumps(value)))  # as it will be read: lists, names that are text
+def with_checksum(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with its checksum."""
+    plain = strip_checksum(
+        json.loads(json.dumps(value))
+    )  # as it will be read: lists, names that are text
     return {**plain, CHECK: _digest(json.dumps(plain, sort_keys=True))}
 
 
-def intact(value: Mapping[str, Any]) -> bool:
-    """Whether an object that was read says what was written; True without a seal."""
-    said = json.dumps(opened(value), sort_keys=True)
+def is_valid(value: Mapping[str, Any]) -> bool:
+    """Return whether an object that was read is what was written; True without a checksum."""
+    said = json.dumps(strip_checksum(value), sort_keys=True)
     return CHECK not in value or value[CHECK] == _digest(said)
 
 
-def opened(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The object without its seal."""
+def strip_checksum(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the object without its checksum."""
     return {name: item for name, item in value.items() if name != CHECK}
 
 
-def line(row: Mapping[str, Any]) -> str:
+def json_line(row: Mapping[str, Any]) -> str:
     """One line of a file of JSON lines."""
-    return json.dumps(sealed(row)) + "\n"
+    return json.dumps(with_checksum(row)) + "\n"
 
 
-def rows(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The objects in a file of JSON lines, without their seals; and how many lines are damaged."""
+def read_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the objects in a file of JSON lines, and the number of damaged lines."""
     found, damaged = [], 0
     for text in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         if not text.strip():
@@ -50,20 +60,20 @@ def rows(path: Path) -> tuple[list[dict[str, Any]], int]:
         except (ValueError, RecursionError):
             damaged += 1
             continue
-        if isinstance(row, dict) and intact(row):
-            found.append(opened(row))
+        if isinstance(row, dict) and is_valid(row):
+            found.append(strip_checksum(row))
         else:
             damaged += 1
     return found, damaged
 
 
-def sealed_text(text: str) -> str:
-    """A text with its seal, in a comment above it: what is cut off at the end is missed."""
+def text_with_checksum(text: str) -> str:
+    """Return a text with its checksum in a comment above it, so that a cut end is noticed."""
     return f"{COMMENT}{_digest(text)}\n{text}"
 
 
-def opened_text(text: str) -> str | None:
-    """The text without its seal; None where it does not say what was written."""
+def strip_text_checksum(text: str) -> str | None:
+    """Return the text without its checksum; None where it is not what was written."""
     first, _, rest = text.partition("\n")
     if not first.startswith(COMMENT):
         return text

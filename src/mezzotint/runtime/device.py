@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from mezzotint.errors import InputError
-from mezzotint.runtime.distributed import World, current
+from mezzotint.runtime.distributed import Ranks, current_ranks
 
-__all__ = ["DEVICES", "Compute", "Precision", "pick_device", "thread_count"]
+__all__ = ["DEVICES", "Compute", "Precision", "resolve_device", "thread_count"]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -43,10 +43,11 @@ class Compute:
     device: str = "cpu"
     precision: Precision = "float32"
     threads: int = 1
-    replay: bool = True
-    """On CUDA, play recorded steps (`replay`); without, a profile sees their operators."""
+    use_cuda_graphs: bool = True
+    """On CUDA, replay steps as CUDA graphs (`runtime.cuda_graphs`); without, a profile sees their
+    operators."""
 
-    world: World = field(default_factory=current, compare=False)
+    ranks: Ranks = field(default_factory=current_ranks, compare=False)
     """The processes that compute together."""
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
@@ -56,9 +57,9 @@ class Compute:
         return torch.autocast(self.device.split(":")[0], dtype=getattr(torch, self.precision))
 
     @property
-    def replays(self) -> bool:
-        """Whether work is recorded: sums over several processes are not."""
-        return self.replay and self.device.startswith("cuda") and self.world.size == 1
+    def cuda_graphs(self) -> bool:
+        """Whether work is captured in CUDA graphs: sums over several processes are not."""
+        return self.use_cuda_graphs and self.device.startswith("cuda") and self.ranks.size == 1
 
     def place(self, module: nn.Module) -> None:
         """Bring a module to the device, laid out as convolutions there are fastest."""
@@ -135,12 +136,12 @@ def _keep_memory() -> None:
         set_option(_M_MMAP_THRESHOLD, 2**30)
 
 
-def pick_device(wish: str = "auto") -> str:
+def resolve_device(requested: str = "auto") -> str:
     """cuda, else mps, else cpu for `auto`; InputError for a device that is not there."""
-    if wish == "auto":
+    if requested == "auto":
         return next(name for name, is_there in DEVICES.items() if is_there())
-    if wish not in DEVICES:
-        raise InputError(f"no device is called '{wish}': choose auto, cpu, cuda or mps")
-    if not DEVICES[wish]():
-        raise InputError(f"this machine has no {wish} device; leave --device out or say cpu")
-    return wish
+    if requested not in DEVICES:
+        raise InputError(f"no device is called '{requested}': choose auto, cpu, cuda or mps")
+    if not DEVICES[requested]():
+        raise InputError(f"this machine has no {requested} device; leave --device out or say cpu")
+    return requested

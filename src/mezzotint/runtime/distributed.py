@@ -2,10 +2,10 @@
 
     torchrun --nproc-per-node 4 -m mezzotint train mnist --out runs/mnist
 
-Every process is a rank of a `World`. All ranks decide alike from the same numbers, so nothing is
+Every process is a rank of `Ranks`. All ranks decide alike from the same numbers, so nothing is
 sent but sums: of gradients, of losses, of images drawn. What only one may do, rank 0 does
 (`first`), and there is never a collective inside of that. Where a decision hangs on a clock, a
-signal or a disk, rank 0's answer counts (`same`), or anybody's (`any`).
+signal or a disk, rank 0's answer counts (`broadcast_from_rank0`), or anybody's (`any`).
 """
 
 import datetime
@@ -20,15 +20,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["ALONE", "World", "current", "is_loss", "joined", "leave"]
+__all__ = [
+    "SINGLE_PROCESS",
+    "Ranks",
+    "current_ranks",
+    "is_peer_failure",
+    "init_distributed",
+    "exit_process",
+]
 
-PATIENCE = datetime.timedelta(days=1)
+TIMEOUT = datetime.timedelta(days=1)
 """How long a rank waits for one that lives but does not answer: it may be decoding a large set, or
 training a classifier of it, for all. A dead one is noticed at once, by its broken connections."""
 
 
 @dataclass(frozen=True)
-class World:
+class Ranks:
     """Which of how many processes this is."""
 
     rank: int = 0
@@ -43,7 +50,7 @@ class World:
         """The part of n things that is this rank's: neighbours, as even as can be."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
-    def add(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce_(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors of one dtype and device by their sums over all ranks.
 
         The sums have the same bits on every rank.
@@ -59,48 +66,48 @@ class World:
     def any(self, flag: bool) -> bool:
         """Whether it is so on some rank."""
         count = torch.tensor([float(flag)])
-        self.add([count])
+        self.all_reduce_([count])
         return bool(count.item() > 0)
 
-    def same(self, value: float) -> float:
+    def broadcast_from_rank0(self, value: float) -> float:
         """Rank 0's value."""
-        told = torch.tensor([value if self.first else 0.0], dtype=torch.float64)
-        self.add([told])
-        return float(told.item())
+        rank0 = torch.tensor([value if self.first else 0.0], dtype=torch.float64)
+        self.all_reduce_([rank0])
+        return float(rank0.item())
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until all are here."""
         if self.size > 1:
             dist.barrier()
 
     @contextmanager
-    def in_turn(self) -> Iterator[None]:
+    def rank0_first(self) -> Iterator[None]:
         """Rank 0 goes first, the others when it is done: what it made, they find."""
         if not self.first:
-            self.wait()
+            self.barrier()
         yield
         if self.first:
-            self.wait()
+            self.barrier()
 
 
-ALONE = World()
+SINGLE_PROCESS = Ranks()
 
 
-def current() -> World:
-    """The world that this process has joined; alone without."""
+def current_ranks() -> Ranks:
+    """Return the ranks that this process has joined; without torchrun, SINGLE_PROCESS."""
     if not (dist.is_available() and dist.is_initialized()):
-        return ALONE
-    return World(dist.get_rank(), dist.get_world_size())
+        return SINGLE_PROCESS
+    return Ranks(dist.get_rank(), dist.get_world_size())
 
 
 @contextmanager
-def joined() -> Iterator[World]:
+def init_distributed() -> Iterator[Ranks]:
     """Within the block, be one of the processes that torchrun started; alone without it.
 
-    The process stays one of them until it ends: see `leave`.
+    The process stays one of them until it ends: see `exit_process`.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     cuda = torch.cuda.is_available()
     if cuda:
@@ -110,13 +117,13 @@ def joined() -> Iterator[World]:
         store=_store(),
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
-    yield current()
+    yield current_ranks()
 
 
-def leave(code: int) -> NoReturn:
-    """End a process that has joined a world, with all it printed.
+def exit_process(code: int) -> NoReturn:
+    """End a process that has joined a process group, with all it printed.
 
     At once, without taking the group apart: gloo's threads may still hold the last sum, and then
     destroy_process_group aborts a process that has done all it should.
@@ -134,13 +141,13 @@ def _store() -> dist.Store:
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     leads = not kept and os.environ["RANK"] == "0"
-    store = dist.TCPStore(host, port, is_master=leads, timeout=PATIENCE)
+    store = dist.TCPStore(host, port, is_master=leads, timeout=TIMEOUT)
     if not kept:  # new at every start; and nodes may count their restarts differently
         return store
     return dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
-def is_loss(error: BaseException) -> bool:
+def is_peer_failure(error: BaseException) -> bool:
     """Whether an exception says that another process is gone, or does not answer."""
     if isinstance(error, dist.DistError):
         return True

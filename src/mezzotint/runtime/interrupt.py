@@ -1,4 +1,4 @@
-"""Ctrl-C and a polite kill, heard between two steps, so that the state saved is a whole one."""
+"""Handle SIGINT and SIGTERM between two steps, so that the state saved is a whole one."""
 
 import signal
 import threading
@@ -8,27 +8,27 @@ from typing import Any
 
 __all__ = ["Interrupt"]
 
-ONE_WISH = 1.0
+REPEAT_WINDOW = 1.0
 """Seconds within which a second signal repeats the first."""
 
 
 class Interrupt:
-    """Within the block the first SIGINT or SIGTERM only sets `asked`; a later one interrupts.
+    """Within the block the first SIGINT or SIGTERM only sets `requested`; a later one interrupts.
 
-    One wish may come twice at once: from a terminal or a batch system to every process of a job,
-    and from torchrun, which hands on what it hears.
+    One request may come twice at once: a terminal or a batch system signals every process of a
+    job, and torchrun forwards the signals that it receives.
     """
 
     def __init__(self) -> None:
-        self.asked = False
-        self._asked_at = 0.0
+        self.requested = False
+        self._requested_at = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
-        """Listen; outside the main thread signals cannot be heard, and nothing changes."""
+        """Install the handlers; outside the main thread this cannot be, and nothing changes."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._heard)
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -41,8 +41,8 @@ class Interrupt:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _heard(self, number: int, frame: FrameType | None) -> None:
-        if not self.asked:
-            self.asked, self._asked_at = True, time.monotonic()
-        elif time.monotonic() - self._asked_at > ONE_WISH:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self.requested:
+            self.requested, self._requested_at = True, time.monotonic()
+        elif time.monotonic() - self._requested_at > REPEAT_WINDOW:
             raise KeyboardInterrupt

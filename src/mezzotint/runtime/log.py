@@ -1,15 +1,15 @@
-"""What a person who waits for a training reads: how far it is, and how long it takes yet."""
+"""Write progress lines for the log of a training: how far it is, and the time left."""
 
 import time
 from collections.abc import Callable
 
-__all__ = ["counted"]
+__all__ = ["progress_lines"]
 
 EVERY = 15.0
 """Seconds between two lines."""
 
 
-def counted(
+def progress_lines(
     what: str,
     total: int,
     say: Callable[[str], None],

@@ -70,7 +70,7 @@ def image_noise(
     step: int,
     shape: Sequence[int],
     device: torch.device | str = "cpu",
-    parts: Tensor | None = None,
+    tiles: Tensor | None = None,
 ) -> Tensor:
     """Return the unit noise of images at a step, float64 (N, *shape).
 
@@ -82,14 +82,14 @@ def image_noise(
         step: 0 for the starting noise, k for the k-th fresh noise; in [0, 2^32).
         shape: (C, H, W) of an image.
         device: where to draw; it must know float64.
-        parts: int64 (N,), the part w of its canvas that each image is; None: 0.
+        tiles: int64 (N,), the part w of its canvas that each image is; None: 0.
     """
     count = math.prod(shape)
     pairs = (count + 1) // 2
     seeds, indices = (x.to(device)[:, None] for x in (seeds, indices))
     blocks = torch.arange(pairs, device=device)
-    if parts is not None:
-        blocks = blocks + parts.to(device)[:, None] * pairs
+    if tiles is not None:
+        blocks = blocks + tiles.to(device)[:, None] * pairs
     counter = (blocks, torch.full_like(blocks, step), *_words(indices))
     w0, w1, w2, w3 = philox(counter, _words(seeds))
     radius = _uniform(w0, w1).log_().mul_(-2).sqrt_()

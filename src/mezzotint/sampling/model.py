@@ -14,6 +14,7 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
+from mezzotint.config import legacy
 from mezzotint.config.registry import sampler_named
 from mezzotint.config.schema import Sampling
 from mezzotint.config.tables import parse_config
@@ -25,24 +26,24 @@ from mezzotint.diffusion import (
     Schedule,
     Step,
     autoguide,
-    begin,
-    bind,
     clip,
     distinct_sigmas,
+    guidance_interval,
     guide,
-    ladder,
-    open_variance,
-    within,
+    initial_state,
+    posterior_variance,
+    sampling_sigmas,
+    with_condition,
 )
 from mezzotint.errors import InputError, is_out_of_memory, suggest
 from mezzotint.imaging import to_float, to_uint8
 from mezzotint.networks import UNet
-from mezzotint.runtime.cuda_graphs import Replay
+from mezzotint.runtime.cuda_graphs import CudaGraphs
 from mezzotint.runtime.device import Compute
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.noise import image_keys, noise_of
 
-__all__ = ["Drawing", "Model"]
+__all__ = ["SampleBatch", "Model"]
 
 CHUNK_BYTES = {"cpu": 2**29, "cuda": 2**33, "mps": 2**31}
 """Memory that the feature maps of one chunk of images may take, roughly."""
@@ -55,7 +56,7 @@ MPS_LARGEST_SIGMA = 1e3
 
 
 @dataclass(frozen=True)
-class Drawing:
+class SampleBatch:
     """What to draw: one row per image."""
 
     labels: Tensor
@@ -65,17 +66,17 @@ class Drawing:
     """int64 (N, 2), the (seed, i) of every image, which decides its noise."""
 
     styles: Tensor | None = None
-    """float64 (N, K) for the K styles of the model, nan where free; None, or K = 0: all free."""
+    """float64 (N, K) for the K styles of the model, nan where null; None, or K = 0: all null."""
 
     @staticmethod
-    def of(labels: Tensor, seed: int = 0, styles: Tensor | None = None) -> "Drawing":
+    def of(labels: Tensor, seed: int = 0, styles: Tensor | None = None) -> "SampleBatch":
         """Images 0 … N - 1 of one seed."""
-        return Drawing(labels, image_keys(seed, torch.arange(len(labels))), styles)
+        return SampleBatch(labels, image_keys(seed, torch.arange(len(labels))), styles)
 
-    def __getitem__(self, rows: slice) -> "Drawing":
+    def __getitem__(self, rows: slice) -> "SampleBatch":
         """Some of the images."""
         styles = self.styles[rows] if self.styles is not None else None
-        return Drawing(self.labels[rows], self.keys[rows], styles)
+        return SampleBatch(self.labels[rows], self.keys[rows], styles)
 
     def __len__(self) -> int:
         """How many images."""
@@ -89,7 +90,7 @@ class Model:
     denoiser: Denoiser
     sampling: Sampling
     schedule: Schedule
-    """The training schedule: the ladder where `sampling` gives none."""
+    """The training schedule, which sampling uses where `sampling.schedule` is none."""
 
     shape: tuple[int, int, int]
     """(C, H, W) of an image."""
@@ -100,10 +101,10 @@ class Model:
 
     deviation: float
     compute: Compute = Compute()
-    freed: Collection[str] = ("label",)
+    droppable: Collection[str] = ("label",)
     """Factors left out in training now and then; guidance by others means nothing."""
 
-    learned: float = 1.0
+    max_model_guidance: float = 1.0
     """The largest scale of guidance that costs no second evaluation."""
 
     images_seen: int = 0
@@ -112,11 +113,11 @@ class Model:
     styles: tuple[Style, ...] = ()
     """What else than a label it can be asked for."""
 
-    weak: "Model | None" = None
-    """A weaker model of the same images, which autoguidance needs."""
+    guide_model: "Model | None" = None
+    """A weaker model of the same images, which autoguidance guides away from."""
 
-    steer: Callable[[Denoise, Tensor], Denoise] | None = None
-    """Wraps the guided denoiser of images with these labels (B,): a scorer's wish, for one."""
+    denoise_wrapper: Callable[[Denoise, Tensor], Denoise] | None = None
+    """Wraps the guided denoiser of images with these labels (B,), as guidance by a prompt does."""
 
     def sample(
         self,
@@ -134,12 +135,12 @@ class Model:
         `changes` are fields of `Sampling`: sampler, evaluations, guidance, interval, ….
         `watch` is called with the number of images done.
         """
-        drawing = Drawing.of(self.labels(label, n), seed, self.style_values(styles, n))
-        return self.changed(**changes).draw(drawing, watch)
+        drawing = SampleBatch.of(self.labels(label, n), seed, self.style_values(styles, n))
+        return self.changed(**changes).sample_batch(drawing, watch)
 
     def changed(self, **changes: object) -> "Model":
         """The same model with other sampling settings; InputError for one that is not known."""
-        known = set(Sampling.model_fields)
+        known, changes = set(Sampling.model_fields), legacy.current_table(changes, "sampling")
         for name in changes:
             if name not in known:
                 raise InputError(f"sampling has no setting '{name}': {suggest(name, known)}")
@@ -159,13 +160,13 @@ class Model:
         return find_class(self.classes, label)
 
     @property
-    def asks(self) -> tuple[str, ...]:
+    def style_names(self) -> tuple[str, ...]:
         """The names of its styles."""
         return tuple(style.name for style in self.styles)
 
     def style_index(self, name: str) -> int:
         """Which of its styles a name means; InputError says which there are."""
-        names = self.asks
+        names = self.style_names
         if not names:
             raise InputError(
                 f"no style '{name}': this model was trained without styles; train one with "
@@ -175,40 +176,40 @@ class Model:
             raise InputError(f"this model knows no style '{name}': {suggest(name, names)}")
         return names.index(name)
 
-    def style_values(self, asked: Mapping[str, str | float], n: int = 1) -> Tensor:
-        """The same styles for n images, float64 (n, K); nan for those that are not asked for."""
+    def style_values(self, styles: Mapping[str, str | float], n: int = 1) -> Tensor:
+        """Return the same styles for n images, float64 (n, K); nan for those that are not set."""
         values = torch.full((len(self.styles),), torch.nan, dtype=torch.float64)
-        for name, value in asked.items():
+        for name, value in styles.items():
             index = self.style_index(name)
-            values[index] = self.styles[index].asked(str(value))
+            values[index] = self.styles[index].parse(str(value))
         return values.expand(n, -1).clone()
 
-    def doubts(self, asked: Mapping[str, str | float]) -> list[str]:
-        """What to say of styles that are asked for beyond what the train images have."""
-        values = self.style_values(asked)[0].tolist()
-        found = (style.doubt(value) for style, value in zip(self.styles, values, strict=True))
-        return [doubt for doubt in found if doubt is not None]
+    def style_warnings(self, styles: Mapping[str, str | float]) -> list[str]:
+        """Return warnings for styles outside the range of the train images."""
+        values = self.style_values(styles)[0].tolist()
+        found = (style.warning(value) for style, value in zip(self.styles, values, strict=True))
+        return [warning for warning in found if warning is not None]
 
-    def styles_of(self, drawing: Drawing) -> Tensor:
-        """The styles that a drawing asks for, float64 (N, K); nan for what is free."""
+    def styles_of(self, drawing: SampleBatch) -> Tensor:
+        """Return the styles of a batch, float64 (N, K); nan where null."""
         table = drawing.styles
         if table is None or table.shape[1] == 0:  # nothing is asked for, or the data has none
             return self.style_values({}, len(drawing))
         return table
 
-    def condition(self, drawing: Drawing) -> Condition:
-        """What a drawing asks of the network."""
+    def condition(self, drawing: SampleBatch) -> Condition:
+        """Return the condition of a batch on the model's device."""
         styles = standards(self.styles, self.styles_of(drawing))
         return Condition({"label": drawing.labels, **styles}).to(self.compute.device)
 
-    def ladder(self) -> Tensor:
+    def sigmas(self) -> Tensor:
         """Return the sigmas that the sampler visits, float64 (steps + 1,), the last one 0.
 
         There are fewer where equal neighbours are merged.
         """
         steps = sampler_named(self.sampling.sampler).steps(self.sampling.evaluations)
         try:
-            levels = ladder(self.sampling.ladder or self.schedule, steps)
+            levels = sampling_sigmas(self.sampling.schedule or self.schedule, steps)
         except ValueError as error:  # more steps than a discrete schedule has levels
             raise InputError(str(error)) from error
         if not self._single():
@@ -216,110 +217,113 @@ class Model:
         # In float32, as they will be used: what it cannot tell apart is one level.
         return distinct_sigmas(levels.clamp(max=MPS_LARGEST_SIGMA).float()).double()
 
-    def still_open(self, images: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
-        """The mean variance of a pixel that is open at each level, measured on real images.
+    def posterior_variance(self, images: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
+        """Measure the posterior variance of a pixel at each level, on real images, averaged.
 
         images  uint8 (N, C, H, W), some of one chunk; labels (N,)
 
-        Guidance moves x0 and is no part of what is not known: measured without.
+        Guidance moves x0 and is no part of the posterior: measured without.
         """
         plain = self.changed(guidance=min(self.sampling.guidance, 1.0), autoguidance=1.0)
-        drawing = Drawing.of(labels, 0)
-        denoise = dataclasses.replace(plain, steer=None).denoise(self.condition(drawing))
+        drawing = SampleBatch.of(labels, 0)
+        denoise = dataclasses.replace(plain, denoise_wrapper=None).denoise(self.condition(drawing))
         draws = [generator("still open", *key) for key in drawing.keys.tolist()]
         noise = torch.stack([torch.randn(self.shape, generator=g) for g in draws])
         x0, noise = (part.to(self.compute.device) for part in (to_float(images), noise))
-        return open_variance(denoise, x0, self.ladder()[:-1], noise)
+        return posterior_variance(denoise, x0, self.sigmas()[:-1], noise)
 
     def chunk(self) -> int:
         """How many images are drawn at once."""
         network, device = self.denoiser.network, self.compute.device
-        assert isinstance(network, UNet | _Played)
+        assert isinstance(network, UNet | _GraphedNetwork)
         first = network.spec.levels[0].width  # at full size, where most memory goes
         per_image = self.shape[1] * self.shape[2] * first * 4 * 8
         return max(1, min(LARGEST_CHUNK[device], CHUNK_BYTES[device] // per_image))
 
-    def draw(self, drawing: Drawing, watch: Callable[[int], None] = lambda done: None) -> Tensor:
+    def sample_batch(
+        self, drawing: SampleBatch, watch: Callable[[int], None] = lambda done: None
+    ) -> Tensor:
         """Images uint8 (N, C, H, W) on the CPU, in chunks, so memory does not grow with N.
 
         Several processes take the chunks in turn, and each returns all images.
         """
-        world, chunk, trouble = self.compute.world, self.chunk(), None
-        recorded = self.recorded()
+        ranks, chunk, trouble = self.compute.ranks, self.chunk(), None
+        recorded = self.with_cuda_graphs()
         images = torch.zeros((len(drawing), *self.shape), dtype=torch.uint8)
-        together = world.size * chunk
+        together = ranks.size * chunk
         for start in range(0, len(drawing), together):
-            rows = slice(start + world.rank * chunk, start + (world.rank + 1) * chunk)
+            rows = slice(start + ranks.rank * chunk, start + (ranks.rank + 1) * chunk)
             try:
                 if drawing[rows]:
-                    images[rows] = recorded._drawn(drawing[rows])
+                    images[rows] = recorded._sample_chunk(drawing[rows])
             except InputError as error:  # the others wait for these images
                 trouble = error
                 break
             watch(min(len(drawing), start + together))
-        if world.any(trouble is not None):
+        if ranks.any(trouble is not None):
             raise trouble or InputError("another process drew what is no picture; it says why")
-        world.add([images])
+        ranks.all_reduce_([images])
         return images
 
-    def recorded(self) -> "Model":
-        """The same; on CUDA, one that plays a recording of its network's evaluations, which ends
-        with it. What needs a gradient is called as it is.
-        """
-        # A recording reads and writes fixed memory. Each draw makes its own, so threads may share
-        # a model.
-        network = self.denoiser.network
-        if not self.compute.replays or not isinstance(network, UNet):
-            return self
-        denoiser = Denoiser(_Played(network), self.denoiser.precondition)
-        weak = self.weak.recorded() if self.weak is not None else None
-        return dataclasses.replace(self, denoiser=denoiser, weak=weak)
+    def with_cuda_graphs(self) -> "Model":
+        """Return the same model; on CUDA, one that replays CUDA graphs of its network.
 
-    def _drawn(self, drawing: Drawing) -> Tensor:
+        The graphs live as long as the model. Evaluations with a gradient run eagerly.
+        """
+        # A CUDA graph reads and writes fixed memory. Each call captures its own, so threads may
+        # share a model.
+        network = self.denoiser.network
+        if not self.compute.cuda_graphs or not isinstance(network, UNet):
+            return self
+        denoiser = Denoiser(_GraphedNetwork(network), self.denoiser.parameterization)
+        guide_model = self.guide_model.with_cuda_graphs() if self.guide_model is not None else None
+        return dataclasses.replace(self, denoiser=denoiser, guide_model=guide_model)
+
+    def _sample_chunk(self, drawing: SampleBatch) -> Tensor:
         """One chunk; where memory runs out, in halves: the same, to within one grey level."""
         try:
             with self.compute.active():  # once a chunk, not at each evaluation
-                for step in self.walk(drawing):
+                for step in self.iterate(drawing):
                     last = step
             return to_uint8(last.x.float()).cpu()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or len(drawing) == 1:
                 raise
         half = (len(drawing) + 1) // 2
-        return torch.cat([self._drawn(drawing[:half]), self._drawn(drawing[half:])])
+        return torch.cat([self._sample_chunk(drawing[:half]), self._sample_chunk(drawing[half:])])
 
-    def walk(self, drawing: Drawing, traced: int = 0) -> Iterator[Step]:
+    def iterate(self, drawing: SampleBatch, grad_steps: int = 0) -> Iterator[Step]:
         """The reverse process of one chunk of images, step by step; starts with the noise itself.
 
         The first `Step` is the starting point with the mean image as its estimate. The last
-        `traced` steps keep their gradient.
+        `grad_steps` steps keep their gradient.
         """
         denoise = self.denoise(self.condition(drawing))
-        yield from self.reverse(denoise, self.noise(drawing.keys), traced)
+        yield from self.reverse(denoise, self.noise(drawing.keys), grad_steps)
 
-    def noise(self, keys: Tensor, parts: Tensor | None = None) -> Callable[[], Tensor]:
+    def noise(self, keys: Tensor, tiles: Tensor | None = None) -> Callable[[], Tensor]:
         """Return the noise of images for `reverse`; see `noise_of`."""
         device = "cpu" if self._single() else self.compute.device  # Philox's normals are float64
-        return noise_of(self.sampling.noise, keys, self.shape, device, parts)
+        return noise_of(self.sampling.noise, keys, self.shape, device, tiles)
 
     def reverse(
-        self, denoise: Denoise, noise: Callable[[], Tensor], traced: int = 0
+        self, denoise: Denoise, noise: Callable[[], Tensor], grad_steps: int = 0
     ) -> Iterator[Step]:
         """The reverse process by any denoiser, from and with unit noise (N, C, H, W).
 
         The first `Step` is the starting point with the mean image as its estimate. The last
-        `traced` steps keep their gradient.
+        `grad_steps` steps keep their gradient.
         """
         here = (self.compute.device, torch.float32 if self._single() else torch.float64)
 
         def noise_here() -> Tensor:
             return noise().to(*here)
 
-        levels = self.ladder().to(here[1])  # on the CPU: to look at one is not to wait
-        x = begin(noise_here(), levels[0], *self._start())
+        levels = self.sigmas().to(here[1])  # on the CPU: reading one does not wait for the device
+        x = initial_state(noise_here(), levels[0], *self._start())
         yield Step(levels[0], x, torch.full_like(x, self.mean))
-        walk = sampler_named(self.sampling.sampler).walk(denoise, x, levels, noise_here)
-        yield from _traced(walk, len(levels) - 1 - traced)
+        steps = sampler_named(self.sampling.sampler).iterate(denoise, x, levels, noise_here)
+        yield from with_gradients(steps, len(levels) - 1 - grad_steps)
 
     def denoise(self, condition: Condition) -> Denoise:
         """The denoiser as our samplers see it: of these images, guided, in our precision."""
@@ -327,18 +331,20 @@ class Model:
         condition, settings = condition.to(self.compute.device), self.sampling
         denoise = self._guided(condition, settings)
         if settings.autoguidance != 1:
-            if self.weak is None:
+            if self.guide_model is None:
                 raise InputError(
-                    f"autoguidance {settings.autoguidance:g} needs a weaker model beside this "
-                    "one: load it with weak=True, from a run that kept an early snapshot"
+                    f"autoguidance {settings.autoguidance:g} needs a guide model: load this one "
+                    "with guide_model=True, from a run that kept an early snapshot"
                 )
-            self.weak.denoiser.eval()
-            bad = self.weak._guided(condition, settings)
+            self.guide_model.denoiser.eval()
+            bad = self.guide_model._guided(condition, settings)
             denoise = autoguide(denoise, bad, settings.autoguidance)
         if settings.interval is not None:
-            denoise = within(denoise, bind(self.denoiser, condition), *settings.interval)
-        if self.steer is not None:
-            denoise = self.steer(denoise, condition.factors["label"])
+            denoise = guidance_interval(
+                denoise, with_condition(self.denoiser, condition), *settings.interval
+            )
+        if self.denoise_wrapper is not None:
+            denoise = self.denoise_wrapper(denoise, condition.factors["label"])
         return self._precise(clip(denoise) if settings.clip else denoise)
 
     def _guided(self, condition: Condition, settings: Sampling) -> Denoise:
@@ -349,30 +355,30 @@ class Model:
 
         """
         scale = settings.guidance
-        if scale != 1 and "label" not in self.freed:
+        if scale != 1 and "label" not in self.droppable:
             raise InputError(
                 f"guidance {scale:g} needs a model that was trained without labels "
-                "now and then; this one had training.drop = 0: give --guidance 1"
+                "now and then; this one had training.label_dropout = 0: give --guidance 1"
             )
         for name, own in settings.style_guidance.items():
             self.style_index(name)
-            if own != 1 and name not in self.freed:
+            if own != 1 and name not in self.droppable:
                 raise InputError(
                     f"guidance by {name} needs a model that was trained without it now and then; "
-                    "this one had training.drop_style = 0: leave --style-guidance away"
+                    "this one had training.style_dropout = 0: leave --style-guidance away"
                 )
         return guide(
             self.denoiser,
             condition,
             scale,
             settings.style_guidance,
-            droppable=self.freed,
-            max_model_scale=self.learned,
+            droppable=self.droppable,
+            max_model_scale=self.max_model_guidance,
         )
 
-    def free(self) -> Denoise:
-        """The denoiser without a label, in our precision: what the noisy image alone tells."""
-        precise = self._precise(bind(self.denoiser))
+    def unconditional(self) -> Denoise:
+        """Return the unconditional denoiser, in the model's precision."""
+        precise = self._precise(with_condition(self.denoiser))
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             with torch.no_grad():
@@ -402,16 +408,16 @@ class Model:
         return self.compute.device == "mps"
 
 
-class _Played(nn.Module):
-    """A network whose evaluations without a gradient are recorded and played again."""
+class _GraphedNetwork(nn.Module):
+    """A network that captures its evaluations without a gradient in CUDA graphs."""
 
     def __init__(self, network: UNet) -> None:
         super().__init__()
         self.network, self.spec = network, network.spec
-        self.replay = Replay(active=True)
+        self.graphs = CudaGraphs(active=True)
 
     def forward(self, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
-        """What the network says."""
+        """Return the network's output."""
         network, names = self.network, tuple(condition.factors)
         if torch.is_grad_enabled():
             raw: Tensor = network(x, noise, condition)
@@ -420,12 +426,12 @@ class _Played(nn.Module):
         def work(x: Tensor, noise: Tensor, *factors: Tensor) -> object:
             return network(x, noise, Condition(dict(zip(names, factors, strict=True))))
 
-        raw = self.replay(names, work, x, noise, *condition.factors.values())
+        raw = self.graphs(names, work, x, noise, *condition.factors.values())
         return raw  # until the next evaluation: the denoiser makes x0 of it at once
 
 
-def _traced(steps: Iterator[Step], plain: int) -> Iterator[Step]:
-    """The steps of a walk, all after the first `plain` with a gradient."""
+def with_gradients(steps: Iterator[Step], plain: int) -> Iterator[Step]:
+    """Yield the steps of a sampler, all after the first `plain` with a gradient."""
     for i in count():
         with torch.set_grad_enabled(i >= plain):
             step = next(steps, None)

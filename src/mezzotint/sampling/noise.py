@@ -26,7 +26,7 @@ def noise_of(
     keys: Tensor,
     shape: Sequence[int],
     device: str = "cpu",
-    parts: Tensor | None = None,
+    tiles: Tensor | None = None,
 ) -> Callable[[], Tensor]:
     """Return a function whose calls give the starting noise, then each fresh noise.
 
@@ -35,24 +35,24 @@ def noise_of(
         keys: int64 (N, 2), the (seed, i) of each image.
         shape: (C, H, W) of an image.
         device: where Philox draws; it must know float64.
-        parts: int64 (N,), the part of its canvas that each image is, in order; None: no canvas.
+        tiles: int64 (N,), the part of its canvas that each image is, in order; None: no canvas.
 
     Returns:
         A function of nothing; each call gives unit noise (N, C, H, W), float64 by Philox.
     """
     if kind == "torch":
-        return _by_torch(keys, shape, parts)
+        return _by_torch(keys, shape, tiles)
     seeds, indices = keys.to(device).T
     steps = count()
-    return lambda: image_noise(seeds, indices, next(steps), shape, device, parts)
+    return lambda: image_noise(seeds, indices, next(steps), shape, device, tiles)
 
 
-def _by_torch(keys: Tensor, shape: Sequence[int], parts: Tensor | None) -> Callable[[], Tensor]:
+def _by_torch(keys: Tensor, shape: Sequence[int], tiles: Tensor | None) -> Callable[[], Tensor]:
     """Return noise of torch's generators: runs made before Philox draw the same images again.
 
     A generator has 2^32 states, so some of 100,000 images share their noise.
     """
-    first = [True] * len(keys) if parts is None else (parts == 0).tolist()
+    first = [True] * len(keys) if tiles is None else (tiles == 0).tolist()
     draws: list[torch.Generator] = []
     for (seed, i), new in zip(keys.tolist(), first, strict=True):
         draws.append(generator("image", seed, i) if new else draws[-1])

@@ -7,54 +7,60 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mezzotint.data import ImageSet, spread
-from mezzotint.diffusion import Denoise, nudged, steered, within
+from mezzotint.diffusion import Denoise, dps_guidance, guidance_interval, x0_guidance
 from mezzotint.errors import InputError
-from mezzotint.metrics.clip.likelihood import Wish, check, class_in, wish
+from mezzotint.metrics.clip.likelihood import (
+    PromptLogLikelihood,
+    check,
+    class_in,
+    prompt_log_likelihood,
+)
 from mezzotint.metrics.clip.scorers import clip_for
-from mezzotint.runtime.distributed import current
+from mezzotint.runtime.distributed import current_ranks
 from mezzotint.sampling.model import Model
 
-__all__ = ["GRADIENTS", "LOOKS", "Prompt", "prompted", "steering"]
+__all__ = ["GRADIENTS", "LOOKS", "Prompt", "with_prompt", "likelihood_guidance"]
 
 LOOKS = 64
-"""Validation images by which is measured what each level leaves open."""
+"""Validation images on which the posterior variance of each level is measured."""
 
 
 GRADIENTS = ("x0", "network")
-"""Where the gradient of a wish is taken: at x0's estimate alone, or through the network. The first
-is cheaper, and better with few steps (docs/clip.md): the second steps too far at high levels."""
+"""Where the log-likelihood's gradient is taken: at x0's estimate, or through the network. The
+first is cheaper, and better with few steps (docs/clip.md): the second steps too far at high
+levels."""
 
 
-def steering(
-    wished: Wish,
+def likelihood_guidance(
+    log_likelihood: PromptLogLikelihood,
     scale: float,
     variance: Callable[[Tensor], Tensor],
     *,
     gradient: str = "x0",
     interval: tuple[float, float] | None = None,
 ) -> Callable[[Denoise, Tensor], Denoise]:
-    """From a denoiser and the labels (N,) that it draws to the same, guided by a wish.
+    """Return a wrapper that guides a denoiser of the labels (N,) by a log-likelihood.
 
-    scale      1 is Bayes' rule, 0 no wish
-    variance   of a pixel at each level, see `diffusion.open_variance`
+    scale      1 is Bayes' rule, 0 no guidance
+    variance   of a pixel at each level, see `diffusion.posterior_variance`
     gradient   see `GRADIENTS`
     interval   low, high: guided at levels low < sigma <= high alone; None: at all
     """
     if gradient not in GRADIENTS:
         raise InputError(f"the gradient is taken at x0 or network, got '{gradient}'")
 
-    def steer(denoise: Denoise, labels: Tensor) -> Denoise:
+    def wrapper(denoise: Denoise, labels: Tensor) -> Denoise:
         def scorer(x0: Tensor) -> Tensor:
-            # What lies beyond black and white is cut from the picture: nobody shall climb there.
-            return wished(x0.clamp(-1, 1), labels)
+            # What lies beyond black and white is cut from the picture: no gradient there.
+            return log_likelihood(x0.clamp(-1, 1), labels)
 
         if gradient == "network":
-            guided = steered(denoise, scorer, scale)
+            guided = dps_guidance(denoise, scorer, scale)
         else:
-            guided = nudged(denoise, scorer, variance, scale)
-        return guided if interval is None else within(guided, denoise, *interval)
+            guided = x0_guidance(denoise, scorer, variance, scale)
+        return guided if interval is None else guidance_interval(guided, denoise, *interval)
 
-    return steer
+    return wrapper
 
 
 Say = Callable[[str], None]
@@ -62,7 +68,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the user asked for; InputError where it cannot be done."""
+    """A prompt and its settings; InputError where they cannot be used."""
 
     prompt: str
     prompt_scale: float = 1.0
@@ -86,14 +92,14 @@ class Prompt:
             raise InputError(f"'{self.score}' reads no prompt: give --score clip or clip:ID")
 
     @staticmethod
-    def given(
+    def from_options(
         prompt: str | None,
         scale: float | None,
         interval: tuple[float, float] | None,
         gradient: str | None,
         score: str | None,
     ) -> "Prompt | None":
-        """From the command's options; InputError for those that ask for nothing without words."""
+        """Read the command's options; InputError for those that need a prompt and have none."""
         if prompt is not None:
             return Prompt(
                 prompt,
@@ -102,21 +108,21 @@ class Prompt:
                 GRADIENTS[0] if gradient is None else gradient,
                 "clip" if score is None else score,
             )
-        alone = {
+        without_prompt = {
             "--prompt-scale": scale,
             "--prompt-interval": interval,
             "--prompt-gradient": gradient,
             "--score": score,
         }
-        for option, value in alone.items():
+        for option, value in without_prompt.items():
             if value is not None:
                 raise InputError(f"{option} is of a prompt: give --prompt 'WORDS' too")
         return None
 
-    def label(self, model: Model, given: str | None) -> str | None:
+    def label(self, model: Model, label: str | None) -> str | None:
         """The class to draw: as given, or as the prompt names it; None: all of them."""
-        if given is not None or "{}" in self.prompt:
-            return given
+        if label is not None or "{}" in self.prompt:
+            return label
         named = class_in(self.prompt, model.classes)
         if named is not None:
             return model.classes[named]
@@ -128,19 +134,19 @@ class Prompt:
         )
 
 
-def prompted(model: Model, words: Prompt, data: ImageSet, say: Say) -> Model:
+def with_prompt(model: Model, words: Prompt, data: ImageSet, say: Say) -> Model:
     """The same model, guided by a CLIP that reads the prompt."""
     # Before a CLIP is trained, which takes minutes.
     if words.score == "clip" and (strange := check(words.prompt, data)):
         say(strange)
-    with current().in_turn():  # the first trains the CLIP
+    with current_ranks().rank0_first():  # the first trains the CLIP
         clip = clip_for(data, words.score, say)
     rows = spread(data.splits["validation"], LOOKS)
-    steer = steering(
-        wish(clip, words.prompt, model.classes),
+    wrapper = likelihood_guidance(
+        prompt_log_likelihood(clip, words.prompt, model.classes),
         words.prompt_scale,
-        model.still_open(data.images[rows], data.labels[rows]),
+        model.posterior_variance(data.images[rows], data.labels[rows]),
         gradient=words.prompt_gradient,
         interval=words.prompt_interval,
     )
-    return dataclasses.replace(model, steer=steer)
+    return dataclasses.replace(model, denoise_wrapper=wrapper)

@@ -13,9 +13,9 @@ from mezzotint import imaging
 from mezzotint.diffusion import Schedule, Step
 from mezzotint.imaging import shown
 from mezzotint.runtime.rng import generator
-from mezzotint.sampling.model import Drawing, Model
+from mezzotint.sampling.model import Model, SampleBatch
 
-__all__ = ["animate", "forward_strip", "reverse_strip", "walk_frames"]
+__all__ = ["animate", "forward_strip", "reverse_strip", "trajectory"]
 
 SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
 """Of the forward process, where it is shown."""
@@ -39,9 +39,9 @@ def forward_strip(images: Tensor, schedule: Schedule) -> Tensor:
     return imaging.strip(frames, captions)
 
 
-def walk_frames(model: Model, drawing: Drawing) -> list[Step]:
+def trajectory(model: Model, drawing: SampleBatch) -> list[Step]:
     """Every step of the reverse process of a few images, from the noise on."""
-    return list(model.walk(drawing))
+    return list(model.iterate(drawing))
 
 
 def reverse_strip(steps: Sequence[Step]) -> Tensor:

@@ -6,8 +6,8 @@ Not here: run directories, progress bars and previews (`runs`).
 
 from mezzotint.training.loop import (
     Diverged,
+    MicroBatchReduced,
     Record,
-    Shrunk,
     Skipped,
     Stepped,
     Stopped,
@@ -24,7 +24,7 @@ __all__ = [
     "Muon",
     "Plan",
     "Record",
-    "Shrunk",
+    "MicroBatchReduced",
     "Skipped",
     "Stepped",
     "Stopped",

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from mezzotint.data import ImageSet, standards
-from mezzotint.diffusion import GUIDANCE, Condition, Learned, is_free, positions
+from mezzotint.diffusion import GUIDANCE, Condition, Learned, is_null, positions
 from mezzotint.imaging import to_float
 from mezzotint.runtime.rng import generator
 from mezzotint.training.plan import Plan
 
-__all__ = ["PLAIN", "Batch", "asked", "held_out", "next_batch", "rows_after"]
+__all__ = ["UNGUIDED_EVERY", "Batch", "condition_of", "held_out", "next_batch", "rows_after"]
 
-PLAIN = 4
-"""Where guidance is learned, one image of so many goes on as before."""
+UNGUIDED_EVERY = 4
+"""With model guidance, one image of this number trains the denoiser without guidance."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Batch:
     """Which of the B images the others are; weights and positions are of all."""
 
     guided: Tensor | None = None
-    """Which of its images guidance is learned on, bool (b,) on the CPU; None: it is not."""
+    """Which of its images train model guidance, bool (b,) on the CPU; None: none."""
 
     def to(self, device: str) -> "Batch":
         """The same on a device."""
@@ -53,8 +53,8 @@ class Batch:
             x0, Condition(condition), sigma, eps, weight, self.position, self.share, self.guided
         )
 
-    def parts(self, size: int, device: str) -> list[tuple[slice, Tensor | None]]:
-        """So many images at a time, each with those rows (n,) that guidance is learned on."""
+    def micro_batches(self, size: int, device: str) -> list[tuple[slice, Tensor | None]]:
+        """So many images at a time, each with those rows (n,) that train model guidance."""
         parts = [slice(start, start + size) for start in range(0, len(self.x0), size)]
         if self.guided is None:
             return [(part, None) for part in parts]
@@ -78,9 +78,9 @@ def next_batch(
     draws = generator("step", plan.seed, images_seen)
     rows = rows_after(data, plan, images_seen)
     changes = data.augment.draw(plan.batch, draws)
-    condition = asked(data, rows).drop(plan.drop, draws)
+    condition = condition_of(data, rows).dropout(plan.dropout, draws)
     if data.styles:
-        condition = condition.nested(plan.alone, draws)
+        condition = condition.drop_styles_jointly(plan.joint_style_dropout, draws)
     position = positions(plan.batch, draws)
     weight = torch.ones(plan.batch)
     if isinstance(plan.schedule, Learned):
@@ -88,10 +88,10 @@ def next_batch(
         weight = resampled.weight(position).float()
         position = resampled.position(position)
     sigma, guided = plan.schedule.sigma(position).float(), None
-    if plan.learns_guidance(images_seen):
-        scales = _scales(torch.rand(plan.batch, generator=draws), plan.guidance)
+    if plan.trains_model_guidance(images_seen):
+        scales = _scales(torch.rand(plan.batch, generator=draws), plan.max_model_guidance)
         condition = Condition({**condition.factors, GUIDANCE: scales})
-        guided = ~is_free(scales[share])
+        guided = ~is_null(scales[share])
     if device != "cpu":  # drawing where the noise is used saves the transfer
         draws = generator("noise", plan.seed, images_seen, device=device)
     shape = (plan.batch, *data.images.shape[1:])
@@ -109,12 +109,12 @@ def _sent(tensor: Tensor, device: str) -> Tensor:
 
 
 def _scales(chance: Tensor, most: float) -> Tensor:
-    """Scales of guidance (B,) for chances in [0, 1): free for each fourth image, else 1 to `most`.
+    """Return guidance scales (B,) for chances in [0, 1): nan every fourth image, else 1 to `most`.
 
     In turn and not at random: a number of images that changed from step to step would have another
-    memory layout, and what is recorded or compiled is for the same rows every time.
+    memory layout, and what is captured or compiled is for the same rows every time.
     """
-    plain = torch.arange(len(chance)) % PLAIN == PLAIN - 1
+    plain = torch.arange(len(chance)) % UNGUIDED_EVERY == UNGUIDED_EVERY - 1
     return torch.where(plain, torch.nan, 1 + (most - 1) * chance)
 
 
@@ -122,13 +122,13 @@ def held_out(data: ImageSet, plan: Plan, rows: Tensor, position: Tensor, start: 
     """A batch to validate with; `start`: its place among the validation images."""
     x0 = to_float(data.images[rows])
     eps = torch.randn(x0.shape, generator=generator("validation noise", start))
-    condition, sigma = asked(data, rows), plan.schedule.sigma(position)
+    condition, sigma = condition_of(data, rows), plan.schedule.sigma(position)
     weight = torch.ones(len(rows))
     return Batch(x0, condition, sigma.float(), eps, weight, position, slice(None))
 
 
-def asked(data: ImageSet, rows: Tensor) -> Condition:
-    """What would ask for these images of a set: their labels and styles."""
+def condition_of(data: ImageSet, rows: Tensor) -> Condition:
+    """Return the condition of these images of a set: their labels and styles."""
     return Condition({"label": data.labels[rows], **standards(data.styles, data.styles_of(rows))})
 
 

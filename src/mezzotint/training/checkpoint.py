@@ -35,7 +35,7 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
 
-    def part(self, name: str) -> dict[str, Tensor]:
+    def section(self, name: str) -> dict[str, Tensor]:
         """The tensors under `name.`, without that prefix."""
         prefix = name + "."
         return {key[len(prefix) :]: v for key, v in self.tensors.items() if key.startswith(prefix)}

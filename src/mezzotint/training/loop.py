@@ -3,10 +3,10 @@
 The clock is images_seen. Whatever a step draws is a function of (seed, images_seen) and the data,
 so a run that is stopped after any record and taken up again goes on exactly as if it had not been.
 A learned schedule depends on the losses so far, which the state keeps.
-Within one step the records come in the order skipped/shrunk, validated, stepped: after `Stepped`
+Within one step the records come in the order skipped/reduced, validated, stepped: after `Stepped`
 the state is complete and may be saved.
 Several processes train as one: each computes the gradient of its share of the batch, and the sums
-move the same weights everywhere (`world`).
+move the same weights everywhere (`runtime.distributed`).
 """
 
 import math
@@ -20,7 +20,7 @@ from torch import Tensor
 from mezzotint.data import ImageSet, spread
 from mezzotint.diffusion import Condition, Denoiser, Learned, loss, positions
 from mezzotint.errors import InputError, first_line, is_out_of_memory
-from mezzotint.runtime.cuda_graphs import Replay
+from mezzotint.runtime.cuda_graphs import CudaGraphs
 from mezzotint.runtime.device import Compute
 from mezzotint.runtime.rng import generator
 from mezzotint.training.batches import Batch, held_out, next_batch
@@ -31,7 +31,7 @@ from mezzotint.training.state import TrainState
 __all__ = [
     "Diverged",
     "Record",
-    "Shrunk",
+    "MicroBatchReduced",
     "Skipped",
     "Stepped",
     "Stopped",
@@ -57,7 +57,7 @@ class Stepped:
     images_seen: int
     loss: float
     gradient_norm: float
-    rate: float
+    learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Validated:
 
 
 @dataclass(frozen=True)
-class Shrunk:
+class MicroBatchReduced:
     """Memory ran out: batches now go through the network in smaller parts."""
 
     images_seen: int
@@ -100,20 +100,20 @@ class Stopped:
     reason: str
 
 
-Record = Stepped | Skipped | Validated | Shrunk | Diverged | Stopped
+Record = Stepped | Skipped | Validated | MicroBatchReduced | Diverged | Stopped
 
 
 def train(state: TrainState, data: ImageSet, plan: Plan, compute: Compute) -> Iterator[Record]:
     """Train until the budget is used up, moving `state`; see the module's text."""
     state.denoiser.train()
-    replay, upcoming = Replay(compute.replays), None
-    kind: tuple[Hashable, ...] = ()
-    ahead = compute.replays and not isinstance(plan.schedule, Learned)
-    world = compute.world
+    graphs, upcoming = CudaGraphs(compute.cuda_graphs), None
+    graph_key: tuple[Hashable, ...] = ()
+    ahead = compute.cuda_graphs and not isinstance(plan.schedule, Learned)
+    ranks = compute.ranks
 
     def batch_after(images_seen: int) -> Batch:
         moments = state.second_moments
-        share = world.share(plan.batch)
+        share = ranks.share(plan.batch)
         return next_batch(data, plan, images_seen, compute.device, share, moments)
 
     while state.images_seen < plan.images:
@@ -122,23 +122,23 @@ def train(state: TrainState, data: ImageSet, plan: Plan, compute: Compute) -> It
             return
         start = time.perf_counter()
         batch = upcoming or batch_after(state.images_seen)
-        rate = plan.learning_rate * state.rate_scale
-        rate *= plan.rate(state.images_seen, plan.images, state.history)
-        if _kind(state, batch) != kind:  # what is recorded does not come again
-            replay.forget()
-        losses, shrunk = _gradients(state, batch, plan, compute, replay)
-        kind = _kind(state, batch)
+        learning_rate = plan.learning_rate * state.lr_scale
+        learning_rate *= plan.lr_schedule(state.images_seen, plan.images, state.history)
+        if _graph_key(state, batch) != graph_key:  # graphs of the key before are not needed again
+            graphs.clear()
+        losses, shrunk = _gradients(state, batch, plan, compute, graphs)
+        graph_key = _graph_key(state, batch)
         total, length = (losses * batch.weight).sum(), _clip(state, plan)
         # While the device computes.
         upcoming = batch_after(state.images_seen + plan.batch) if ahead else None
         value, norm = float(total) / plan.batch, float(length)
-        _step(state, value, norm, rate, replay, kind)
+        _step(state, value, norm, learning_rate, graphs, graph_key)
         if isinstance(plan.schedule, Learned) and not state.bad_run:
             _follow_losses(state, batch, losses, plan.schedule.pieces)
         state.images_seen += plan.batch
         follow(state.ema, state.denoiser.network, plan.ema, plan.batch, state.images_seen)
         if shrunk:
-            yield Shrunk(state.images_seen, state.micro_batch)
+            yield MicroBatchReduced(state.images_seen, state.micro_batch)
         if state.bad_run:
             yield Skipped(state.images_seen, state.skipped)
         if state.bad_run >= BAD_STEPS_IN_A_ROW:
@@ -150,7 +150,7 @@ def train(state: TrainState, data: ImageSet, plan: Plan, compute: Compute) -> It
             state.history.append(value_held)
             yield Validated(state.images_seen, value_held, best)
         state.seconds += time.perf_counter() - start
-        yield Stepped(state.images_seen, value, norm, rate)
+        yield Stepped(state.images_seen, value, norm, learning_rate)
     if state.bad_run:  # too late for more of them, but nothing to end on
         yield Diverged(state.images_seen)
 
@@ -160,18 +160,18 @@ def validation_loss(state: TrainState, data: ImageSet, plan: Plan, compute: Comp
     """Mean loss of held-out images; noise, levels and images are the same every time.
 
     Of the averaged weights, or of the network itself where nothing is averaged (they are equal).
-    Of the plain denoiser, also where guidance is learned.
+    Of the denoiser without guidance, also with model guidance.
     """
     chosen = spread(data.splits["validation"], plan.validation_images)
     position = positions(len(chosen), generator("validation levels"))
     denoiser = state.ema_denoiser
-    world, total, at_once = compute.world, torch.zeros((), dtype=torch.float64), VALIDATION_CHUNK
-    for start in range(0, len(chosen), VALIDATION_CHUNK)[world.rank :: world.size]:
+    ranks, total, at_once = compute.ranks, torch.zeros((), dtype=torch.float64), VALIDATION_CHUNK
+    for start in range(0, len(chosen), VALIDATION_CHUNK)[ranks.rank :: ranks.size]:
         chunk = slice(start, start + VALIDATION_CHUNK)
         batch = held_out(data, plan, chosen[chunk], position[chunk], start)
         losses, at_once = _losses_of(denoiser, batch.to(compute.device), plan, compute, at_once)
         total += losses.cpu().double().sum()
-    world.add([total])
+    ranks.all_reduce_([total])
     return float(total) / len(chosen)
 
 
@@ -180,7 +180,7 @@ def _losses_of(
 ) -> tuple[Tensor, int]:
     """Losses (B,) without gradient, and how many images went through at once in the end."""
     while True:
-        parts = batch.parts(at_once, compute.device)
+        parts = batch.micro_batches(at_once, compute.device)
         try:
             each = [_losses(denoiser, batch, *part, plan, compute) for part in parts]
             return torch.cat(each), at_once
@@ -190,7 +190,7 @@ def _losses_of(
 
 
 def _gradients(
-    state: TrainState, batch: Batch, plan: Plan, compute: Compute, replay: Replay
+    state: TrainState, batch: Batch, plan: Plan, compute: Compute, graphs: CudaGraphs
 ) -> tuple[Tensor, bool]:
     """Losses (B,), their mean's gradient left in the parameters; and whether memory ran out.
 
@@ -200,18 +200,18 @@ def _gradients(
     shrunk = False
     while True:
         try:
-            losses = _accumulate(state, batch, plan, compute, replay)
+            losses = _accumulate(state, batch, plan, compute, graphs)
             break
         except (RuntimeError, MemoryError) as error:
             now = min(state.micro_batch, len(batch.x0))
             state.micro_batch = _fewer(now, error)
-        replay.forget()
+        graphs.clear()
         _give_back(compute)
         shrunk = True
     # Only now that memory has sufficed: while a rank tries again, the others just wait.
     parameters = state.denoiser.network.parameters()
-    compute.world.add([p.grad for p in parameters if p.grad is not None])
-    compute.world.add([losses])
+    compute.ranks.all_reduce_([p.grad for p in parameters if p.grad is not None])
+    compute.ranks.all_reduce_([losses])
     return losses, shrunk
 
 
@@ -234,33 +234,35 @@ def _give_back(compute: Compute) -> None:
 
 
 def _accumulate(
-    state: TrainState, batch: Batch, plan: Plan, compute: Compute, replay: Replay
+    state: TrainState, batch: Batch, plan: Plan, compute: Compute, graphs: CudaGraphs
 ) -> Tensor:
     """Losses (B,), their mean's gradient left in the parameters."""
-    parts = batch.parts(state.micro_batch, compute.device)
+    parts = batch.micro_batches(state.micro_batch, compute.device)
 
     def work(x0: Tensor, sigma: Tensor, eps: Tensor, weight: Tensor, *factors: Tensor) -> Tensor:
         condition = Condition(dict(zip(batch.condition.factors, factors, strict=True)))
-        given = Batch(x0, condition, sigma, eps, weight, batch.position, batch.share)
+        inputs = Batch(x0, condition, sigma, eps, weight, batch.position, batch.share)
         state.optimizer.zero_grad(set_to_none=True)
         losses = torch.zeros(plan.batch, device=compute.device)
         own, weight = losses[batch.share], weight[batch.share]
         for part, guided in parts:
-            each = _losses(state.denoiser, given, part, guided, plan, compute)
+            each = _losses(state.denoiser, inputs, part, guided, plan, compute)
             value = (each * weight[part]).sum() / plan.batch
             (state.scaler.scale(value) if state.scaler else value).backward()
             own[part] = each.detach()
         return losses
 
-    given = batch.x0, batch.sigma, batch.eps, batch.weight
-    factors, name = batch.condition.factors.values(), ("gradients", *_kind(state, batch))
-    losses: Tensor = replay(name, work, *given, *factors)
+    inputs = batch.x0, batch.sigma, batch.eps, batch.weight
+    factors, name = batch.condition.factors.values(), ("gradients", *_graph_key(state, batch))
+    losses: Tensor = graphs(name, work, *inputs, *factors)
     return losses
 
 
-def _kind(state: TrainState, batch: Batch) -> tuple[Hashable, ...]:
-    """What a step of its kind has in common with others: a recording of gradients has its own
-    memory for them, from which the optimiser's is to read.
+def _graph_key(state: TrainState, batch: Batch) -> tuple[Hashable, ...]:
+    """Return the key of the CUDA graphs of this step.
+
+    A captured backward pass owns the gradients that it writes, so the optimiser's step is
+    captured anew for every key.
     """
     return (state.micro_batch, *batch.condition.factors)
 
@@ -313,19 +315,19 @@ def _step(
     state: TrainState,
     value: float,
     norm: float,
-    rate: float,
-    replay: Replay,
-    kind: tuple[Hashable, ...],
+    learning_rate: float,
+    graphs: CudaGraphs,
+    graph_key: tuple[Hashable, ...],
 ) -> None:
-    """Move the weights, unless loss or gradient is not finite; `kind`: see `_kind`."""
+    """Move the weights, unless loss or gradient is not finite; see `_graph_key`."""
     for group in state.optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):  # where a recording reads it
-            group["lr"].fill_(rate)
+        if isinstance(group["lr"], Tensor):  # where a CUDA graph reads it
+            group["lr"].fill_(learning_rate)
         else:
-            group["lr"] = rate
+            group["lr"] = learning_rate
     finite = math.isfinite(value) and math.isfinite(norm)
     if finite:
-        replay(("optimizer", *kind), state.optimizer.step)
+        graphs(("optimizer", *graph_key), state.optimizer.step)
     if state.scaler:  # adapts its scale to whether the gradient was finite
         state.scaler.update()
     state.bad_run = 0 if finite else state.bad_run + 1

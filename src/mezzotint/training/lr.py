@@ -1,4 +1,4 @@
-"""Learning-rate schedules: what the base rate is multiplied by, a pure function of progress.
+"""Learning-rate schedules: multipliers of the base learning rate, pure functions of progress.
 
 The clock is images_seen; `total` is the run's budget in images. `history` holds the validation
 losses so far, so that a resumed run needs no hidden state.
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Constant", "Plateau", "Rate", "WarmupCosine"]
+__all__ = ["Constant", "Plateau", "LrSchedule", "WarmupCosine"]
 
 
-class Rate(Protocol):
+class LrSchedule(Protocol):
     """A multiplier of the base learning rate."""
 
     def __call__(self, images_seen: int, total: int, history: Sequence[float]) -> float:
@@ -27,7 +27,7 @@ class Constant:
     warmup: int = 0
 
     def __call__(self, images_seen: int, total: int, history: Sequence[float]) -> float:
-        """See `Rate`."""
+        """See `LrSchedule`."""
         return _warm(images_seen, self.warmup)
 
 
@@ -49,7 +49,7 @@ class WarmupCosine:
             )
 
     def __call__(self, images_seen: int, total: int, history: Sequence[float]) -> float:
-        """See `Rate`."""
+        """See `LrSchedule`."""
         done = min(1.0, images_seen / max(1, total))
         cosine = (1 + math.cos(math.pi * done)) / 2
         return _warm(images_seen, self.warmup) * (self.floor + (1 - self.floor) * cosine)
@@ -70,7 +70,7 @@ class Plateau:
             )
 
     def __call__(self, images_seen: int, total: int, history: Sequence[float]) -> float:
-        """See `Rate`."""
+        """See `LrSchedule`."""
         rate, best, waited = 1.0, math.inf, 0
         for loss in history:
             best, waited = (loss, 0) if loss < best else (best, waited + 1)

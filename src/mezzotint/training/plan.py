@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mezzotint.diffusion import Schedule, Weight
-from mezzotint.training.lr import Constant, Rate
+from mezzotint.training.lr import Constant, LrSchedule
 
 __all__ = ["Plan"]
 
@@ -21,18 +21,18 @@ class Plan:
     schedule: Schedule
     weight: Weight
     learning_rate: float
-    rate: Rate = field(default_factory=Constant)
-    drop: Mapping[str, float] = field(default_factory=dict)
-    """Probability of leaving each factor free."""
+    lr_schedule: LrSchedule = field(default_factory=Constant)
+    dropout: Mapping[str, float] = field(default_factory=dict)
+    """Probability of setting each factor to null."""
 
-    alone: float = 0.0
-    """Probability of leaving all styles free together, so that the label stands alone."""
+    joint_style_dropout: float = 0.0
+    """Probability of setting all styles to null together, so that the label stands alone."""
 
-    guidance: float = 1.0
-    """Largest scale of guidance that is learned; 1: none."""
+    max_model_guidance: float = 1.0
+    """Largest scale of model guidance; 1: none."""
 
-    guidance_after: float = 0.0
-    """Share of the budget after which it is learned."""
+    model_guidance_start: float = 0.0
+    """Share of the budget after which model guidance is trained."""
 
     clip: float = 1.0
     """Largest norm of the gradient; 0: no clipping."""
@@ -50,11 +50,13 @@ class Plan:
     target: float = 0.0
     """Stop once the validation loss is below this; 0: never."""
 
-    def draws_by_learned_guidance(self, images_seen: int) -> bool:
-        """Whether what was learned is to be drawn with: first it has half of its time."""
-        enough = (1 + self.guidance_after) / 2 * self.images
-        return self.guidance > 1 and images_seen >= enough
+    def samples_with_model_guidance(self, images_seen: int) -> bool:
+        """Return whether to sample with model guidance: after half of its training time."""
+        enough = (1 + self.model_guidance_start) / 2 * self.images
+        return self.max_model_guidance > 1 and images_seen >= enough
 
-    def learns_guidance(self, images_seen: int) -> bool:
-        """Whether it is learned at this moment."""
-        return self.guidance > 1 and images_seen >= self.guidance_after * self.images
+    def trains_model_guidance(self, images_seen: int) -> bool:
+        """Return whether model guidance is trained at this moment."""
+        return (
+            self.max_model_guidance > 1 and images_seen >= self.model_guidance_start * self.images
+        )

@@ -35,7 +35,7 @@ class TrainState:
     bad_run: int = 0
     """Such steps since the last good one."""
 
-    rate_scale: float = 1.0
+    lr_scale: float = 1.0
     """Halved by every roll-back."""
 
     second_moments: list[float] = field(default_factory=list)
@@ -56,7 +56,7 @@ class TrainState:
     @property
     def ema_denoiser(self) -> Denoiser:
         """The denoiser of the averaged network, in eval mode; it shares the weights of `ema`."""
-        return Denoiser(self.ema, self.denoiser.precondition).eval()
+        return Denoiser(self.ema, self.denoiser.parameterization).eval()
 
     @property
     def best(self) -> float:
@@ -66,7 +66,7 @@ class TrainState:
     def facts(self) -> dict[str, Any]:
         """What is not a tensor, as JSON."""
         names = (
-            "images_seen", "history", "skipped", "bad_run", "rate_scale", "second_moments",
+            "images_seen", "history", "skipped", "bad_run", "lr_scale", "second_moments",
             "seconds", "micro_batch",
         )  # fmt: skip
         facts = {name: getattr(self, name) for name in names}
@@ -85,7 +85,7 @@ class TrainState:
         moments = {f"{i}.{name}": value for i, row in state.items() for name, value in row.items()}
         return {**self.weights(), **_named("optimizer", moments)}
 
-    def begin_with(self, weights: Mapping[str, Tensor]) -> None:
+    def initialize_from(self, weights: Mapping[str, Tensor]) -> None:
         """Before the first step: another network's weights, as far as they fit.
 
         See `fitting_weights`.
@@ -101,11 +101,11 @@ class TrainState:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Become the state that was saved."""
-        self.denoiser.network.load_state_dict(checkpoint.part("network"))
-        self.ema.load_state_dict(checkpoint.part("ema"))
+        self.denoiser.network.load_state_dict(checkpoint.section("network"))
+        self.ema.load_state_dict(checkpoint.section("ema"))
         moments: dict[int, dict[str, Tensor]] = {}
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for key, value in checkpoint.part("optimizer").items():
+        for key, value in checkpoint.section("optimizer").items():
             index, name = key.split(".", 1)
             moments.setdefault(int(index), {})[name] = _laid_out_like(
                 parameters[int(index)], value

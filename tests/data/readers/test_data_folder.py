@@ -143,9 +143,9 @@ def test_a_palette_with_a_transparent_colour_shows_white_there(tmp_path):
 def test_a_photo_is_turned_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying: turn clockwise to see it
-    stored = grey(4, 8)
+    kept = grey(4, 8)
     (tmp_path / "set" / "a").mkdir(parents=True)
-    Image.fromarray(stored).save(tmp_path / "set" / "a" / "x.jpg", exif=exif, quality=100)
+    Image.fromarray(kept).save(tmp_path / "set" / "a" / "x.jpg", exif=exif, quality=100)
     decoded = np.asarray(Image.open(tmp_path / "set" / "a" / "x.jpg"))
     assert np.array_equal(load(str(tmp_path / "set")).images[0, 0], np.rot90(decoded, -1))
 
@@ -192,14 +192,14 @@ def test_what_is_no_split_with_classes_is_left_out_not_without_a_word(tmp_path):
     for label in ("a", "b"):
         for i in range(10):
             write(root / "train" / label / f"{i}.png", grey())
-    alone = load(str(root))
+    single = load(str(root))
     write(root / "test" / "1.png", grey())  # as competitions hide what it is
     write(root / "Val" / "1.png", grey())
     write(root / "extra" / "a" / "1.png", grey())
     said: list[str] = []
     data = load(str(root), say=said.append)
     assert {name: own.tolist() for name, own in data.splits.items()} == {
-        name: own.tolist() for name, own in alone.splits.items()
+        name: own.tolist() for name, own in single.splits.items()
     }
     assert len(data.splits["test"]) == 3  # 15 % of 20, cut from train
     assert [line for line in said if "left out" in line] == [

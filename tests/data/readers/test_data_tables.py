@@ -179,7 +179,7 @@ def test_two_threads_that_fetch_at_once_leave_no_trace(monkeypatch):
     assert before == (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE)
 
 
-def beside(folder, path):
+def residual(folder, path):
     """A set of two pictures that the table names instead of holding."""
     rows = pa.array([{"bytes": None, "path": path}] * 2)
     folder.mkdir(parents=True, exist_ok=True)
@@ -191,10 +191,10 @@ def test_pictures_beside_the_table_are_found_and_none_elsewhere(tmp_path):
     (tmp_path / "set" / "0.png").write_bytes(png(PIXELS[0]))
     (tmp_path / "secret.png").write_bytes(png(PIXELS[1]))
     (tmp_path / "set" / "link.png").symlink_to(tmp_path / "secret.png")
-    beside(tmp_path / "set", "0.png")
+    residual(tmp_path / "set", "0.png")
     assert np.array_equal(load(str(tmp_path / "set")).images[0, 0], PIXELS[0])
     for path in ("../secret.png", str(tmp_path / "secret.png"), "link.png", "a/../../secret.png"):
-        beside(tmp_path / "set", path)
+        residual(tmp_path / "set", path)
         assert "not in" in message(lambda: load(str(tmp_path / "set")))
 
 

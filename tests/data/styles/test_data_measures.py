@@ -40,14 +40,14 @@ def values(images, name):
     return measured(batch if batch.dim() == 4 else batch[:, None], [name])[:, 0].numpy()
 
 
-def turned(shape, angles=ANGLES):
+def rotated(shape, angles=ANGLES):
     random = np.random.default_rng(0)
     return [drawn(shape, angle, random.random(2) - 0.5) for angle in angles for _ in range(3)]
 
 
 @pytest.mark.parametrize("width", [2, 2.5, 3, 4, 5, 6])
 def test_a_pens_stroke_has_its_thickness_and_length_at_any_angle_and_place(width):
-    images = turned(pen(width, 16))
+    images = rotated(pen(width, 16))
     np.testing.assert_allclose(values(images, "thickness"), width, rtol=0.05)
     lengths = values(images, "length")
     np.testing.assert_allclose(lengths, 16, rtol=0.08)
@@ -57,7 +57,7 @@ def test_a_pens_stroke_has_its_thickness_and_length_at_any_angle_and_place(width
 def test_a_stroke_of_less_than_two_pixels_has_its_thickness_on_average():
     # Upright and level ones are left out: where none of their pixels is full, they are the same
     # image as a wider, fainter stroke.
-    images = turned(pen(1.5, 16), [angle for angle in ANGLES if angle % 90])
+    images = rotated(pen(1.5, 16), [angle for angle in ANGLES if angle % 90])
     got = values(images, "thickness")
     assert got.mean() == pytest.approx(1.5, rel=0.05)
     np.testing.assert_allclose(got, 1.5, rtol=0.12)
@@ -126,9 +126,9 @@ def test_a_stroke_of_two_widths_has_their_deviation(thin, thick):
     def halves(x, y):
         return (abs(x) <= 11) & (abs(y) <= np.where(x < 0, thin, thick) / 2)
 
-    got = values(turned(halves), "consistency")
+    got = values(rotated(halves), "consistency")
     assert got.mean() == pytest.approx(1 - (thick - thin) / (thick + thin), rel=0.05)
-    even = values(turned(pen((thin + thick) / 2, 16)), "consistency")
+    even = values(rotated(pen((thin + thick) / 2, 16)), "consistency")
     assert even.mean() > 0.95
 
 
@@ -185,8 +185,8 @@ def test_an_empty_image_is_not_known_and_pieces_do_not_matter(digits):
         known = name in ("brightness", "contrast", "edges")
         assert bool(column.isfinite().all()) == known, name
     whole = measured(digits.images[:300], names)
-    alone = torch.cat([measured(image[None], names) for image in digits.images[:300:50]])
-    assert torch.allclose(whole[::50], alone, equal_nan=True)
+    single = torch.cat([measured(image[None], names) for image in digits.images[:300:50]])
+    assert torch.allclose(whole[::50], single, equal_nan=True)
 
 
 def test_what_is_no_measure_or_no_colour_is_one_line():

@@ -43,11 +43,11 @@ def test_a_network_hears_deviations_from_the_mean_and_choices_as_they_are():
     [("thick", 4.0), (" THIN ", 1.5), ("2.75", 2.75), ("2.75px", 2.75), ("-1e-1 px", -0.1)],
 )
 def test_a_style_is_asked_for_by_level_or_number(text, value):
-    assert THICKNESS.asked(text) == value
+    assert THICKNESS.parse(text) == value
 
 
 def test_a_choice_is_asked_for_by_name():
-    assert HAND.asked("Cursive") == 1.0
+    assert HAND.parse("Cursive") == 1.0
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_choice_is_asked_for_by_name():
 )
 def test_what_is_no_level_is_refused_with_what_there_is(style, text, words):
     with pytest.raises(InputError) as caught:
-        style.asked(text)
+        style.parse(text)
     assert all(word in str(caught.value) for word in words)
 
 

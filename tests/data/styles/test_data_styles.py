@@ -106,7 +106,7 @@ def test_a_cache_that_keeps_nothing_is_said(cache, monkeypatch):
 
 
 def test_a_disk_that_fills_while_it_is_written_is_said_of_images_and_measures(cache, monkeypatch):
-    def full(*given, **named):
+    def full(*arguments, **named):
         raise OSError(28, "No space left on device")
 
     said = []

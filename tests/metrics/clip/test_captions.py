@@ -139,7 +139,7 @@ def make(captions=400, unsaid=frozenset()):
     labels = torch.randint(4, (captions,), generator=g)
     quality, levels = (torch.randint(3, (captions, k), generator=g) for k in (1, 2))
     values = captioner.values(labels, quality[:, 0], levels)
-    texts, denied = captioner.draw(values, g)
+    texts, denied = captioner.sample(values, g)
     facts = torch.cat([labels[:, None], quality, levels], 1).tolist()
     return captioner, facts, values, texts, denied
 
@@ -200,6 +200,6 @@ def test_what_is_held_out_is_never_said_together_but_each_alone():
 
 def test_captions_depend_on_the_generator_alone():
     captioner, _, values, *_ = make(50)
-    first, again, other = (captioner.draw(values, generator(k))[0] for k in (1, 1, 2))
+    first, again, other = (captioner.sample(values, generator(k))[0] for k in (1, 1, 2))
     assert first == again
     assert first != other

@@ -36,7 +36,7 @@ NEVER = [
 
 
 def trained(source, recipe):
-    """A small CLIP that never heard some words together, with what it is asked about."""
+    """A small CLIP that never saw some words together, with what it is asked about."""
     data = load(source)
     x, y = data.split("train")
     unsaid = frozenset(frozenset(facts) for facts in NEVER)
@@ -115,7 +115,7 @@ def test_the_loss_is_that_of_the_paper():
     assert float(sigmoid_loss(cosine, truth, scale, bias)) == pytest.approx(total / 6, rel=1e-12)
 
 
-def test_digits_are_told_apart_by_prompts_of_held_out_templates(digits):
+def test_digits_are_classified_by_prompts_of_held_out_templates(digits):
     clip, _, data = digits
     for template in HELD_OUT_TEMPLATES:
         assert zero_shot(clip, data, template) > 0.94, template
@@ -172,12 +172,12 @@ def test_a_saved_model_is_the_same_model(digits, tmp_path):
 def test_embeddings_have_unit_length_and_do_not_depend_on_their_neighbours(digits):
     clip, _, data = digits
     images, texts = data.split("test")[0][:9], ["a 7", "", "?!", "Übermut, naïveté", "a " * 500]
-    for whole, alone in (
+    for whole, single in (
         (clip.embed_images(images), clip.embed_images(images[3:4])),
         (clip.embed_texts(texts), clip.embed_texts(texts[3:4])),
     ):
         torch.testing.assert_close(whole.norm(dim=1), torch.ones(len(whole)))
-        torch.testing.assert_close(whole[3:4], alone, rtol=0, atol=1e-5)
+        torch.testing.assert_close(whole[3:4], single, rtol=0, atol=1e-5)
         assert whole.dtype == torch.float32
 
 

@@ -47,8 +47,8 @@ def trained(digits):
 
 def quick(data, images=640, seed=0, **changes):
     x, y = data.split("train")
-    given = {"augment": NO, "source": "digits", "recipe": Recipe(images=images), **changes}
-    return fit(x, y, data.classes, seed=seed, **given)
+    arguments = {"augment": NO, "source": "digits", "recipe": Recipe(images=images), **changes}
+    return fit(x, y, data.classes, seed=seed, **arguments)
 
 
 def accuracy(classifier, images, labels):
@@ -202,9 +202,11 @@ def test_every_image_is_seen_equally_often(digits, monkeypatch):
 
 
 def test_images_are_shifted_and_mirrored_only_where_the_set_allows_it(monkeypatch):
-    given = []
+    arguments = []
     monkeypatch.setattr(
-        module, "Augment", lambda flip, shift: given.append((flip, shift)) or Augment(flip, shift)
+        module,
+        "Augment",
+        lambda flip, shift: arguments.append((flip, shift)) or Augment(flip, shift),
     )
     for augment, width in ((Augment(), 28), (Augment(flip=True), 32), (Augment(shift=3), 8)):
         images = torch.zeros(4, 1, width, width, dtype=torch.uint8)
@@ -213,10 +215,10 @@ def test_images_are_shifted_and_mirrored_only_where_the_set_allows_it(monkeypatc
             source="x", augment=augment, recipe=Recipe(images=4, batch=4),
         )  # fmt: skip
         assert found.mirrored == augment.flip
-    assert given == [(False, 2), (True, 4), (False, 0)]
+    assert arguments == [(False, 2), (True, 4), (False, 0)]
 
 
-def test_the_rate_rises_for_a_fifth_and_falls_to_nothing():
+def test_the_learning_rate_rises_for_a_fifth_and_falls_to_nothing():
     rates = [module.triangle(step / 100, peak=0.2) for step in range(101)]
     assert rates[0] == 0
     assert rates.index(max(rates)) == 20

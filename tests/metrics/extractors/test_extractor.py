@@ -1,4 +1,4 @@
-"""Which classifier judges a set: shipped, cached, or trained once; and what goes wrong."""
+"""Which classifier evaluates a set: shipped, cached, or trained once; and what goes wrong."""
 
 import dataclasses
 import json
@@ -50,7 +50,7 @@ def of_classes(data, count):
     )  # fmt: skip
 
 
-def test_digits_are_judged_by_the_shipped_weights_in_silence(digits, cache, fits):
+def test_digits_are_evaluated_by_the_shipped_weights_in_silence(digits, cache, fits):
     found = classifier_for(digits, silent)
     assert found.digest == Classifier.load(WEIGHTS / "digits.safetensors").digest
     assert found.name == "digits classifier"
@@ -89,16 +89,16 @@ def test_another_set_gets_its_own_trained_once_and_kept(mine, cache, fits):
 
 
 def test_it_is_trained_on_the_train_split_alone(mine, cache, monkeypatch):
-    given = []
+    arguments = []
 
     def watching(images, labels, *args, **kwargs):
-        given.append((images, labels))
+        arguments.append((images, labels))
         return fit(images, labels, *args, **kwargs)
 
     fit = module.fit
     monkeypatch.setattr(module, "fit", watching)
     classifier_for(mine, lambda line: None, Recipe(images=128))
-    (images, labels), (expected, truth) = given[0], mine.split("train")
+    (images, labels), (expected, truth) = arguments[0], mine.split("train")
     assert torch.equal(images, expected)
     assert torch.equal(labels, truth)
 

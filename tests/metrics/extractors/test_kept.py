@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from mezzotint.evaluation.evaluate import judge
-from mezzotint.evaluation.request import Question
+from mezzotint.evaluation.evaluate import evaluate
+from mezzotint.evaluation.request import EvaluateRequest
 from mezzotint.imaging import save_npz
 from mezzotint.metrics.extractors.classifier import Classifier
 from mezzotint.metrics.extractors.kept import kept_features
@@ -118,8 +118,10 @@ def test_a_second_evaluation_reads_no_training_image(cache, digits, tmp_path, mo
     found = []
     for _ in range(2):
         read.append("evaluation")
-        asked = Question(path, against="digits", metrics=("memorisation",), extractor="classifier")
-        found.append(judge(asked, lambda line: None)["memorisation"])
+        asked = EvaluateRequest(
+            path, against="digits", metrics=("memorisation",), extractor="classifier"
+        )
+        found.append(evaluate(asked, lambda line: None)["memorisation"])
     count = len(digits.splits["train"])
     held = sum(len(digits.splits[name]) for name in ("validation", "test"))
     second = read.index("evaluation", 1)

@@ -190,7 +190,7 @@ def test_inceptions_weights_are_fetched_once(network, fidelity, tmp_path, monkey
 def test_weights_that_cannot_be_fetched_are_one_line(fidelity, tmp_path, monkeypatch, error):
     monkeypatch.setenv("MEZZOTINT_CACHE", str(tmp_path))
 
-    def download(*given, **named):
+    def download(*arguments, **named):
         raise error
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
@@ -363,6 +363,6 @@ def test_a_clip_is_no_dinov2(clip):
 
 def test_what_is_no_batch_of_images_is_refused(clip):
     found, images = extractor_named(f"clip:{clip[0]}"), grey()
-    for given in (images.float(), images[:, 0], images[:0]):
+    for arguments in (images.float(), images[:, 0], images[:0]):
         with pytest.raises(InputError, match="images must be uint8|at least one image"):
-            found.features(given)
+            found.features(arguments)

@@ -108,11 +108,11 @@ def _columns(folder: Path, files: list[Path]) -> dict[str, Callable[[], list[str
 
 def _roots(folder: Path, say: Say) -> dict[str, Path]:
     """The folder that holds the classes of each split, train first; alone, `folder` is train."""
-    beside = _subfolders(folder)
-    if not any(path.name.lower() == "train" and _subfolders(path) for path in beside):
+    subfolders = _subfolders(folder)
+    if not any(path.name.lower() == "train" and _subfolders(path) for path in subfolders):
         return {"train": folder}
     known: dict[str, Path] = {}
-    for path in beside:
+    for path in subfolders:
         split = SPLIT_NAMES.get(path.name.lower())
         if split is None:
             say(f"{path} is of no split that is used (train, validation, test): left out")

@@ -87,8 +87,8 @@ def _pieces(files: list[Path], column: str) -> Iterator[pa.Array]:
 def _features(file: Path) -> Features:
     with _readable(file):
         schema = pq.read_schema(file)
-        stored = (schema.metadata or {}).get(b"huggingface")
-        facts = json.loads(stored) if stored else {}
+        metadata = (schema.metadata or {}).get(b"huggingface")
+        facts = json.loads(metadata) if metadata else {}
     for name in ("info", "features"):
         facts = facts.get(name) or {} if isinstance(facts, dict) else None
     if not isinstance(facts, dict):

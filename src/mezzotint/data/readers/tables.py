@@ -35,7 +35,7 @@ class Table:
     where: str
     features: Features
     pieces: Callable[[str], Iterator[pa.Array]]
-    beside: Path | None = None
+    folder: Path | None = None
     """Where pictures lie that are named instead of held; None: where they say."""
 
     def images(self, column: str) -> Iterator[pa.Array]:
@@ -56,10 +56,10 @@ class Table:
         if not (value and value["path"]):
             raise InputError(f"{where} has no image: drop the row")
         path = Path(value["path"])
-        if self.beside is not None:
-            path = self.beside / path
-            if not path.resolve().is_relative_to(self.beside.resolve()):
-                raise InputError(f"{where} names {value['path']}, which is not in {self.beside}")
+        if self.folder is not None:
+            path = self.folder / path
+            if not path.resolve().is_relative_to(self.folder.resolve()):
+                raise InputError(f"{where} names {value['path']}, which is not in {self.folder}")
         return Picture(where, path)
 
 
@@ -223,7 +223,7 @@ def _digest(tables: Mapping[str, Table], column: str) -> str:
     for table in tables.values():
         for piece in table.images(column):
             encoded = pc.struct_field(piece, "bytes")
-            if encoded.null_count:  # files beside the table
+            if encoded.null_count:  # files next to the table
                 pictures = (table.picture(None, value) for value in piece.to_pylist())
                 encoded = pa.array([read(picture) for picture in pictures])
             # Hashing Arrow's own buffer spares a Python object per picture.

@@ -210,7 +210,7 @@ def _consistency(images: Tensor) -> Tensor:
     middle = d[:, 1:-1, 1:-1]
     across, down = d[:, 1:-1, 2:] - d[:, 1:-1, :-2], d[:, 2:, 1:-1] - d[:, :-2, 1:-1]
     axis = (across**2 + down**2 < (2 * RIDGE) ** 2) & (middle >= 1)
-    radius = (middle - 0.25).double()  # the edge is half a pixel before, the axis a quarter beside
+    radius = (middle - 0.25).double()  # the edge is half a pixel before, the axis a quarter aside
     count = axis.sum((1, 2)).clamp(min=1)
     mean = (radius * axis).sum((1, 2)) / count
     variance = ((radius - mean[:, None, None]) ** 2 * axis).sum((1, 2)) / count
@@ -300,11 +300,11 @@ def _symmetry(images: Tensor) -> Tensor:
     # Of a figure, room for its mirror image: what lies outside is ground.
     m = F.pad(m, (width, width)).where(flat[:, None, None], F.pad(g, (width, width)))
     mirrored = (2 * (centre + width)).round().long()[:, None] - torch.arange(3 * width)
-    within = (mirrored >= 0) & (mirrored < 3 * width)
+    inside = (mirrored >= 0) & (mirrored < 3 * width)
     other = m.gather(2, mirrored.clamp(0, 3 * width - 1)[:, None].expand(n, m.shape[1], -1))
     seen = torch.zeros(3 * width, dtype=torch.bool)
     seen[width : 2 * width] = True
-    seen = (seen | flat[:, None]) & within
+    seen = (seen | flat[:, None]) & inside
     weight = seen[:, None].expand_as(m).double()
     mean = (m * weight).sum((1, 2)) / weight.sum((1, 2))
     one, two = ((x - mean[:, None, None]) * weight for x in (m, other))

@@ -114,12 +114,12 @@ def _refusal(measure: Measure, channels: int, figures: bool) -> str | None:
 
 def _column(name: str, raw: Sequence[Any], train: Tensor) -> tuple[Style, Tensor]:
     """Somebody's own style: None, "" and nan are not known."""
-    given = [None if _unknown(value) else value for value in raw]
-    known = {value for value in given if value is not None}
+    cleaned = [None if _unknown(value) else value for value in raw]
+    known = {value for value in cleaned if value is not None}
     numbers = _numbers(name, known)
     whole = numbers is not None and all(number == int(number) for number in numbers.values())
     if numbers is not None and not (whole and len(set(numbers.values())) <= FEW):
-        values = [math.nan if value is None else numbers[value] for value in given]
+        values = [math.nan if value is None else numbers[value] for value in cleaned]
         column = torch.tensor(values, dtype=torch.float64)
         return number_style(name, column[train], LEVELS), column
     if numbers is not None:
@@ -133,7 +133,7 @@ def _column(name: str, raw: Sequence[Any], train: Tensor) -> tuple[Style, Tensor
             f"style {name} has {len(levels):,} different values: a choice is between 2 and {MOST}"
         )
     index = {level: i for i, level in enumerate(levels)}
-    choices = [math.nan if value is None else float(index[texts[value]]) for value in given]
+    choices = [math.nan if value is None else float(index[texts[value]]) for value in cleaned]
     return choice_style(name, levels), torch.tensor(choices, dtype=torch.float64)
 
 

@@ -1,10 +1,10 @@
-"""Styles: what an image is like beside its class, as a number or as a choice.
+"""Styles: what an image is like besides its class, as a number or as a choice.
 
 A style is a measure of every image (`measures`), or a column that came with the data. A number is
 cut into named levels (thin, medium, thick) at quantiles of the train images, and stays a number
-for the network, which hears z = (value - mean) / deviation; a choice is an index. Values of N
+for the network, whose input is z = (value - mean) / deviation; a choice is an index. Values of N
 images under K styles are one table, float64 (N, K), a choice as its index; nan: not known, or not
-asked for.
+requested.
 """
 
 import math
@@ -66,7 +66,7 @@ class Style:
         return torch.linspace(*self.range, n, dtype=torch.float64)
 
     def standard(self, values: Tensor) -> Tensor:
-        """Values (N,) as a network hears them: float32 of the order of 1, or int64 choices."""
+        """Return values (N,) as a network's input: float32 of the order of 1, or int64 choices."""
         if self.choice:
             return values.nan_to_num(-1).long()
         return ((values - self.mean) / self.deviation).float()
@@ -78,7 +78,7 @@ class Style:
         cuts = torch.tensor(self.cuts, dtype=values.dtype, device=values.device)
         return torch.bucketize(values.contiguous(), cuts, right=True).where(~values.isnan(), -1)
 
-    def doubt(self, value: float) -> str | None:
+    def warning(self, value: float) -> str | None:
         """What to say of a number that hardly any train image has; None of any other."""
         low, high = self.range
         if self.choice or math.isnan(value) or low <= value <= high:
@@ -88,10 +88,10 @@ class Style:
             f"{self.unit}: the model has hardly seen it, and need not follow"
         )
 
-    def asked(self, text: str) -> float:
+    def parse(self, text: str) -> float:
         """The value that a person means: a level by name, its median, or a number with its unit.
 
-        >>> style.asked("thick"), style.asked("2.5px"), style.asked("-20deg")
+        >>> style.parse("thick"), style.parse("2.5px"), style.parse("-20deg")
         """
         names = [name.casefold() for name in self.levels]
         if (wanted := text.strip().casefold()) in names:
@@ -110,7 +110,7 @@ class Style:
 
 
 def standards(styles: Sequence[Style], values: Tensor) -> dict[str, Tensor]:
-    """Values (N, K) of K styles as a network hears them, each (N,), by name."""
+    """Return values (N, K) of K styles as a network's inputs, each (N,), by name."""
     return {style.name: style.standard(own) for style, own in zip(styles, values.T, strict=True)}
 
 

@@ -5,7 +5,7 @@
     page.inks   # where each digit lies
 
 All windows of all canvases are one batch of the network, each with its own row of the condition;
-`editing.windows` says how neighbours heed each other. The noise of canvas i is of (seed, i) alone:
+`compose.windows` says how neighbours heed each other. The noise of canvas i is of (seed, i) alone:
 its windows are the parts of one noise (`runtime.noise`), and a canvas of one class is image i.
 """
 
@@ -29,7 +29,7 @@ from mezzotint.errors import InputError
 from mezzotint.imaging import to_uint8
 from mezzotint.metrics.extractors.classifier import Classifier
 from mezzotint.runtime.rng import generator
-from mezzotint.sampling.model import Drawing, Model
+from mezzotint.sampling.model import Model, SampleBatch
 from mezzotint.sampling.noise import image_keys
 
 __all__ = ["Composed", "ReadBack", "compose", "random_text", "read_back"]
@@ -55,7 +55,7 @@ class Composed:
 
 @dataclass(frozen=True)
 class ReadBack:
-    """Whether each class is read as it was asked for, page after page: bool (N,) each."""
+    """Return whether each class is read as requested, page after page: bool (N,) each."""
 
     windows: Tensor
     """In its window, with what of its neighbours lies in it."""
@@ -73,7 +73,7 @@ def compose(
     styles: Mapping[str, str | float] = {},  # noqa: B006 - never changed
     watch: Callable[[int], None] = lambda done: None,
 ) -> list[Composed]:
-    """Draw one canvas a text, however they differ in size; see `editing.read_text` for texts.
+    """Draw one canvas a text, however they differ in size; for texts see `compose.read_text`.
 
     spacing: pixels between the ink of neighbours, on average; negative: they interlock. None: a
         seventh of an image's width.
@@ -111,7 +111,7 @@ def compose(
 def random_text(classes: Sequence[str], places: int, seed: int, i: int) -> str:
     """Text i of a seed: so many classes drawn with equal chances, as `read_text` reads them."""
     drawn = torch.randint(len(classes), (places,), generator=generator("text", seed, i))
-    # A name that text cannot hold is asked for by its index.
+    # A name that text cannot hold is written as its index.
     names = [str(k) if set(",;") & set(classes[k]) else classes[k] for k in drawn.tolist()]
     return ("" if all(len(name) == 1 for name in classes) else ",").join(names)
 
@@ -143,8 +143,8 @@ def _measured(model: Model, style: Tensor) -> tuple[float, list[Room]]:
     """
     labels = torch.arange(len(model.classes))
     x = torch.full((len(labels), *model.shape), model.mean, dtype=torch.float64)
-    level = model.ladder()[0]
-    asked = Drawing.of(labels, 0, style.expand(len(labels), -1))
+    level = model.sigmas()[0]
+    asked = SampleBatch.of(labels, 0, style.expand(len(labels), -1))
     with torch.no_grad():
         means = model.denoise(model.condition(asked))(x, level).float().clamp(-1, 1)
     rim = torch.ones(model.shape[1:], dtype=torch.bool)
@@ -177,7 +177,7 @@ def _drawn(model: Model, windows: Windows, keys: Tensor, style: Tensor) -> Tenso
     counts = [len(at.labels) for at in windows.layouts]
     keys = keys.repeat_interleave(torch.tensor(counts), dim=0)
     parts = torch.cat([torch.arange(count) for count in counts])
-    asked = Drawing(windows.labels, keys, style.expand(len(windows.labels), -1))
+    asked = SampleBatch(windows.labels, keys, style.expand(len(windows.labels), -1))
     denoise = windows.apart(model.denoise(model.condition(asked)))
     for step in model.reverse(denoise, model.noise(keys, parts)):
         last = step

@@ -1,7 +1,7 @@
 """Analyses: the parts of an evaluation that are more than a metric, one module each.
 
-An analysis is a function of a `Case`. They are independent of each other. A new one is a module
-and an entry in `ANALYSES`.
+An analysis is a function of an `EvaluationContext`. They are independent of each other. A new one
+is a module and an entry in `ANALYSES`.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mezzotint.evaluation.context import Case
+    from mezzotint.evaluation.context import EvaluationContext
 
 __all__ = ["ANALYSES", "Analysis"]
 
@@ -22,8 +22,8 @@ class Analysis:
     """One part of an evaluation."""
 
     name: str
-    run: Callable[["Case"], Json | None]
-    """Returns plain JSON; None where the case lacks what it needs, or for pictures alone."""
+    run: Callable[["EvaluationContext"], Json | None]
+    """Returns plain JSON; None where the context lacks what it needs, or for pictures alone."""
 
     needs_labels: bool = False
     """Whether it needs to know the intended class of every image."""
@@ -44,11 +44,11 @@ class Analysis:
         result.update(found)
 
 
-def _imported(module: str, function: str) -> Callable[["Case"], Json | None]:
-    """Return a function of a module of this package, which is imported at the first call."""
+def _imported(module: str) -> Callable[["EvaluationContext"], Json | None]:
+    """Return `analyse` of a module of this package, which is imported at the first call."""
 
-    def run(case: "Case") -> Json | None:
-        found: Json | None = getattr(import_module(f"{__name__}.{module}"), function)(case)
+    def run(context: "EvaluationContext") -> Json | None:
+        found: Json | None = import_module(f"{__name__}.{module}").analyse(context)
         return found
 
     return run
@@ -56,17 +56,17 @@ def _imported(module: str, function: str) -> Callable[["Case"], Json | None]:
 
 ANALYSES = (
     Analysis(
-        "classes", _imported("classes", "judge_classes"), needs_labels=True, always=True, path=()
+        "classes", _imported("classes"), needs_labels=True, always=True, path=()
     ),
-    Analysis("memorisation", _imported("memorisation", "judge_memorisation")),
-    Analysis("recognition", _imported("recognition", "judge_recognition")),
-    Analysis("difficulty", _imported("difficulty", "judge_difficulty"), needs_labels=True),
-    Analysis("styles", _imported("styles", "judge_styles"), needs_labels=True),
-    Analysis("clip", _imported("clip", "judge_clip"), needs_labels=True),
+    Analysis("memorisation", _imported("memorisation")),
+    Analysis("recognition", _imported("recognition")),
+    Analysis("difficulty", _imported("difficulty"), needs_labels=True),
+    Analysis("styles", _imported("styles"), needs_labels=True),
+    Analysis("clip", _imported("clip"), needs_labels=True),
     Analysis(
-        "cas", _imported("cas", "judge_cas"), needs_labels=True, in_default=False,
+        "cas", _imported("cas"), needs_labels=True, in_default=False,
         path=("metrics", "cas"),
     ),
-    Analysis("sheets", _imported("sheets", "add_sheets"), always=True),
+    Analysis("sheets", _imported("sheets"), always=True),
 )  # fmt: skip
 """All analyses, in the order of the evaluation's JSON."""

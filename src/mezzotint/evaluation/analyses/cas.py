@@ -5,33 +5,35 @@ It draws as many samples as there are training images, so it is computed only on
 
 from collections.abc import Callable
 
-from mezzotint.evaluation.context import Case, Json
+from mezzotint.evaluation.context import EvaluationContext, Json
 from mezzotint.evaluation.samples import limited
 from mezzotint.metrics.cas import SEEDS, cas, real_cas, recipe_for
-from mezzotint.runtime.device import pick_device
-from mezzotint.runtime.distributed import current
-from mezzotint.runtime.log import counted
+from mezzotint.runtime.device import resolve_device
+from mezzotint.runtime.distributed import current_ranks
+from mezzotint.runtime.log import progress_lines
 
-__all__ = ["judge_cas"]
+__all__ = ["analyse"]
 
 
-def judge_cas(case: Case) -> Json:
+def analyse(context: EvaluationContext) -> Json:
     """Train classifiers on as many samples as there are training images, and on those."""
-    train = case.data.splits["train"]
-    made = case.stream.samples(len(train)) if case.stream else case.everything
-    made = limited(made, len(train), case.question.seed)
+    train = context.data.splits["train"]
+    made = context.stream.samples(len(train)) if context.stream else context.everything
+    made = limited(made, len(train), context.request.seed)
     assert made.labels is not None
 
-    total = recipe_for(case.data).images
+    total = recipe_for(context.data).images
 
     def watch(what: str) -> Callable[[int, int], None]:
-        lines = {seed: counted(f"cas: {what}, seed {seed}", total, case.say) for seed in SEEDS}
+        lines = {
+            seed: progress_lines(f"cas: {what}, seed {seed}", total, context.say) for seed in SEEDS
+        }
         return lambda seed, seen: lines[seed](seen)
 
-    device = pick_device(case.question.pick.device)
-    ours = cas(made.images, made.labels, case.data, device=device, watch=watch("synthetic"))
-    with current().in_turn():
-        real = real_cas(case.data, case.say, device, watch("real"))
+    device = resolve_device(context.request.checkpoint.device)
+    ours = cas(made.images, made.labels, context.data, device=device, watch=watch("synthetic"))
+    with current_ranks().rank0_first():
+        real = real_cas(context.data, context.say, device, watch("real"))
     return {
         "title": "classification accuracy score",
         "value": ours.mean,
@@ -44,10 +46,10 @@ def judge_cas(case: Case) -> Json:
         "protocol": {
             "metric": "cas",
             "n": len(made.images),
-            "recipe": recipe_for(case.data).digest,
+            "recipe": recipe_for(context.data).digest,
             "seeds": list(SEEDS),
-            "against": case.data.name,
-            "fingerprint": case.data.fingerprint,
+            "against": context.data.name,
+            "fingerprint": context.data.fingerprint,
             "split": "test",
         },
     }

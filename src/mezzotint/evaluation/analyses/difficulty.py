@@ -3,31 +3,31 @@
 from collections.abc import Sequence
 from typing import cast
 
-from mezzotint.evaluation.context import Case, Json
+from mezzotint.evaluation.context import EvaluationContext, Json
 from mezzotint.metrics import difficulty
 from mezzotint.metrics.registry import DIRECTIONS, chosen
 from mezzotint.runtime.rng import generator
 
-__all__ = ["judge_difficulty"]
+__all__ = ["analyse"]
 
 
-def judge_difficulty(case: Case) -> Json | None:
+def analyse(context: EvaluationContext) -> Json | None:
     """Correlate properties of the real images with the quality of each class."""
-    rows, real = case.per_class, case.reference.real
+    rows, real = context.per_class, context.reference.real
     if rows is None:
         return None
     assert real.probabilities is not None
     assert real.labels is not None
-    n, seed = len(case.subject.images), case.question.seed
+    n, seed = len(context.samples.images), context.request.seed
     # The images that `reference` read.
-    picks = chosen(case.data, case.question.split, n, seed)
+    rows_read = chosen(context.data, context.request.split, n, seed)
     table = difficulty.properties(
-        case.data.images[picks],
-        case.data.labels[picks],
-        case.data.classes,
+        context.data.images[rows_read],
+        context.data.labels[rows_read],
+        context.data.classes,
         features=real.features,
         probabilities=real.probabilities,
-        train_labels=case.data.labels[case.data.splits["train"]],
+        train_labels=context.data.labels[context.data.splits["train"]],
     )
     qualities = [
         difficulty.Quality(
@@ -36,7 +36,7 @@ def judge_difficulty(case: Case) -> Json | None:
         for name in ("accuracy", "kd")
         if all(name in row for row in rows)
     ]
-    draws = generator("difficulty", case.question.seed)
+    draws = generator("difficulty", context.request.seed)
     return difficulty.difficulty(table, qualities, draws).to_json()
 
 

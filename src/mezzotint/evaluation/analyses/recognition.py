@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mezzotint.config.registry import sampler_named
-from mezzotint.evaluation.context import Case, Json
+from mezzotint.evaluation.context import EvaluationContext, Json
 from mezzotint.metrics.clip.captions import phrase
 from mezzotint.metrics.clip.clip import Clip, Prompts
 from mezzotint.metrics.recognition import (
@@ -15,69 +15,71 @@ from mezzotint.metrics.recognition import (
     Recognition,
     merged,
     recognise_forward,
-    recognise_walk,
+    recognise_reverse,
     summarise,
 )
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling import trajectories
-from mezzotint.sampling.model import Drawing, Model
+from mezzotint.sampling.model import Model, SampleBatch
 
-__all__ = ["judge_recognition"]
+__all__ = ["analyse"]
 
 WALKED = 20
 """Images of each class whose processes are read."""
 
 STRIP = 5
-"""Images on a film strip."""
+"""Images in a figure of trajectories."""
 
 CLIP_READER = "CLIP"
 
 
 def evaluations_spent(model: Model) -> list[int]:
-    """Return the evaluations of the network spent by each step of a walk, from 0 on."""
-    steps = len(model.ladder()) - 1
+    """Return the evaluations of the network spent by each step of a sampler, from 0 on."""
+    steps = len(model.sigmas()) - 1
     total = sampler_named(model.sampling.sampler).evaluations(steps)
     each = -(-total // steps)  # Heun's two, but one in its last step
     return [min(each * i, total) for i in range(steps + 1)]
 
 
-def judge_recognition(case: Case) -> Json | None:
+def analyse(context: EvaluationContext) -> Json | None:
     """Find when noise becomes a picture, and a picture noise; None for what is no run."""
-    stream, classifier = case.stream, case.classifier
+    stream, classifier = context.stream, context.classifier
     if stream is None or classifier is None:
         return None
-    model, classes = stream.model, case.data.classes
+    model, classes = stream.model, context.data.classes
     readers: dict[str, Reader] = {
         "the classifier": lambda images: classifier.read(images).probabilities
     }
-    if case.clip is not None:
-        readers[CLIP_READER] = _zero_shot(case.clip, classes)
-    drawing = Drawing.of(torch.arange(len(classes)).repeat_interleave(WALKED), stream.seed)
-    free = model.free() if "label" in model.freed else None
+    if context.clip is not None:
+        readers[CLIP_READER] = _zero_shot(context.clip, classes)
+    drawing = SampleBatch.of(torch.arange(len(classes)).repeat_interleave(WALKED), stream.seed)
+    free = model.unconditional() if "label" in model.droppable else None
     spent = evaluations_spent(model)
 
     def chunks() -> Iterator[list[Readings]]:
         for start in range(0, len(drawing), model.chunk()):
             part = drawing[start : start + model.chunk()]
-            yield recognise_walk(
-                model.walk(part), readers, part.labels, denoise=free, evaluations=spent
+            yield recognise_reverse(
+                model.iterate(part), readers, part.labels, denoise=free, evaluations=spent
             )
 
     reverse = [summarise(readings, classes) for readings in merged(chunks())]
-    draws = generator("lost", case.question.seed)
-    rows = case.held[torch.randperm(len(case.held), generator=draws)]
+    draws = generator("lost", context.request.seed)
+    rows = context.held[torch.randperm(len(context.held), generator=draws)]
     rows = rows[: WALKED * len(classes)]
     forward = [
         summarise(readings, classes)
         for readings in recognise_forward(
-            case.data.images[rows], case.data.labels[rows], model.schedule, readers,
-            generator("forward", case.question.seed), denoise=free,
+            context.data.images[rows], context.data.labels[rows], model.schedule, readers,
+            generator("forward", context.request.seed), denoise=free,
         )
     ]  # fmt: skip
     for which, rank in (("earliest", 0), ("latest", -1)):
         label = classes.index(_headline(reverse).ranking[rank])
-        few = Drawing.of(torch.full((STRIP,), label), stream.seed)
-        case.pictures.keep(which, trajectories.reverse_strip(trajectories.walk_frames(model, few)))
+        few = SampleBatch.of(torch.full((STRIP,), label), stream.seed)
+        context.pictures.keep(
+            which, trajectories.reverse_strip(trajectories.trajectory(model, few))
+        )
     return {
         "sentences": [*_headline(reverse).sentences, *_headline(forward).sentences],
         "reverse": [each.to_json() for each in reverse],
@@ -96,7 +98,7 @@ def _zero_shot(clip: Clip, classes: Sequence[str]) -> Reader:
 
 
 def _headline(found: Sequence[Recognition]) -> Recognition:
-    """The reading that says most: what the noisy image alone tells, where the model can say it.
+    """Return the reading that says most: that of the unconditional estimate, where there is one.
 
     A conditional model's first x0 is already the mean of its class, and a classifier trained on
     clean images fails on x long before a person does.

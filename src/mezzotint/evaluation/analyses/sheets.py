@@ -3,23 +3,23 @@
 import torch
 
 from mezzotint import imaging
-from mezzotint.evaluation.context import Case
+from mezzotint.evaluation.context import EvaluationContext
 from mezzotint.sampling import trajectories
-from mezzotint.sampling.model import Drawing
+from mezzotint.sampling.model import SampleBatch
 
-__all__ = ["add_sheets"]
+__all__ = ["analyse"]
 
 SHOWN = 10
 """Images of each class on a sheet."""
 
 STRIP = 5
-"""Images on a film strip."""
+"""Images in a figure of trajectories."""
 
 
-def add_sheets(case: Case) -> None:
+def analyse(context: EvaluationContext) -> None:
     """Keep pictures of samples and real images, and of both processes."""
-    subject, held = case.subject, case.held
-    real = (case.data.images, case.data.labels, held)
+    subject, held = context.samples, context.held
+    real = (context.data.images, context.data.labels, held)
     for name, (images, labels, rows) in {
         "samples": (subject.images, subject.labels, torch.arange(len(subject.images))),
         "real": real,
@@ -30,15 +30,15 @@ def add_sheets(case: Case) -> None:
             page = imaging.labelled_grid(
                 [
                     (title, images[rows[labels[rows] == label][:SHOWN]])
-                    for label, title in enumerate(case.data.classes)
+                    for label, title in enumerate(context.data.classes)
                     if (labels[rows] == label).any()
                 ]
             )
-        case.pictures.keep(name, page)
-    if case.stream is not None:
-        model = case.stream.model
-        labels = model.labels(None, min(STRIP, len(case.data.classes)))
-        steps = trajectories.walk_frames(model, Drawing.of(labels, case.question.seed))
-        case.pictures.keep("reverse", trajectories.reverse_strip(steps))
-        few = case.data.images[held[:STRIP]]
-        case.pictures.keep("forward", trajectories.forward_strip(few, model.schedule))
+        context.pictures.keep(name, page)
+    if context.stream is not None:
+        model = context.stream.model
+        labels = model.labels(None, min(STRIP, len(context.data.classes)))
+        steps = trajectories.trajectory(model, SampleBatch.of(labels, context.request.seed))
+        context.pictures.keep("reverse", trajectories.reverse_strip(steps))
+        few = context.data.images[held[:STRIP]]
+        context.pictures.keep("forward", trajectories.forward_strip(few, model.schedule))

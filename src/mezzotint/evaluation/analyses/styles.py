@@ -1,4 +1,4 @@
-"""Styles: how well samples follow the styles that were asked for, and their quality by level."""
+"""Styles: how well samples follow their requested styles, and their quality by level."""
 
 from dataclasses import asdict
 
@@ -9,58 +9,58 @@ from mezzotint import imaging
 from mezzotint.data import Style
 from mezzotint.data.styles.measures import measured
 from mezzotint.data.styles.resolve import is_measure
-from mezzotint.evaluation.context import Case, Json
-from mezzotint.evaluation.samples import RunSubject
+from mezzotint.evaluation.context import EvaluationContext, Json
+from mezzotint.evaluation.samples import RunSamples
 from mezzotint.metrics.adherence import adherence
 from mezzotint.metrics.kernel import kernel_distance
 from mezzotint.metrics.per_class import CLASS_BLOCK, FEWEST
 from mezzotint.metrics.registry import chosen, even_coverage
 from mezzotint.runtime.rng import generator
-from mezzotint.sampling.model import Drawing
+from mezzotint.sampling.model import SampleBatch
 
-__all__ = ["judge_styles"]
+__all__ = ["analyse"]
 
 LEVELLED = 10
-"""Images of each class that are asked for each level of a style."""
+"""Images of each class that are drawn for each level of a style."""
 
 LEVEL_SHOWN = 4
 """Of them, on a style's sheet."""
 
 COMMON = 0.05
-"""Least share of a class's training images that have a level, for it to be asked of the class."""
+"""Least share of a class's training images that have a level, for it to be drawn for the class."""
 
 
-def judge_styles(case: Case) -> Json | None:
-    """Measure how samples follow the styles that were asked for, and their quality by level.
+def analyse(context: EvaluationContext) -> Json | None:
+    """Measure how samples follow their requested styles, and their quality by level.
 
-    None where no styles were asked for. A style that came as a column of the user's is left out:
+    None where no styles were requested. A style that came as a column of the user's is left out:
     nobody can measure it on samples.
     """
-    if not case.subject.styles:
+    if not context.samples.styles:
         return None
     found: Json = {}
-    for index, style in enumerate(case.data.styles):
-        if not is_measure(style) or style.name not in case.subject.styles:
-            case.say(f"{style.name} is no measure: whether samples have it is not known")
+    for index, style in enumerate(context.data.styles):
+        if not is_measure(style) or style.name not in context.samples.styles:
+            context.say(f"{style.name} is no measure: whether samples have it is not known")
             continue
-        if bool(case.subject.styles[style.name].isnan().all()):  # nobody asked for it
+        if bool(context.samples.styles[style.name].isnan().all()):  # not requested
             continue
-        found[style.name] = _followed(case, index, style)
-        if case.stream is not None:
-            found[style.name]["named"] = _named_levels(case, case.stream, index, style)
+        found[style.name] = _followed(context, index, style)
+        if context.stream is not None:
+            found[style.name]["named"] = _named_levels(context, context.stream, index, style)
     return found
 
 
-def _followed(case: Case, index: int, style: Style) -> Json:
+def _followed(context: EvaluationContext, index: int, style: Style) -> Json:
     """Requested against measured: overall, in each class; quality at each level."""
-    data, subject = case.data, case.subject
-    assert subject.labels is not None
-    asked, labels = subject.styles[style.name], subject.labels
-    got = measured(subject.images, (style.name,))[:, 0]
-    real, real_labels = data.styles_of(case.held)[:, index], data.labels[case.held]
+    data, samples = context.data, context.samples
+    assert samples.labels is not None
+    asked, labels = samples.styles[style.name], samples.labels
+    got = measured(samples.images, (style.name,))[:, 0]
+    real, real_labels = data.styles_of(context.held)[:, index], data.labels[context.held]
 
     def follow(rows: Tensor) -> Json:
-        draws = generator("adherence", case.question.seed)
+        draws = generator("adherence", context.request.seed)
         own = asked[rows], got[rows], labels[rows]
         numbers = asdict(adherence(style, *own, real, real_labels, draws))
         return {key: None if value != value else value for key, value in numbers.items()}  # nan
@@ -74,15 +74,15 @@ def _followed(case: Case, index: int, style: Style) -> Json:
         "per_class": [
             {"class": name, **follow(rows)} for name, rows in classes if len(rows) >= FEWEST
         ],
-        "per_level": _level_rows(case, index, style, asked),
+        "per_level": _level_rows(context, index, style, asked),
     }
 
 
-def _level_rows(case: Case, index: int, style: Style, asked: Tensor) -> list[Json]:
+def _level_rows(context: EvaluationContext, index: int, style: Style, asked: Tensor) -> list[Json]:
     """Label accuracy and distance to real images of the same level, level by level."""
-    question, samples, real = case.question, case.samples, case.reference.real
-    picks = chosen(case.data, question.split, len(asked), question.seed)
-    ours, theirs = style.level(asked), style.level(case.data.styles_of(picks)[:, index])
+    request, samples, real = context.request, context.reading, context.reference.real
+    rows_read = chosen(context.data, request.split, len(asked), request.seed)
+    ours, theirs = style.level(asked), style.level(context.data.styles_of(rows_read)[:, index])
     rows = []
     for level, name in enumerate(style.levels):
         own, others = ours == level, theirs == level
@@ -92,7 +92,7 @@ def _level_rows(case: Case, index: int, style: Style, asked: Tensor) -> list[Jso
                 if read.probabilities is not None and read.labels is not None:
                     right = read.probabilities[here].argmax(1) == read.labels[here]
                     row[key] = float(right.double().mean())
-            draws = generator("level", question.seed, level)
+            draws = generator("level", request.seed, level)
             features, real_features = samples.features[own], real.features[others]
             distance = kernel_distance(features, real_features, draws, block=CLASS_BLOCK)
             shares = even_coverage(real_features, features, draws)
@@ -101,25 +101,27 @@ def _level_rows(case: Case, index: int, style: Style, asked: Tensor) -> list[Jso
     return rows
 
 
-def _named_levels(case: Case, stream: RunSubject, index: int, style: Style) -> Json:
-    """Images asked for by a level's name, other styles free: which level do they have?
+def _named_levels(
+    context: EvaluationContext, stream: RunSamples, index: int, style: Style
+) -> Json:
+    """Measure which level images have that were drawn by a level's name, other styles null.
 
     All are drawn, and those are counted whose class has that level: nobody draws wide trousers.
     """
-    model, levels, classes = stream.model, len(style.levels), len(case.data.classes)
+    model, levels, classes = stream.model, len(style.levels), len(context.data.classes)
     wanted = torch.arange(levels).repeat_interleave(LEVELLED).repeat(classes)
-    values = torch.tensor([style.asked(name) for name in style.levels], dtype=torch.float64)
+    values = torch.tensor([style.parse(name) for name in style.levels], dtype=torch.float64)
     styles = model.style_values({}, len(wanted))
     styles[:, index] = values[wanted]
     labels = torch.arange(classes).repeat_interleave(levels * LEVELLED)
-    images = model.draw(Drawing.of(labels, stream.seed, styles))
+    images = model.sample_batch(SampleBatch.of(labels, stream.seed, styles))
     got = style.level(measured(images, (style.name,))[:, 0])
-    known = (got >= 0) & _has_level(case, index, style)[labels, wanted]
+    known = (got >= 0) & _has_level(context, index, style)[labels, wanted]
     table = torch.bincount(wanted[known] * levels + got[known], minlength=levels**2)
     table = table.reshape(levels, levels)
     rows = images.unflatten(0, (classes, levels, LEVELLED))[:, :, :LEVEL_SHOWN].flatten(1, 2)
-    sheet = imaging.labelled_grid(list(zip(case.data.classes, rows, strict=True)))
-    case.pictures.keep(f"style-{style.name}", sheet)
+    sheet = imaging.labelled_grid(list(zip(context.data.classes, rows, strict=True)))
+    context.pictures.keep(f"style-{style.name}", sheet)
     return {
         "n": int(known.sum()),
         "confusion": table.tolist(),
@@ -127,10 +129,10 @@ def _named_levels(case: Case, stream: RunSubject, index: int, style: Style) -> J
     }
 
 
-def _has_level(case: Case, index: int, style: Style) -> Tensor:
+def _has_level(context: EvaluationContext, index: int, style: Style) -> Tensor:
     """Which levels are at all common among the training images of each class, (classes, L)."""
-    train = case.data.splits["train"]
-    labels, own = case.data.labels[train], style.level(case.data.styles_of(train)[:, index])
-    counts = torch.zeros(len(case.data.classes), len(style.levels))
+    train = context.data.splits["train"]
+    labels, own = context.data.labels[train], style.level(context.data.styles_of(train)[:, index])
+    counts = torch.zeros(len(context.data.classes), len(style.levels))
     counts.index_put_((labels[own >= 0], own[own >= 0]), torch.tensor(1.0), accumulate=True)
     return counts >= COMMON * torch.bincount(labels, minlength=len(counts))[:, None]

@@ -24,8 +24,8 @@ mass M and central moments u (as shares of M), x to the right and y down, in pix
     warmth       mean of red minus blue                                             -1 ... 1
 
 A style is used where the data set's images differ in it by what a person can see. What is looked
-at is `data.measures`'; thickness and width are rougher than there, on purpose: words need terciles
-alone, and a CLIP that was trained on these goes on meaning the same.
+at is `styles.measures`'; thickness and width are rougher than there, on purpose: words need
+terciles alone, and a CLIP that was trained on these goes on meaning the same.
 """
 
 import random
@@ -158,7 +158,7 @@ class Styles:
 
     @staticmethod
     def found(images: Tensor) -> "Styles":
-        """What can be told apart in these train images, uint8 (N, C, H, W)."""
+        """Return the styles that differ visibly in these train images, uint8 (N, C, H, W)."""
         check_batch(images)
         figures = shows_figures(images)
         names = [n for n, m in MEASURES.items() if m.figures in (None, figures)]
@@ -274,7 +274,7 @@ HELD_OUT_TEMPLATES = (
     "a * print of a {} on paper",
     "could that * snapshot be a {}?",
 )
-"""Never trained on, so that they may judge."""
+"""Never trained on, so that they can test."""
 
 _THINGS = ("thing", "object", "item", "image", "picture", "sign", "example")
 _JOINTS = (", ", " that is ", " which looks ")
@@ -367,7 +367,7 @@ class Captioner:
         hot = [F.one_hot(columns[:, i], factor.size) for i, factor in enumerate(self.factors)]
         return torch.cat(hot, 1).float()
 
-    def draw(self, values: Tensor, generator: torch.Generator) -> tuple[list[str], Tensor]:
+    def sample(self, values: Tensor, generator: torch.Generator) -> tuple[list[str], Tensor]:
         """One caption true of each image -> N texts, and what they deny, float32 (N, values).
 
         values as `values` gives them. Caption j is true of image i where

@@ -17,8 +17,8 @@ Of an image with an intended class, scale being the model's (100 for published C
     quality     zero-shot share times the share of every pair: the image is the right thing, and
                 sharp, and clean
 
-No such number means anything by itself. So each stands beside the same number for real images,
-the same blurred, the same made noisy, and pure noise, and beside the chance (AUC) that a real
+No such number means anything by itself. So each comes with the same number for real images,
+the same blurred, the same made noisy, and pure noise, and with the chance (AUC) that a real
 image scores higher than a corrupted one: 0.5 means that the number does not see the damage.
 """
 
@@ -317,7 +317,7 @@ def clip_report(
     noise_share: float = 0.1,
     extremes: int = 3,
 ) -> dict[str, object]:
-    """What a CLIP says of images (N, C, H, W), beside real ones (M, C, H, W), both uint8.
+    """Return a CLIP's numbers for images (N, C, H, W) and real ones (M, C, H, W), both uint8.
 
     blur_radius  of the blurred anchor, in 28ths of the width
     noise_share  of the noisy anchor, as a share of the range

@@ -1,10 +1,10 @@
-"""Prompts: a text as a wish that guides sampling, or that a model is tuned to.
+"""Prompts: a text as a log-likelihood that guides sampling, or that a model is tuned to.
 
-A `Wish` is a function of the clean image's estimate, log p(text is true | x0) by some CLIP, with a
-gradient. In a prompt {} stands for the name of the image's own class: "a thick {}" wishes for
-thick images of whatever class is drawn.
+A `PromptLogLikelihood` is a function of the clean image's estimate, log p(text is true | x0) by
+some CLIP, with a gradient. In a prompt {} stands for the name of the image's own class:
+"a thick {}" guides to thick images of whatever class is drawn.
 
-The small CLIP reads any word, since it reads pieces of words, but was taught few: `check` says
+The small CLIP reads any word, since it reads pieces of words, but was trained on few: `check` says
 which words of a prompt it only guesses at.
 """
 
@@ -17,13 +17,13 @@ from mezzotint.errors import InputError
 from mezzotint.metrics.clip.captions import Captioner, Styles, names_of, tokens
 from mezzotint.metrics.clip.clip import Clip
 
-__all__ = ["Wish", "check", "class_in", "wish"]
+__all__ = ["PromptLogLikelihood", "check", "class_in", "prompt_log_likelihood"]
 
-Wish = Callable[[Tensor, Tensor], Tensor]
+PromptLogLikelihood = Callable[[Tensor, Tensor], Tensor]
 """x0 (N, C, H, W) in [-1, 1] and labels int64 (N,) -> log p (N,), differentiable."""
 
 
-def wish(clip: Clip, prompt: str, classes: Sequence[str]) -> Wish:
+def prompt_log_likelihood(clip: Clip, prompt: str, classes: Sequence[str]) -> PromptLogLikelihood:
     """What a CLIP thinks of a prompt; {} is the image's own class."""
     embedded = clip.embed_texts([_filled(prompt, name) for name in classes])  # (classes, E)
 
@@ -42,7 +42,7 @@ def class_in(prompt: str, classes: Sequence[str]) -> int | None:
         for k, label in enumerate(classes)
         if (
             longest := max(
-                (len(name) for name in _named(label) if _within(name, words)), default=0
+                (len(name) for name in _named(label) if _contains(name, words)), default=0
             )
         )
     }
@@ -85,7 +85,7 @@ def _named(label: str) -> list[list[str]]:
     return [tokens(name) for name in names_of(label)]
 
 
-def _within(name: Sequence[str], words: Sequence[str]) -> bool:
+def _contains(name: Sequence[str], words: Sequence[str]) -> bool:
     """Whether the words of a name stand side by side among others."""
     n = len(name)
     return any(list(words[i : i + n]) == list(name) for i in range(len(words) - n + 1))

@@ -18,7 +18,7 @@ from mezzotint.metrics.clip.clip import Clip, TransformersClip, quality_scores
 from mezzotint.metrics.clip.small_clip import Recipe, SmallClip, file_name, fit
 from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.runtime.cache import cache_directory
-from mezzotint.runtime.log import counted
+from mezzotint.runtime.log import progress_lines
 
 __all__ = ["Score", "clip_for", "scorer"]
 
@@ -48,7 +48,7 @@ def clip_for(data: ImageSet, specification: str, say: Say) -> Clip:
         name=data.name,
         augment=data.augment,
         recipe=recipe,
-        watch=counted(f"CLIP of {data.name}", recipe.images, say),
+        watch=progress_lines(f"CLIP of {data.name}", recipe.images, say),
     )
     try:
         found.save(path)

@@ -113,7 +113,7 @@ class SmallClip:
         if tuple(images.shape[1:]) != self.shape:
             raise InputError(
                 f"the images are {tuple(images.shape[1:])}, but the small CLIP of {self.data} "
-                f"reads (C, H, W) = {self.shape}: judge them against their own data"
+                f"reads (C, H, W) = {self.shape}: evaluate them against their own data"
             )
         with torch.no_grad():
             return torch.cat([self.embed_x0(to_float(part)) for part in images.split(CHUNK)])
@@ -250,7 +250,7 @@ def fit(
         rows = _rows(len(images), step, recipe.batch, seed)
         damaged, quality = _damaged(changed(images[rows], draws), recipe, draws)
         values = captioner.values(labels[rows], quality, levels[rows])
-        said = [captioner.draw(values, draws) for _ in range(recipe.captions)]
+        said = [captioner.sample(values, draws) for _ in range(recipe.captions)]
         texts, denied = [t for part, _ in said for t in part], torch.cat([d for _, d in said])
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * triangle(step / steps, peak=0.1)

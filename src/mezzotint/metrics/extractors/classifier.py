@@ -1,4 +1,4 @@
-"""A small classifier of small images: the ruler that features, label accuracy and CAS share.
+"""A small classifier of small images, which features, label accuracy and CAS share.
 
 A residual network (He et al. 2015, arXiv 1512.03385) of three stages, 16, 32 and 64 channels
 wide, each half the size of the one before, then a 1x1 convolution to 128 channels whose mean
@@ -30,7 +30,7 @@ from mezzotint.imaging import check_batch, describe_shape
 from mezzotint.kernels.precision import bf16_pays
 from mezzotint.metrics.extractors.weights_io import read, weights_digest, write
 from mezzotint.networks.blocks import Conv3x3
-from mezzotint.runtime.cuda_graphs import Replay
+from mezzotint.runtime.cuda_graphs import CudaGraphs
 from mezzotint.runtime.rng import generator, seeded_globally
 
 __all__ = ["VERSION", "Classifier", "Reading", "Recipe", "fit"]
@@ -125,7 +125,7 @@ class Classifier:
         if tuple(images.shape[1:]) != self.shape:
             raise InputError(
                 f"the images are {describe_shape(images.shape[1:])}, but the {self.name} "
-                f"reads {describe_shape(self.shape)}: judge them --against their own data"
+                f"reads {describe_shape(self.shape)}: evaluate them --against their own data"
             )
         features, probabilities = [], []
         device = next(self.network.parameters()).device
@@ -242,7 +242,7 @@ def fit(
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.0, momentum=0.9, nesterov=True, weight_decay=recipe.decay
     )
-    bf16, replay = bf16_pays(device), Replay(device.startswith("cuda"))
+    bf16, graphs = bf16_pays(device), CudaGraphs(device.startswith("cuda"))
 
     def gradients(x: Tensor, y: Tensor) -> None:
         optimizer.zero_grad()
@@ -262,7 +262,7 @@ def fit(
         rows = order[position : position + recipe.batch]
         position += recipe.batch
         x, y = changed(images[rows], draws), labels[rows]
-        replay("gradients", gradients, x.to(device), y.to(device))
+        graphs("gradients", gradients, x.to(device), y.to(device))
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * triangle(step / steps, peak=0.2)
         optimizer.step()

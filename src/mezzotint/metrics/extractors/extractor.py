@@ -18,7 +18,7 @@ from mezzotint.data import SOURCES, ImageSet
 from mezzotint.errors import InputError
 from mezzotint.metrics.extractors.classifier import VERSION, Classifier, Recipe, fit
 from mezzotint.runtime.cache import cache_directory
-from mezzotint.runtime.log import counted
+from mezzotint.runtime.log import progress_lines
 
 __all__ = ["WEIGHTS", "Extractor", "classifier_for", "shipped"]
 
@@ -64,7 +64,7 @@ def classifier_for(data: ImageSet, say: Say, recipe: Recipe | None = None) -> Cl
         return found
     if len(data.classes) < 2:
         raise InputError(
-            f"{data.name} has a single class, so no classifier can be its ruler: choose "
+            f"{data.name} has a single class, so no classifier can be its extractor: choose "
             "--extractor inception, dinov2 or clip"
         )
     rows = data.splits["train"]
@@ -74,7 +74,7 @@ def classifier_for(data: ImageSet, say: Say, recipe: Recipe | None = None) -> Cl
     )
     if path.exists():
         return Classifier.load(path)
-    say(f"training the classifier that judges {data.name}, once: {recipe.images:,} images")
+    say(f"training the classifier that evaluates {data.name}, once: {recipe.images:,} images")
     classifier = fit(
         data.images[rows],
         data.labels[rows],
@@ -82,7 +82,7 @@ def classifier_for(data: ImageSet, say: Say, recipe: Recipe | None = None) -> Cl
         source=data.name,
         augment=data.augment,
         recipe=recipe,
-        watch=counted(f"classifier of {data.name}", recipe.images, say),
+        watch=progress_lines(f"classifier of {data.name}", recipe.images, say),
     )
     held, labels = data.split("test" if len(data.splits["test"]) else "validation")
     if len(held):

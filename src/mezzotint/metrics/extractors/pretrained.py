@@ -7,7 +7,7 @@
                    the size that the model's own preprocessing ends with, 224
     clip           512 (B/32), of unit length: Radford et al. 2021 (arXiv 2103.00020)
 
-For images of 28 pixels of grey they are poor rulers; they are here so that numbers compare with
+For images of 28 pixels of grey they are poor; they are here so that numbers compare with
 papers. Packages and weights are extras: what is missing is said in one line. A specification is
 a name, or a name and where its weights lie: `inception:FILE`, `dinov2:FOLDER`, `clip:HUB/ID`.
 """

@@ -15,7 +15,7 @@ from mezzotint.data import SOURCES, load
 from mezzotint.metrics.extractors.classifier import Recipe, fit
 from mezzotint.metrics.extractors.extractor import WEIGHTS
 
-__all__ = ["RECIPES", "pin"]
+__all__ = ["RECIPES", "train_reference"]
 
 RECIPES = {
     "digits": Recipe(images=100_000),
@@ -26,7 +26,7 @@ RECIPES = {
 """12, 10, 20 and 50 epochs."""
 
 
-def pin(name: str) -> None:
+def train_reference(name: str) -> None:
     """Train the classifier of a named source and write it into the package; says its accuracy."""
     data = load(name, say=print)
     rows = torch.cat([data.splits["train"], data.splits["validation"]])
@@ -49,4 +49,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", choices=SOURCES)
     for source in parser.parse_args().names:
-        pin(source)
+        train_reference(source)

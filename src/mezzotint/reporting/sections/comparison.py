@@ -17,27 +17,30 @@ __all__ = ["hardware", "metrics", "samples", "settings", "summary", "training"]
 
 
 def summary(readings: Sequence[Reading]) -> tuple[Block, ...]:
-    """What was trained, how long, and the verdicts."""
-    told = [
+    """What was trained, how long, and the summaries."""
+    columns = [
         {
             "trained on": r.subtitle,
             "images seen": "" if r.images_seen is None else f"{r.images_seen:,}",
             "training time": "" if r.seconds is None else duration(r.seconds),
-            "verdict": " ".join(r.verdict) or "not evaluated",
+            "verdict": " ".join(r.summary) or "not evaluated",
         }
         for r in readings
     ]
-    return (_across(readings, told),)
+    return (_across(readings, columns),)
 
 
 def _across(
-    readings: Sequence[Reading], told: Sequence[Mapping[str, str]], title: str = "", look: str = ""
+    readings: Sequence[Reading],
+    columns: Sequence[Mapping[str, str]],
+    title: str = "",
+    look: str = "",
 ) -> Table:
     """A column for each run and a row for each key that any of them has."""
     headings = (Cell(""), *(Cell(reading.name) for reading in readings))
     rows = tuple(
-        (Cell(key, look=look), *(Cell(each.get(key, "–")) for each in told))
-        for key in dict.fromkeys(key for each in told for key in each)
+        (Cell(key, look=look), *(Cell(each.get(key, "–")) for each in columns))
+        for key in dict.fromkeys(key for each in columns for key in each)
     )
     return Table(rows, headings, title, look="across")
 
@@ -81,20 +84,20 @@ def _metric_row(readings: Sequence[Reading], key: str) -> tuple[Cell, ...]:
 
 def _difference(readings: Sequence[Reading], key: str) -> str:
     """In what the protocols of a metric differ; "" where its numbers may be compared."""
-    given = {r.name: _protocol(r, key) for r in readings if key in r.metrics}
-    if len(given) < 2:
+    protocols = {r.name: _protocol(r, key) for r in readings if key in r.metrics}
+    if len(protocols) < 2:
         return ""
-    if unknown := [name for name, protocol in given.items() if not protocol]:
+    if unknown := [name for name, protocol in protocols.items() if not protocol]:
         return f"not compared: no protocol is given by {', '.join(unknown)}"
-    told = []
-    for fact in dict.fromkeys(fact for protocol in given.values() for fact in protocol):
+    differing = []
+    for fact in dict.fromkeys(fact for protocol in protocols.values() for fact in protocol):
         runs: dict[str, list[str]] = {}
-        for run, protocol in given.items():
+        for run, protocol in protocols.items():
             runs.setdefault(exact(protocol.get(fact)), []).append(run)
         if len(runs) > 1:
             values = " / ".join(f"{value} ({', '.join(names)})" for value, names in runs.items())
-            told.append(f"{spaced(fact)}: {values}")
-    return f"protocol differs in {'; '.join(told)}" if told else ""
+            differing.append(f"{spaced(fact)}: {values}")
+    return f"protocol differs in {'; '.join(differing)}" if differing else ""
 
 
 def _protocol(reading: Reading, key: str) -> dict[str, Any]:
@@ -150,9 +153,9 @@ def training(readings: Sequence[Reading]) -> tuple[Block, ...]:
             "not on one scale: compare the shapes, not the heights."
         )
     panels = []
-    for key in dict.fromkeys(key for reading in readings for key in reading.gauged):
-        given = ((i, r) for i, r in enumerate(readings) if key in r.gauged)
-        drawn = [Line(r.name, r.gauged[key].points, _look(i)) for i, r in given]
+    for key in dict.fromkeys(key for reading in readings for key in reading.online_metrics):
+        protocols = ((i, r) for i, r in enumerate(readings) if key in r.online_metrics)
+        drawn = [Line(r.name, r.online_metrics[key].points, _look(i)) for i, r in protocols]
         panels.append(curves(spaced(key), drawn))
     return (
         Charts((curves("loss", lines),) if lines else (), "Loss", caption),
@@ -166,7 +169,7 @@ def _look(i: int) -> str:
 
 
 def settings(readings: Sequence[Reading]) -> tuple[Block, ...]:
-    """The settings in which the runs differ; the facts of their data are told above."""
+    """The settings in which the runs differ; the facts of their data stand above."""
     flat = [
         dict(_leaves({key: item for key, item in reading.config.items() if key != "data"}))
         for reading in readings
@@ -188,5 +191,7 @@ def _leaves(table: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, str
 
 def hardware(readings: Sequence[Reading]) -> tuple[Block, ...]:
     """Machines, versions and commands."""
-    told = [facts(r.hardware) | facts({"command": r.evaluation.get("command")}) for r in readings]
-    return (_across(readings, told, "Hardware and versions"),)
+    columns = [
+        facts(r.hardware) | facts({"command": r.evaluation.get("command")}) for r in readings
+    ]
+    return (_across(readings, columns, "Hardware and versions"),)

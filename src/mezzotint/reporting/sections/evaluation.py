@@ -1,4 +1,4 @@
-"""One run, as it was judged: metrics, classes, difficulty, CLIP, memorisation, selection.
+"""One run, as it was evaluated: metrics, classes, difficulty, CLIP, memorisation, selection.
 
 Each function makes the blocks of one section from a reading, none where there is nothing to show.
 """
@@ -17,7 +17,7 @@ from mezzotint.reporting.blocks import (
     curves,
     listing,
 )
-from mezzotint.reporting.charts import Line, finite, measured, number, ruler
+from mezzotint.reporting.charts import Line, finite, measured, number, scale_bar
 from mezzotint.reporting.reading import Reading, at, keyed, listed, plates, records, texts
 from mezzotint.reporting.words import facts, or_dash, spaced, upper
 
@@ -47,7 +47,7 @@ def metrics(reading: Reading) -> tuple[Block, ...]:
         [(title_of(key, item), key, item) for key, item in reading.metrics.items()],
         Cell("Metric"),
         "The floor is what as many real images reach that were not used for the "
-        "comparison: better than that cannot be told from perfect. The anchors are real "
+        "comparison: better than that cannot be distinguished from perfect. The anchors are real "
         "images damaged on purpose; they give the scale its meaning. In the bars the good end "
         "is always on the left, the dot is the value, the band its standard error; distances "
         "are logarithmic where anchors are far apart.",
@@ -75,7 +75,7 @@ def _scale(
             *(Cell(or_dash(item.get(key)), look="number") for key in floor),
             *(Cell(or_dash(_anchors(item).get(key)), look="number quiet") for key in names),
             *(Cell(number(item.get(key, "–"))) for key in auc),
-            _ruler(item),
+            _scale_bar(item),
         )
         for name, note, item in named
     )
@@ -86,15 +86,15 @@ def _anchors(item: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in keyed(item.get("anchors")).items() if finite(value)}
 
 
-def _ruler(item: Mapping[str, Any]) -> Cell:
+def _scale_bar(item: Mapping[str, Any]) -> Cell:
     """The value between floor and anchors; empty where there is nothing to compare with."""
-    given = (item.get(key) for key in ("value", "error", "floor"))
-    value, error, floor = (each if finite(each) else None for each in given)
+    numbers = (item.get(key) for key in ("value", "error", "floor"))
+    value, error, floor = (each if finite(each) else None for each in numbers)
     anchors = _anchors(item)
     if value is None or not (anchors or floor is not None):
         return Cell()
     better = "lower" if item.get("better") == "lower" else "higher"
-    return Cell(svg=ruler(value, error, floor, anchors, better), look="chart")
+    return Cell(svg=scale_bar(value, error, floor, anchors, better), look="chart")
 
 
 def classes(reading: Reading) -> tuple[Block, ...]:
@@ -103,12 +103,12 @@ def classes(reading: Reading) -> tuple[Block, ...]:
         listing(
             records(reading.evaluation.get("per_class")),
             "Class by class",
-            "Each class judged alone. A class with low accuracy is taken for another one; one "
+            "Each class evaluated alone. A class with low accuracy is taken for another one; one "
             "with low coverage repeats itself.",
         ),
         _confusion(
-            listed(reading.part("confusion").get("classes")),
-            listed(reading.part("confusion").get("rows")),
+            listed(reading.section("confusion").get("classes")),
+            listed(reading.section("confusion").get("rows")),
             "What was asked for, and what a classifier reads",
             "A row for each class that was asked for, a column for each class that was "
             "read, and in it the number of samples. The diagonal is right; every other tinted "
@@ -153,7 +153,7 @@ def _confusion(
 
 def difficulty(reading: Reading) -> tuple[Block, ...]:
     """What was supposed of the hard classes, and what the numbers say."""
-    found = reading.part("difficulty")
+    found = reading.section("difficulty")
     answers = records(found.get("answers"))
     return (
         listing(
@@ -178,8 +178,8 @@ def difficulty(reading: Reading) -> tuple[Block, ...]:
 
 
 def styles(reading: Reading) -> tuple[Block, ...]:
-    """Whether images have the styles that were asked of them."""
-    found = {name: keyed(style) for name, style in reading.part("styles").items()}
+    """Whether images have their requested styles."""
+    found = {name: keyed(style) for name, style in reading.section("styles").items()}
     overall = [
         {
             "style": f"{name}, {style['unit']}" if style.get("unit") else name,
@@ -216,7 +216,7 @@ def styles(reading: Reading) -> tuple[Block, ...]:
             listing(
                 records(style.get("per_level")),
                 f"{upper(name)}: quality, level by level",
-                "Label accuracy (of real images beside it), kernel distance and coverage, against "
+                "Label accuracy (also of real images), kernel distance and coverage, against "
                 "real images of that level.",
             ),
             listing(
@@ -229,7 +229,7 @@ def styles(reading: Reading) -> tuple[Block, ...]:
             ),
             *plates(
                 reading.path,
-                [("", reading.part("pictures").get(f"style-{name}"))],
+                [("", reading.section("pictures").get(f"style-{name}"))],
                 f"{upper(name)}: {', '.join(map(str, levels))}",
                 "A row for each class; from left to right, a few samples of every level, lowest "
                 "first.",
@@ -240,8 +240,8 @@ def styles(reading: Reading) -> tuple[Block, ...]:
 
 
 def clip(reading: Reading) -> tuple[Block, ...]:
-    """What CLIP says, beside what it says of real and of damaged images."""
-    found = reading.part("clip")
+    """CLIP's numbers, with those of real and of damaged images."""
+    found = reading.section("clip")
     sentences = tuple(
         f"{upper(key)} classes: {', '.join(names)}."
         for key in ("easiest", "hardest")
@@ -251,7 +251,7 @@ def clip(reading: Reading) -> tuple[Block, ...]:
         {key: item for key, item in row.items() if not isinstance(item, list)}
         for row in records(found.get("classes"))
     ]
-    pictures = reading.part("pictures")
+    pictures = reading.section("pictures")
     return (
         Text(sentences),
         _scores(found),
@@ -275,7 +275,7 @@ def _scores(found: Mapping[str, Any]) -> Table:
         [(upper(name), _prompts(item), item) for name, item in scores + pairs],
         Cell("Score"),
         "CLIP compares images with sentences. A score alone has no scale, so real "
-        "images, noise and blur stand beside it. AUC says how well the score tells real "
+        "images, noise and blur are shown with it. AUC says how well the score tells real "
         "images from damaged ones: 1 always, 0.5 not at all, and then it is not to be "
         "believed.",
         f"Scores by {model}" if isinstance(model, str) else "Scores",
@@ -290,7 +290,7 @@ def _prompts(score: Mapping[str, Any]) -> str:
 
 def memorisation(reading: Reading) -> tuple[Block, ...]:
     """Whether samples are copies of training images."""
-    found = reading.part("memorisation")
+    found = reading.section("memorisation")
     groups: dict[str, Mapping[str, str]] = {}
     for name in ("pixels", "features"):
         each = keyed(found.get(name))
@@ -312,7 +312,7 @@ def memorisation(reading: Reading) -> tuple[Block, ...]:
         Facts(tuple(groups.items()), caption),
         *plates(
             reading.path,
-            [("", reading.part("pictures").get("memorisation"))],
+            [("", reading.section("pictures").get("memorisation"))],
             "The nearest training images",
             "The samples that come closest to a training image, with that image and with the "
             "nearest one held out from training. A copy is like its training image stroke for "
@@ -324,7 +324,7 @@ def memorisation(reading: Reading) -> tuple[Block, ...]:
 
 def selection(reading: Reading) -> tuple[Block, ...]:
     """What choosing the best of a pool does."""
-    found = reading.part("selection")
+    found = reading.section("selection")
     rows = records(found.get("rows"))
     score, threshold = found.get("score"), found.get("threshold")
     by = f" by {score}" if isinstance(score, str) else ""

@@ -1,7 +1,7 @@
 """When noise becomes a picture, and a picture noise: what each reader says of both processes.
 
-Each finding is a `Recognition.to_json` of the judge: sentences, levels of the process, and, for
-all images and for each class, the share recognised at every level and the quartiles of when.
+Each finding is a `Recognition.to_json`: sentences, levels of the process, and, for all images and
+for each class, the share recognised at every level and the quartiles of when.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -61,7 +61,7 @@ FORWARD = Way(
 
 def recognition(reading: Reading) -> tuple[Block, ...]:
     """Both processes, and film strips of the first and the last class."""
-    found, pictures = reading.part("recognition"), reading.part("pictures")
+    found, pictures = reading.section("recognition"), reading.section("pictures")
     return (
         *_process(records(found.get("reverse")), REVERSE),
         *_process(records(found.get("forward")), FORWARD),
@@ -101,18 +101,18 @@ def _panel(found: Mapping[str, Any], ends: tuple[str, str]) -> Iterable[Panel]:
         pairs = zip((level.get("share") for level in levels), y, strict=False)
         return tuple((a, b) for a, b in pairs if finite(a) and finite(b))
 
-    given = {
+    others = {
         str(row.get("name")): points(listed(row.get("recognised")))
         for row in records(found.get("classes"))
     }
-    order = [name for name in texts(found.get("ranking")) if given.get(name)]
+    order = [name for name in texts(found.get("ranking")) if others.get(name)]
     lines = [
-        Line("other classes" if i == 0 else "", given[name], "faint")
+        Line("other classes" if i == 0 else "", others[name], "faint")
         for i, name in enumerate(order[1:-1])
     ]
     if len(order) > 1:
-        lines.append(Line(f"{order[0]} ({ends[0]})", given[order[0]], "s1"))
-        lines.append(Line(f"{order[-1]} ({ends[1]})", given[order[-1]], "s2"))
+        lines.append(Line(f"{order[0]} ({ends[0]})", others[order[0]], "s1"))
+        lines.append(Line(f"{order[-1]} ({ends[1]})", others[order[-1]], "s2"))
     if every := points(listed(at(found, "overall", "recognised"))):
         lines.append(Line("all classes", every, "ink"))
     if not lines:

@@ -21,21 +21,23 @@ CARDS = ("fd", "accuracy", "coverage", "cas")  # how the keys of the key figures
 
 
 def summary(reading: Reading) -> tuple[Block, ...]:
-    """The verdict and the key figures."""
+    """The summary and the key figures."""
     unjudged = ("Not evaluated yet: no number says how good these images are.",)
-    return Text(reading.verdict or unjudged, lead=True), Cards(tuple(_cards(reading)))
+    return Text(reading.summary or unjudged, lead=True), Cards(tuple(_cards(reading)))
 
 
 def _cards(reading: Reading) -> Iterable[tuple[str, str, str]]:
     if reading.images_seen is not None:
         note = "" if reading.seconds is None else f"in {duration(reading.seconds)}"
         if reading.trained is not None and reading.trained != reading.images_seen:
-            note = f"when it was judged; trained on to {reading.trained:,}"
+            note = f"when it was evaluated; trained on to {reading.trained:,}"
         yield "Images seen", f"{reading.images_seen:,}", note
     found = reading.metrics
     keys = (next((key for key in found if key.startswith(start)), None) for start in CARDS)
     figures = [(title_of(key, found[key]), found[key], "value") for key in keys if key is not None]
-    figures.append(("Memorisation AUC", keyed(reading.part("memorisation").get("pixels")), "auc"))
+    figures.append(
+        ("Memorisation AUC", keyed(reading.section("memorisation").get("pixels")), "auc")
+    )
     for label, item, key in figures:
         if finite(value := item.get(key)):
             floor = item.get("floor")
@@ -46,12 +48,12 @@ def _cards(reading: Reading) -> Iterable[tuple[str, str, str]]:
 
 
 def samples(reading: Reading) -> tuple[Block, ...]:
-    """Samples beside real images."""
-    pictures = reading.part("pictures")
+    """Samples next to real images."""
+    pictures = reading.section("pictures")
     return plates(
         reading.path,
         [("drawn by the model", pictures.get("samples")), ("real", pictures.get("real"))],
-        "Samples beside real images",
+        "Samples next to real images",
         "Nothing picked out: the first samples of every class, and real images of the same "
         "classes. Look for what never occurs among the real ones: broken strokes, speckles, "
         "shapes between two classes, or one image again and again.",
@@ -60,7 +62,7 @@ def samples(reading: Reading) -> tuple[Block, ...]:
 
 def training(reading: Reading) -> tuple[Block, ...]:
     """Curves of loss and metrics, and the samples drawn on the way."""
-    lines, gauged = loss_lines(reading), reading.gauged.items()
+    lines, measured = loss_lines(reading), reading.online_metrics.items()
     names = reading.grids()
     count = min(MOST_GRIDS, len(names))
     chosen = [names[round(i * (len(names) - 1) / max(1, count - 1))] for i in range(count)]
@@ -74,7 +76,7 @@ def training(reading: Reading) -> tuple[Block, ...]:
             "that one rises while training still falls, the model begins to learn by heart.",
         ),
         Charts(
-            tuple(curves(spaced(key), [line]) for key, line in gauged),
+            tuple(curves(spaced(key), [line]) for key, line in measured),
             "Metrics in training",
             "Quick measurements at checkpoints, of few images, so they are good for "
             "the direction and not for the value: those are under Metrics.",
@@ -111,7 +113,7 @@ def process(reading: Reading) -> tuple[Block, ...]:
     """Film strips of the reverse and the forward process."""
     reverse = plates(
         reading.path,
-        [("", reading.part("pictures").get("reverse"))],
+        [("", reading.section("pictures").get("reverse"))],
         "From noise to image",
         "The reverse process, from left to right. x is the image on its way, noise and all; "
         "the x0 estimate is what the model takes for the clean image at that moment. Early "
@@ -121,7 +123,7 @@ def process(reading: Reading) -> tuple[Block, ...]:
     )
     forward = plates(
         reading.path,
-        [("", reading.part("pictures").get("forward"))],
+        [("", reading.section("pictures").get("forward"))],
         "From image to noise",
         "The forward process, which needs no model: real images under more and more noise. "
         "SNR is the signal-to-noise ratio. On the right nothing of the image should be left, "
@@ -142,10 +144,10 @@ def protocol(reading: Reading) -> tuple[Block, ...]:
         for values in [[item.get(key) for item in protocols.values()]]
         if len(set(map(plain, values))) == 1
     }
-    seconds = reading.part("seconds").items()
+    seconds = reading.section("seconds").items()
     groups = {
-        "What was judged": facts(reading.part("subject")),
-        "Against": facts(reading.part("against")),
+        "What was evaluated": facts(reading.section("subject")),
+        "Against": facts(reading.section("against")),
         "Protocol of every metric": {spaced(key): exact(item) for key, item in common.items()},
         "Hardware and versions": facts(reading.hardware),
         "Time": {key: duration(value) for key, value in seconds if finite(value)},

@@ -6,8 +6,8 @@ from typing import Any
 
 from mezzotint.cli.outputs import check_folder, check_output
 from mezzotint.errors import InputError
-from mezzotint.evaluation.evaluate import judge
-from mezzotint.evaluation.request import Question
+from mezzotint.evaluation import evaluate as evaluation
+from mezzotint.evaluation.request import EvaluateRequest
 from mezzotint.evaluation.results import evaluation_of
 from mezzotint.metrics import registry
 from mezzotint.runs.run import Run
@@ -17,11 +17,11 @@ __all__ = ["evaluate", "evaluate_text", "report", "report_text", "table"]
 Say = Callable[[str], None]
 
 
-def evaluate(question: Question, compare: Path | None, say: Say) -> dict[str, Any]:
-    """Judge, and compare with another evaluation where one is named."""
+def evaluate(request: EvaluateRequest, compare: Path | None, say: Say) -> dict[str, Any]:
+    """Evaluate, and compare with another evaluation where one is named."""
     theirs = _metrics_of(compare) if compare is not None else {}
-    check_folder(question.out, question.subject)
-    result = judge(question, say)
+    check_folder(request.out, request.target)
+    result = evaluation.evaluate(request, say)
     if compare is not None:
         result["compared"] = {"with": str(compare), **_compared(result["metrics"], theirs)}
     return result
@@ -44,7 +44,7 @@ def _compared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, d
     for name in ours:
         try:
             differences[name] = registry.compare(ours, theirs, name)
-        except InputError as error:  # no reason to lose what was judged
+        except InputError as error:  # no reason to lose what was evaluated
             reasons[name] = str(error)
     return {"differences": differences, "not_compared": reasons}
 
@@ -79,13 +79,14 @@ def evaluate_text(result: Mapping[str, Any]) -> str:
 
 def report(runs: Sequence[Path], out: Path | None, overwrite: bool) -> dict[str, Any]:
     """Write the page of one run or of several."""
+    from mezzotint.config.legacy import current_table
     from mezzotint.reporting.page import write_report
 
     for path in runs:
         Run.at(path)  # refuses what is none
     if out is not None:
         check_output("--out", out, (".html",), overwrite=overwrite)
-    page = write_report(runs, out or runs[0] / "report.html")
+    page = write_report(runs, out or runs[0] / "report.html", current_table)
     return {"report": str(page), "bytes": page.stat().st_size}
 
 

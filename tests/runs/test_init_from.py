@@ -11,7 +11,7 @@ from mezzotint.config.presets import load_preset
 from mezzotint.errors import InputError
 from mezzotint.reporting.reading import read
 from mezzotint.runs.run import Run
-from mezzotint.runs.setup import Request, prepare
+from mezzotint.runs.setup import TrainRequest, setup
 from mezzotint.runs.trainer import Trainer
 from mezzotint.training import checkpoint
 from tiny_runs import TINY
@@ -28,28 +28,28 @@ def first_record(run, data):
         return next(trainer.run())
 
 
-def begun(request):
+def started(request):
     """The run and what was said, with the checkpoint that is there before the first step."""
     said = []
-    run, data = prepare(request, said.append)
+    run, data = setup(request, said.append)
     first_record(run, data)
     return run, said
 
 
 def request(out, base, **more):
-    given = {"budget": "32images", "settings": TINY, "begin_from": base}
-    return Request("digits", out, **{**given, **more})
+    arguments = {"budget": "32images", "settings": TINY, "init_from": base}
+    return TrainRequest("digits", out, **{**arguments, **more})
 
 
 def test_a_run_of_another_size_begins_with_the_averaged_weights(small, tmp_path):
-    run, said = begun(request(tmp_path / "run", small.path))
+    run, said = started(request(tmp_path / "run", small.path))
     numbers = sum(value.numel() for value in small.weights()[0].values())
-    assert f"beginning with {numbers:,} of {numbers:,} weights from {small.path}" in said
+    assert f"starting with {numbers:,} of {numbers:,} weights from {small.path}" in said
     first = checkpoint.read(run.last)
-    average = checkpoint.read(small.last).part("ema")
+    average = checkpoint.read(small.last).section("ema")
     assert first.facts["images_seen"] == 0
     for part in ("network", "ema"):
-        held = first.part(part)
+        held = first.section(part)
         assert all(torch.equal(held[name], average[name]) for name in average | held)
 
 
@@ -58,33 +58,35 @@ def test_what_does_not_fit_begins_at_random_and_is_named(small, tmp_path):
     colours = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
     folder = tmp_path / "colours"
     mezzotint.imaging.save_folder(colours, torch.arange(40) % 10, list("0123456789"), folder)
-    wish = Request(str(folder), tmp_path / "run", budget="32images", settings=TINY)
-    alone, _ = begun(wish)
-    wish = Request(
-        str(folder), tmp_path / "from", budget="32images", settings=TINY, begin_from=small.path
+    request_ = TrainRequest(str(folder), tmp_path / "run", budget="32images", settings=TINY)
+    single, _ = started(request_)
+    request_ = TrainRequest(
+        str(folder), tmp_path / "from", budget="32images", settings=TINY, init_from=small.path
     )
-    run, said = begun(wish)
-    assert said[-1].endswith("; at random begin first.weight, last.2.weight, last.2.bias")
-    held, fresh, given = (
-        checkpoint.read(file).part("network") for file in (run.last, alone.last, small.last)
+    run, said = started(request_)
+    assert said[-1].endswith("; random: first.weight, last.2.weight, last.2.bias")
+    held, fresh, arguments = (
+        checkpoint.read(file).section("network") for file in (run.last, single.last, small.last)
     )
     assert torch.equal(held["first.weight"], fresh["first.weight"])
     assert not torch.equal(held["first.bias"], fresh["first.bias"])
-    assert held.keys() == given.keys()
+    assert held.keys() == arguments.keys()
 
 
-def test_it_goes_on_without_being_told_again_and_not_from_elsewhere(small, tmp_path):
+def test_it_goes_on_without_the_option_and_not_from_elsewhere(small, tmp_path):
     out = tmp_path / "run"
-    mezzotint.train("digits", out=out, budget="32images", settings=TINY, begin_from=small.path)
+    mezzotint.train("digits", out=out, budget="32images", settings=TINY, init_from=small.path)
     run = mezzotint.train("digits", out=out, budget="64images", settings=TINY)
     assert run.images_seen() == 64
-    assert read(out).subtitle.endswith("begun with the weights of small")
-    assert Run.at(out).config.origin.begun_from == str(small.path.resolve())
-    with pytest.raises(InputError, match=r"began with .*small, not with .*run: leave out --from"):
-        prepare(request(out, out), print)
+    assert read(out).subtitle.endswith("started with the weights of small")
+    assert Run.at(out).config.origin.init_from == str(small.path.resolve())
+    with pytest.raises(
+        InputError, match=r"started with .*small, not with .*run: leave out --from"
+    ):
+        setup(request(out, out), print)
 
 
-def test_it_has_the_network_that_the_other_was_suited_to(tmp_path, capsys):
+def test_it_has_the_network_of_the_others_variant(tmp_path, capsys):
     """Whatever its own budget, which as a new run would give it another."""
     file = tmp_path / "mine.toml"
     shorter = {"images": 100, "set": ["network.levels=[{width=16}]"]}
@@ -97,13 +99,13 @@ def test_it_has_the_network_that_the_other_was_suited_to(tmp_path, capsys):
             preset=str(file),
             budget=f"{images}images",
             settings=["training.batch=32"],
-            begin_from=base,
+            init_from=base,
         )
 
     short = trained("short", 32)
     widths = [level.width for level in short.config.network.levels]
     assert widths == [16]
-    stays = f"{file} keeps its settings for fewer than 100 images"
+    stays = f"{file} keeps its settings for up to 99 images"
     for name, base, wanted in [
         ("on", short.path, [16]),
         ("short", None, [16]),  # goes on
@@ -118,7 +120,7 @@ def test_it_has_the_network_that_the_other_was_suited_to(tmp_path, capsys):
 def test_with_its_checkpoints_lost_it_begins_there_again(small, tmp_path):
     out = tmp_path / "run"
     once = mezzotint.train(
-        "digits", out=out, budget="32images", settings=TINY, begin_from=small.path
+        "digits", out=out, budget="32images", settings=TINY, init_from=small.path
     )
     after = checkpoint.read(once.last)
     shutil.rmtree(out / "checkpoints")
@@ -131,7 +133,7 @@ def test_of_damaged_weights_the_backup_counts_and_that_is_said(small, tmp_path):
     base = Run.at(shutil.copytree(small.path, tmp_path / "base"))
     shutil.copy(base.last, checkpoint.previous(base.last))
     base.last.write_bytes(base.last.read_bytes()[:-100])
-    run, data = prepare(request(tmp_path / "run", base.path), print)
+    run, data = setup(request(tmp_path / "run", base.path), print)
     assert "going on from last.previous.safetensors" in first_record(run, data).text
 
 
@@ -144,7 +146,7 @@ def test_of_damaged_weights_the_backup_counts_and_that_is_said(small, tmp_path):
 )
 def test_a_run_that_cannot_be_begun_from_is_refused(small, tmp_path, settings, base, said):
     out = tmp_path / "run"
-    wish = request(out, small.path.with_name(base), settings=settings)
+    request_ = request(out, small.path.with_name(base), settings=settings)
     with pytest.raises(InputError, match=said):
-        prepare(wish, print)
+        setup(request_, print)
     assert not out.exists()
