@@ -1,0 +1,168 @@
+"""The library speaks the field's words: names that were ours alone do not come back.
+
+`config/legacy.py` and its test translate the old names; nothing else may define one.
+"""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+import typer.main
+
+from mezzotint.cli.main import app
+from mezzotint.config.registry import (
+    LR_SCHEDULES,
+    PARAMETERIZATIONS,
+    SAMPLERS,
+    SCHEDULES,
+    WEIGHTS,
+)
+from mezzotint.config.schema import Config
+from mezzotint.networks import Block, Embedding, Level, UNetSpec
+from mezzotint.runs.facts import DataFacts, Machine, Origin
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("src/mezzotint", "tests", "benchmarks")
+
+PARTS_OF_NAMES = frozenset(
+    "told freed ladder walk begin begun bind steered nudged wish wished goal precondition "
+    "preconditions alone nested gauge gauged seal sealed world worlds subjects judge judged "
+    "judging verdict verdicts pick picks replay replays played suited films stored pin rulers "
+    "ruler given beside turned".split()
+)
+"""No name may have one of these among its words: neither `told` nor `_told_later`."""
+
+WHOLE_NAMES = frozenset(
+    "free is_free within drop rates parts waits open_variance still_open is_loss subject".split()
+)
+"""Names of functions, classes, parameters, attributes and modules; fine inside of longer ones."""
+
+LEGACY = {"src/mezzotint/config/legacy.py", "tests/config/test_legacy.py", "tests/test_words.py"}
+
+FOREIGN = {("tests/runtime/test_cuda_graphs.py", "replay")}
+"""Names that another library demands: torch.cuda.CUDAGraph has a method of this name."""
+
+
+def words(name):
+    """The words of an identifier, in small letters.
+
+    >>> words("_RunSubject")
+    ['run', 'subject']
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().strip("_").split("_")
+
+
+def definitions(tree):
+    """(line, name, is local) of all that a module defines, but for the sentences of tests."""
+    for node in ast.walk(tree):
+        line = getattr(node, "lineno", 0)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            if not node.name.startswith("test_"):
+                yield line, node.name, False
+        elif isinstance(node, ast.arg):
+            yield line, node.arg, False
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield line, node.attr, False
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield line, node.target.id, False
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield line, node.id, True
+        elif isinstance(node, ast.alias) and node.asname:
+            yield line, node.asname, False
+
+
+def is_ours_alone(name, local=False):
+    return bool(PARTS_OF_NAMES & set(words(name))) or (
+        not local and name.strip("_").lower() in WHOLE_NAMES
+    )
+
+
+FILES = {
+    str(file.relative_to(ROOT)): file
+    for room in ROOMS
+    for file in sorted((ROOT / room).rglob("*.py"))
+}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_definition_parameter_or_attribute_is_a_private_word(room):
+    found = []
+    for path, file in FILES.items():
+        if path in LEGACY or not path.startswith(room):
+            continue
+        if is_ours_alone(file.stem.removeprefix("test_")):
+            found.append(path)
+        for line, name, local in definitions(ast.parse(file.read_text())):
+            if is_ours_alone(name, local) and (path, name) not in FOREIGN:
+                found.append(f"{path}:{line}: {name}")
+    assert found == []
+
+
+def keys(model):
+    """The keys of a settings object and of all below it."""
+    for name, field in model.model_fields.items():
+        yield name
+        if hasattr(field.annotation, "model_fields"):
+            yield from keys(field.annotation)
+
+
+def test_no_setting_is_a_private_word():
+    found = {key for model in (Config, Origin, DataFacts, Machine) for key in keys(model)}
+    classes = [UNetSpec, Level, Block, Embedding]
+    for registry in (SCHEDULES, PARAMETERIZATIONS, WEIGHTS, LR_SCHEDULES):
+        found |= set(registry)
+        classes += registry.values()
+    found |= {field for each in classes for field in each.__dataclass_fields__}
+    found |= set(SAMPLERS)
+    assert [key for key in sorted(found) if is_ours_alone(key.replace("-", "_"))] == []
+
+
+def paths(table):
+    for key, value in table.items():
+        yield key
+        for inner in value if isinstance(value, list) else [value]:
+            if isinstance(inner, dict):
+                yield from paths(inner)
+
+
+PRESETS = sorted((ROOT / "src/mezzotint/config/presets").glob("*.toml"))
+
+
+@pytest.mark.parametrize("file", PRESETS, ids=[file.stem for file in PRESETS])
+def test_no_key_of_a_preset_is_a_private_word(file):
+    table = tomllib.loads(file.read_text())
+    settings = [text.partition("=")[0] for when in table.get("when", []) for text in when["set"]]
+    found = [*paths(table), *(word for path in settings for word in path.strip().split("."))]
+    assert [key for key in found if is_ours_alone(key)] == []
+
+
+def commands(command, name="mezzotint"):
+    yield name, command
+    for own, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, f"{name} {own}")
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_option_and_no_help_text_has_a_private_word(name):
+    command = COMMANDS[name]
+    options = [option for each in command.params for option in each.opts]
+    assert [o for o in options if is_ours_alone(o.strip("-").replace("-", "_"))] == []
+    text = command.get_help(click.Context(command)).lower()
+    english = {"alone", "given", "begin", "beside", "turned", "told"}  # also words of the language
+    assert sorted((PARTS_OF_NAMES - english) & set(re.findall(r"[a-z_]+", text))) == []
+
+
+def test_a_private_word_would_be_seen():
+    tree = ast.parse("def f(told):\n    self.gauge = 1\n    given = 2\nclass RunSubjects: ...\n")
+    assert {n for _, n, local in definitions(tree) if is_ours_alone(n, local)} == {
+        "told", "gauge", "given", "RunSubjects",
+    }  # fmt: skip
+    assert not is_ours_alone("drop_styles_jointly")
+    assert is_ours_alone("drop")
+    assert not is_ours_alone("parts", local=True)
