@@ -18,7 +18,14 @@ from torch import nn
 from mezzotint.errors import InputError
 from mezzotint.runtime.distributed import Ranks, current_ranks
 
-__all__ = ["DEVICES", "Compute", "Precision", "resolve_device", "thread_count"]
+__all__ = [
+    "DEVICES",
+    "Compute",
+    "Precision",
+    "resolve_device",
+    "settle_thread_count",
+    "thread_count",
+]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -87,13 +94,22 @@ def thread_count(count: int) -> Iterator[None]:
 
     Other Python threads keep their count, also those that start within the block.
     """
-    with _changing:  # a new thread takes the default over here, not while it is changed
-        before = torch.get_num_threads()
+    settle_thread_count()
+    before = torch.get_num_threads()
     try:
         _set_own_count(count)
         yield
     finally:
         _set_own_count(before)
+
+
+def settle_thread_count() -> None:
+    """Let a new thread take the default thread count over now, while no other changes it.
+
+    Without this, its first computation may fall into the moment at which another sets its own.
+    """
+    with _changing:
+        torch.get_num_threads()
 
 
 def _set_own_count(count: int) -> None:

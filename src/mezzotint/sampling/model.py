@@ -39,7 +39,7 @@ from mezzotint.errors import InputError, is_out_of_memory, suggest
 from mezzotint.imaging import to_float, to_uint8
 from mezzotint.networks import UNet
 from mezzotint.runtime.cuda_graphs import CudaGraphs
-from mezzotint.runtime.device import Compute
+from mezzotint.runtime.device import Compute, settle_thread_count
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.noise import image_keys, noise_of
 
@@ -247,6 +247,7 @@ class Model:
 
         Several processes take the chunks in turn, and each returns all images.
         """
+        settle_thread_count()
         ranks, chunk, trouble = self.compute.ranks, self.chunk(), None
         recorded = self.with_cuda_graphs()
         images = torch.zeros((len(drawing), *self.shape), dtype=torch.uint8)
@@ -298,6 +299,7 @@ class Model:
         The first `Step` is the starting point with the mean image as its estimate. The last
         `grad_steps` steps keep their gradient.
         """
+        settle_thread_count()
         denoise = self.denoise(self.condition(drawing))
         yield from self.reverse(denoise, self.noise(drawing.keys), grad_steps)
 
