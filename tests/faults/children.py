@@ -14,6 +14,7 @@ import matplotlib.figure
 import torch
 
 from mezzotint.cli import main
+from mezzotint.config.presets import load_preset
 from mezzotint.data import load
 
 CRASH = 70
@@ -106,6 +107,7 @@ def warm() -> None:
     torch.set_num_threads(1)
     importlib.import_module("mezzotint.cli.verbs")
     load("digits", say=lambda line: None)
+    load_preset("digits")  # its imports may be out of reach of a child of another user
     # What these import, a child without rights could not read.
     torch.optim.AdamW([torch.zeros(1)])
     matplotlib.figure.Figure().subplots()
