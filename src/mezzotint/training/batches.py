@@ -1,7 +1,7 @@
-"""What a training step and a validation are computed from.
+"""Batches of images, conditions, levels and noise, for training and validation.
 
-A batch is a function of (seed, images_seen), the data, and for a learned schedule of the losses so
-far; what is held out gets the same noise every time.
+A training batch depends only on (seed, images_seen) and the data. With a learned schedule it also
+depends on the losses so far. A validation batch has the same noise every time.
 """
 
 from collections.abc import Sequence
@@ -20,31 +20,31 @@ from mezzotint.training.plan import Plan
 __all__ = ["UNGUIDED_EVERY", "Batch", "condition_of", "held_out", "next_batch", "rows_after"]
 
 UNGUIDED_EVERY = 4
-"""With model guidance, one image of this number trains the denoiser without guidance."""
+"""Model guidance leaves one image in this number to train the denoiser without guidance."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step is computed from, or a rank's share of it; all on the device."""
+    """A rank's share of a training batch of B images, or a validation batch."""
 
     x0: Tensor
     condition: Condition
     sigma: Tensor
     eps: Tensor
     weight: Tensor
-    """Of each loss (B,): 1, unless a learned schedule draws its level more or less often."""
+    """Factor of each loss (B,): 1, unless a learned schedule redistributes the levels."""
 
     position: Tensor
-    """Of each level (B,), in the schedule; on the CPU."""
+    """Position u of each level (B,) in the schedule, on the CPU."""
 
     share: slice
-    """Which of the B images the others are; weights and positions are of all."""
+    """Rows of the rank's images among the B; `weight` and `position` hold all B."""
 
     guided: Tensor | None = None
-    """Which of its images train model guidance, bool (b,) on the CPU; None: none."""
+    """Mask (b,) of the rank's images that train model guidance, on the CPU; None: none do."""
 
     def to(self, device: str) -> "Batch":
-        """The same on a device."""
+        """Return the batch on a device; fields documented as on the CPU stay there."""
         condition = {name: _sent(each, device) for name, each in self.condition.factors.items()}
         x0, sigma, eps, weight = (
             _sent(each, device) for each in (self.x0, self.sigma, self.eps, self.weight)
@@ -54,7 +54,10 @@ class Batch:
         )
 
     def micro_batches(self, size: int, device: str) -> list[tuple[slice, Tensor | None]]:
-        """So many images at a time, each with those rows (n,) that train model guidance."""
+        """Return slices of at most `size` images, each with the rows (n,) that train guidance.
+
+        The rows are None if the batch does not train model guidance.
+        """
         parts = [slice(start, start + size) for start in range(0, len(self.x0), size)]
         if self.guided is None:
             return [(part, None) for part in parts]
@@ -69,11 +72,19 @@ def next_batch(
     share: slice = slice(None),
     second_moments: Sequence[float] = (),
 ) -> Batch:
-    """The batch that follows so many images, or a share of it.
+    """Return the training batch after `images_seen` images, or a rank's share of it.
 
-    Whoever has a share draws for the whole batch and keeps its part: so the batch is the same
-    whatever the number of those who share it. Pixels are read for the share alone.
-    `second_moments` are the state's, where the schedule is learned.
+    Every rank draws levels and noise for the whole batch and keeps its share. So the batch does
+    not depend on the number of ranks. Only the share's pixels are read.
+
+    Args:
+        data: Images with the split "train".
+        plan: Batch size, seed, schedule and dropout.
+        images_seen: Number of images trained on before this batch.
+        device: Device of the result.
+        share: Rows of the batch to return.
+        second_moments: Mean squared loss of each piece of a learned schedule; empty: unknown yet.
+
     """
     draws = generator("step", plan.seed, images_seen)
     rows = rows_after(data, plan, images_seen)
@@ -102,7 +113,7 @@ def next_batch(
 
 
 def _sent(tensor: Tensor, device: str) -> Tensor:
-    """A tensor on a device, without waiting for what that is at."""
+    """Return a tensor on a device, without waiting for the device's queued work."""
     if device.startswith("cuda") and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
@@ -111,15 +122,15 @@ def _sent(tensor: Tensor, device: str) -> Tensor:
 def _scales(chance: Tensor, most: float) -> Tensor:
     """Return guidance scales (B,) for chances in [0, 1): nan every fourth image, else 1 to `most`.
 
-    In turn and not at random: a number of images that changed from step to step would have another
-    memory layout, and what is captured or compiled is for the same rows every time.
+    The rows with nan are the same in every step, because CUDA graphs and compiled code need fixed
+    rows and shapes.
     """
     plain = torch.arange(len(chance)) % UNGUIDED_EVERY == UNGUIDED_EVERY - 1
     return torch.where(plain, torch.nan, 1 + (most - 1) * chance)
 
 
 def held_out(data: ImageSet, plan: Plan, rows: Tensor, position: Tensor, start: int) -> Batch:
-    """A batch to validate with; `start`: its place among the validation images."""
+    """Return a validation batch; `start` is the index of its first validation image."""
     x0 = to_float(data.images[rows])
     eps = torch.randn(x0.shape, generator=generator("validation noise", start))
     condition, sigma = condition_of(data, rows), plan.schedule.sigma(position)
@@ -133,7 +144,10 @@ def condition_of(data: ImageSet, rows: Tensor) -> Condition:
 
 
 def rows_after(data: ImageSet, plan: Plan, images_seen: int) -> Tensor:
-    """Which images (batch,): the training split, shuffled anew every epoch, without gaps."""
+    """Return the indices (batch,) of the images to train on next.
+
+    Every epoch visits the training split in another random order. A batch may span two epochs.
+    """
     train = data.splits["train"]
     position = torch.arange(images_seen, images_seen + plan.batch)
     epoch, place = position // len(train), position % len(train)

@@ -30,7 +30,7 @@ __all__ = ["Checkpoint", "previous", "read", "recover", "restore", "write"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds."""
+    """The content of a checkpoint file: tensors and JSON facts, by name."""
 
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
@@ -42,13 +42,18 @@ class Checkpoint:
 
 
 def previous(path: Path) -> Path:
-    """Where the backup of a checkpoint lies."""
+    """Return the path of a checkpoint's backup."""
     return path.with_suffix(f".previous{path.suffix}")
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Save a checkpoint whole or not at all; the former one becomes the backup. OSError passes."""
-    # A copy of its own for every tensor: safetensors refuses shared memory.
+    """Save a checkpoint atomically, after making the existing file the backup.
+
+    Raises:
+        OSError: The file cannot be written, for example because the disk is full.
+
+    """
+    # Copy every tensor, because safetensors refuses tensors that share memory.
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     said = json.dumps(dict(facts))
     metadata = {"mezzotint": said, "digest": _digest(plain, said)}
@@ -57,18 +62,18 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
         fresh = folder / path.name
         _save(plain, metadata, fresh)
         if path.exists():
-            flush_file(fresh)  # what fails here leaves the backup as it was
+            flush_file(fresh)  # if this fails, the backup is unchanged
             _keep(path, previous(path))
         publish(fresh, path)
 
 
 def _save(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:
-    """Write a file, from the tensors' own memory."""
+    """Write a safetensors file with the permissions that the umask allows."""
     path.touch()
-    mode = path.stat().st_mode  # as the umask allows; the library's file is its owner's alone
+    mode = path.stat().st_mode  # safetensors would let only the owner read the file
     try:
         save_file(dict(tensors), path, dict(metadata))
-    except SafetensorError as error:  # the system's, with its number in words alone
+    except SafetensorError as error:  # an OSError whose errno is only in the message
         number = re.search(r"os error (\d+)", str(error))
         if number is None:
             raise
@@ -78,18 +83,18 @@ def _save(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path
 
 
 def _keep(path: Path, name: Path) -> None:
-    """Give what is there another name too; `path` is whole at every moment."""
+    """Link or copy the file `path` to `name`; both are complete at every moment."""
     with scratch_folder(name) as folder:
         spare = folder / name.name
         try:
             os.link(path, spare)
-        except OSError:  # exFAT and some network drives have no second names
+        except OSError:  # exFAT and some network drives have no hard links
             shutil.copyfile(path, spare)
         publish(spare, name)
 
 
 def _remove_old_drafts(path: Path) -> None:
-    """Remove what a killed process of an earlier version left: it is as large as a checkpoint."""
+    """Remove temporary files of a killed earlier version; each is as large as a checkpoint."""
     shutil.rmtree(path.with_name(f".{path.name}.new"), ignore_errors=True)
     with contextlib.suppress(OSError):
         path.with_name(f".{path.name}.old").unlink()
@@ -108,7 +113,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def _version(path: Path) -> tuple[int, int, int] | None:
-    """What differs when a file was replaced; None where there is none."""
+    """Return a value that changes when the file is replaced; None if there is no file."""
     try:
         found = path.stat()
     except OSError:
@@ -130,7 +135,15 @@ def _read(path: Path) -> Checkpoint:
 
 
 def recover(path: Path) -> tuple[Checkpoint, str | None]:
-    """Load a checkpoint, or its backup where it cannot be read; and what happened, if anything."""
+    """Load a checkpoint, or its backup if the checkpoint cannot be read.
+
+    Returns:
+        The checkpoint, and a message if it is the backup, else None.
+
+    Raises:
+        InputError: Neither can be read, or there is no backup.
+
+    """
     try:
         return read(path), None
     except InputError as error:
@@ -147,9 +160,13 @@ def recover(path: Path) -> tuple[Checkpoint, str | None]:
 
 
 def restore(path: Path) -> None:
-    """Put the backup in the place of a checkpoint that cannot be read; OSError passes.
+    """Replace a damaged checkpoint by its backup.
 
-    Else the next `write` would make that one the backup, and for a moment nothing would be whole.
+    Without this, the next `write` would replace the intact backup by the damaged file.
+
+    Raises:
+        OSError: The file cannot be written.
+
     """
     _keep(previous(path), path)
 

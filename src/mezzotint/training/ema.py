@@ -1,9 +1,13 @@
 """The exponential moving average of the weights, with a power profile.
 
-Karras et al. 2024 (arXiv 2312.02696), equations 121 to 127: after each step
-ema = beta * ema + (1 - beta) * weights with beta = (1 - batch / images_seen)^(gamma + 1), so the
-average spans a fixed share of the training so far and needs no warm-up. The share is given by its
-relative standard deviation `width`: width = sqrt(gamma + 1) / ((gamma + 2) sqrt(gamma + 3)).
+After each step
+
+    ema = beta * ema + (1 - beta) * weights    with beta = (1 - batch / images_seen)^(gamma + 1)
+
+The average spans a fixed share of the training so far, and needs no warm-up. The share is set by
+its relative standard deviation, width = sqrt(gamma + 1) / ((gamma + 2) sqrt(gamma + 3)).
+
+Karras et al. 2024 (arXiv 2312.02696), equations 121 to 127.
 """
 
 from functools import cache
@@ -16,7 +20,7 @@ __all__ = ["follow", "gamma"]
 
 @cache
 def gamma(width: float) -> float:
-    """The exponent whose profile has relative width in (0, 0.28]; by bisection."""
+    """Return the exponent gamma of a profile with this relative width, in (0, 0.28]."""
     if not 0 < width <= 0.28:
         raise ValueError(f"the width of the weight average lies in (0, 0.28], got {width}")
     low, high = 0.0, 1e8

@@ -1,12 +1,15 @@
 """The training loop: a generator of typed records; the caller saves, logs and draws.
 
-The clock is images_seen. Whatever a step draws is a function of (seed, images_seen) and the data,
-so a run that is stopped after any record and taken up again goes on exactly as if it had not been.
-A learned schedule depends on the losses so far, which the state keeps.
-Within one step the records come in the order skipped/reduced, validated, stepped: after `Stepped`
-the state is complete and may be saved.
-Several processes train as one: each computes the gradient of its share of the batch, and the sums
-move the same weights everywhere (`runtime.distributed`).
+Progress is counted in `images_seen`. The batch of a step, with its noise and levels, depends only
+on (seed, images_seen) and the data. A run that stops and resumes from a saved state therefore
+continues exactly as if it had not stopped. A learned schedule also depends on the losses so far,
+and the state keeps their means.
+
+The records of one step come in this order: `MicroBatchReduced`, `Skipped`, `Validated`, `Stepped`.
+The state is complete, and may be saved, after `Stepped`.
+
+Several processes train as one. Each rank computes the gradient of its share of the batch, an
+all-reduce sums the gradients, and every rank then makes the same update (`runtime.distributed`).
 """
 
 import math
@@ -41,13 +44,16 @@ __all__ = [
 ]
 
 BAD_STEPS_IN_A_ROW = 10
-"""After so many non-finite steps in a row the training goes back to its last good checkpoint."""
+"""Number of consecutive non-finite steps after which `train` yields `Diverged` and ends."""
 
 LOSSES_OVER = 10_000
-"""Images over which a learned schedule averages its squared losses."""
+"""Number of images over which a learned schedule averages its squared losses."""
 
 VALIDATION_CHUNK = 250
-"""Images validated at once; fixed, since the noise of a chunk is drawn in one go."""
+"""Number of validation images per chunk.
+
+It is fixed: each chunk draws its noise from one generator, so another size changes the noise.
+"""
 
 
 @dataclass(frozen=True)
@@ -57,44 +63,52 @@ class Stepped:
     images_seen: int
     loss: float
     gradient_norm: float
+    """Before clipping."""
+
     learning_rate: float
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """Loss or gradient was not finite; the step was left out."""
+    """The loss or the gradient was not finite, so the weights were not updated."""
 
     images_seen: int
     total: int
+    """Number of skipped steps so far."""
 
 
 @dataclass(frozen=True)
 class Validated:
-    """The loss on held-out images, of the averaged weights, at fixed noise and levels."""
+    """The averaged (EMA) weights were evaluated on held-out images; see `validation_loss`."""
 
     images_seen: int
     loss: float
     best: bool
+    """Whether this loss is the lowest so far."""
 
 
 @dataclass(frozen=True)
 class MicroBatchReduced:
-    """Memory ran out: batches now go through the network in smaller parts."""
+    """Memory ran out, so batches now go through the network in smaller micro-batches."""
 
     images_seen: int
     micro_batch: int
+    """Number of images in each micro-batch from now on."""
 
 
 @dataclass(frozen=True)
 class Diverged:
-    """Too many non-finite steps in a row, or the last ones: the caller rolls back."""
+    """Training ended on non-finite steps, and the caller must roll back to a checkpoint.
+
+    Either BAD_STEPS_IN_A_ROW consecutive steps were not finite, or the last step was not.
+    """
 
     images_seen: int
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """The loop has ended before its budget, and why."""
+    """Training ended before its budget was used up; `reason` says why."""
 
     images_seen: int
     reason: str
@@ -104,11 +118,22 @@ Record = Stepped | Skipped | Validated | MicroBatchReduced | Diverged | Stopped
 
 
 def train(state: TrainState, data: ImageSet, plan: Plan, compute: Compute) -> Iterator[Record]:
-    """Train until the budget is used up, moving `state`; see the module's text."""
+    """Train until the budget is used up, and yield the records that the module describes.
+
+    Args:
+        state: Weights, optimiser state and counters; updated in place.
+        data: Images with the splits "train" and "validation".
+        plan: Budget, schedule, learning rate and the other settings of the training.
+        compute: Device, precision, CUDA graphs and ranks.
+
+    Raises:
+        InputError: Memory runs out even with one image at a time.
+
+    """
     state.denoiser.train()
     graphs, upcoming = CudaGraphs(compute.cuda_graphs), None
     graph_key: tuple[Hashable, ...] = ()
-    ahead = compute.cuda_graphs and not isinstance(plan.schedule, Learned)
+    prefetch = compute.cuda_graphs and not isinstance(plan.schedule, Learned)
     ranks = compute.ranks
 
     def batch_after(images_seen: int) -> Batch:
@@ -117,20 +142,20 @@ def train(state: TrainState, data: ImageSet, plan: Plan, compute: Compute) -> It
         return next_batch(data, plan, images_seen, compute.device, share, moments)
 
     while state.images_seen < plan.images:
-        if reason := _enough(state, plan):
+        if reason := _stop_reason(state, plan):
             yield Stopped(state.images_seen, reason)
             return
         start = time.perf_counter()
         batch = upcoming or batch_after(state.images_seen)
         learning_rate = plan.learning_rate * state.lr_scale
         learning_rate *= plan.lr_schedule(state.images_seen, plan.images, state.history)
-        if _graph_key(state, batch) != graph_key:  # graphs of the key before are not needed again
+        if _graph_key(state, batch) != graph_key:  # free the memory of the old key's graphs
             graphs.clear()
         losses, shrunk = _gradients(state, batch, plan, compute, graphs)
         graph_key = _graph_key(state, batch)
         total, length = (losses * batch.weight).sum(), _clip(state, plan)
-        # While the device computes.
-        upcoming = batch_after(state.images_seen + plan.batch) if ahead else None
+        # Prepare the next batch first: float() below waits for the device.
+        upcoming = batch_after(state.images_seen + plan.batch) if prefetch else None
         value, norm = float(total) / plan.batch, float(length)
         _step(state, value, norm, learning_rate, graphs, graph_key)
         if isinstance(plan.schedule, Learned) and not state.bad_run:
@@ -144,58 +169,69 @@ def train(state: TrainState, data: ImageSet, plan: Plan, compute: Compute) -> It
         if state.bad_run >= BAD_STEPS_IN_A_ROW:
             yield Diverged(state.images_seen)
             return
-        if _due(state.images_seen, plan):
-            value_held = validation_loss(state, data, plan, compute)
-            best = value_held < state.best
-            state.history.append(value_held)
-            yield Validated(state.images_seen, value_held, best)
+        if _validation_due(state.images_seen, plan):
+            held_out_loss = validation_loss(state, data, plan, compute)
+            best = held_out_loss < state.best
+            state.history.append(held_out_loss)
+            yield Validated(state.images_seen, held_out_loss, best)
         state.seconds += time.perf_counter() - start
         yield Stepped(state.images_seen, value, norm, learning_rate)
-    if state.bad_run:  # too late for more of them, but nothing to end on
+    if state.bad_run:  # the budget ended on a skipped step, and such a state is never saved
         yield Diverged(state.images_seen)
 
 
 @torch.no_grad()
 def validation_loss(state: TrainState, data: ImageSet, plan: Plan, compute: Compute) -> float:
-    """Mean loss of held-out images; noise, levels and images are the same every time.
+    """Return the mean loss on held-out images, with the same images, noise and levels every time.
 
-    Of the averaged weights, or of the network itself where nothing is averaged (they are equal).
-    Of the denoiser without guidance, also with model guidance.
+    It is the loss of the averaged (EMA) weights. Without averaging, these equal the network's own.
+    The denoiser is evaluated without guidance, even if it is trained with model guidance.
+
+    Args:
+        state: The averaged weights to evaluate; unchanged.
+        data: Images with the split "validation".
+        plan: Settings of the training, `validation_images` among them.
+        compute: Device, precision and ranks.
+
     """
     chosen = spread(data.splits["validation"], plan.validation_images)
     position = positions(len(chosen), generator("validation levels"))
     denoiser = state.ema_denoiser
-    ranks, total, at_once = compute.ranks, torch.zeros((), dtype=torch.float64), VALIDATION_CHUNK
+    ranks, total, size = compute.ranks, torch.zeros((), dtype=torch.float64), VALIDATION_CHUNK
     for start in range(0, len(chosen), VALIDATION_CHUNK)[ranks.rank :: ranks.size]:
         chunk = slice(start, start + VALIDATION_CHUNK)
         batch = held_out(data, plan, chosen[chunk], position[chunk], start)
-        losses, at_once = _losses_of(denoiser, batch.to(compute.device), plan, compute, at_once)
+        losses, size = _losses_of(denoiser, batch.to(compute.device), plan, compute, size)
         total += losses.cpu().double().sum()
     ranks.all_reduce_([total])
     return float(total) / len(chosen)
 
 
 def _losses_of(
-    denoiser: Denoiser, batch: Batch, plan: Plan, compute: Compute, at_once: int
+    denoiser: Denoiser, batch: Batch, plan: Plan, compute: Compute, size: int
 ) -> tuple[Tensor, int]:
-    """Losses (B,) without gradient, and how many images went through at once in the end."""
+    """Return the losses (B,), without gradient, and the micro-batch size that fitted in memory."""
     while True:
-        parts = batch.micro_batches(at_once, compute.device)
+        parts = batch.micro_batches(size, compute.device)
         try:
             each = [_losses(denoiser, batch, *part, plan, compute) for part in parts]
-            return torch.cat(each), at_once
+            return torch.cat(each), size
         except (RuntimeError, MemoryError) as error:
-            at_once = _fewer(at_once, error)
-        _give_back(compute)
+            size = _halved(size, error)
+        _empty_cuda_cache(compute)
 
 
 def _gradients(
     state: TrainState, batch: Batch, plan: Plan, compute: Compute, graphs: CudaGraphs
 ) -> tuple[Tensor, bool]:
-    """Losses (B,), their mean's gradient left in the parameters; and whether memory ran out.
+    """Store the gradient of the mean loss in the parameters, summed over all ranks.
 
-    Where memory runs out the micro-batch is halved and the whole batch done again with the same
-    noise, so the gradient is the same (but for BatchNorm, which sees smaller batches).
+    If memory runs out, the micro-batch is halved and the whole batch is computed again. The noise
+    is the same, and so is the gradient. Only BatchNorm differs, as it sees smaller batches.
+
+    Returns:
+        The losses (B,) of all ranks, and whether memory ran out.
+
     """
     shrunk = False
     while True:
@@ -204,19 +240,19 @@ def _gradients(
             break
         except (RuntimeError, MemoryError) as error:
             now = min(state.micro_batch, len(batch.x0))
-            state.micro_batch = _fewer(now, error)
+            state.micro_batch = _halved(now, error)
         graphs.clear()
-        _give_back(compute)
+        _empty_cuda_cache(compute)
         shrunk = True
-    # Only now that memory has sufficed: while a rank tries again, the others just wait.
+    # All-reduce after the last retry: ranks that needed none wait here for the others.
     parameters = state.denoiser.network.parameters()
     compute.ranks.all_reduce_([p.grad for p in parameters if p.grad is not None])
     compute.ranks.all_reduce_([losses])
     return losses, shrunk
 
 
-def _fewer(images: int, error: Exception) -> int:
-    """Half as many images at once, where that helps against an error; else raises it."""
+def _halved(images: int, error: Exception) -> int:
+    """Return half of `images` after running out of memory; raise where that cannot help."""
     if not is_out_of_memory(error):
         raise error
     if images == 1:
@@ -227,8 +263,11 @@ def _fewer(images: int, error: Exception) -> int:
     return images // 2
 
 
-def _give_back(compute: Compute) -> None:
-    """Memory that nobody uses: not while an error is handled, which holds what failed."""
+def _empty_cuda_cache(compute: Compute) -> None:
+    """Return unused cached memory to the CUDA driver.
+
+    Call it after the `except` block: the exception's traceback keeps the failed tensors alive.
+    """
     if compute.device.startswith("cuda"):
         torch.cuda.empty_cache()
 
@@ -236,9 +275,15 @@ def _give_back(compute: Compute) -> None:
 def _accumulate(
     state: TrainState, batch: Batch, plan: Plan, compute: Compute, graphs: CudaGraphs
 ) -> Tensor:
-    """Losses (B,), their mean's gradient left in the parameters."""
+    """Run this rank's micro-batches, and store the gradient of its part of the mean loss.
+
+    Returns:
+        The losses (B,), 0 for the images of other ranks.
+
+    """
     parts = batch.micro_batches(state.micro_batch, compute.device)
 
+    # A CUDA graph may capture this function, so every tensor that changes is an argument.
     def work(x0: Tensor, sigma: Tensor, eps: Tensor, weight: Tensor, *factors: Tensor) -> Tensor:
         condition = Condition(dict(zip(batch.condition.factors, factors, strict=True)))
         inputs = Batch(x0, condition, sigma, eps, weight, batch.position, batch.share)
@@ -261,8 +306,8 @@ def _accumulate(
 def _graph_key(state: TrainState, batch: Batch) -> tuple[Hashable, ...]:
     """Return the key of the CUDA graphs of this step.
 
-    A captured backward pass owns the gradients that it writes, so the optimiser's step is
-    captured anew for every key.
+    A captured backward pass owns the gradient tensors that it writes. The optimiser's step must
+    therefore be captured again for every key.
     """
     return (state.micro_batch, *batch.condition.factors)
 
@@ -275,7 +320,10 @@ def _losses(
     plan: Plan,
     compute: Compute,
 ) -> Tensor:
-    """The loss of each image of a part of a batch; `guided`: see `loss`."""
+    """Return the losses (n,) of one part of a batch.
+
+    `guided` holds the indices in the part of the images that train model guidance, as in `loss`.
+    """
     with compute.autocast():
         return loss(
             denoiser,
@@ -289,7 +337,7 @@ def _losses(
 
 
 def _follow_losses(state: TrainState, batch: Batch, losses: Tensor, pieces: int) -> None:
-    """Move the mean squared loss of each piece of a learned schedule towards this batch (B,)."""
+    """Update a learned schedule's mean squared loss per piece with the losses (B,) of a batch."""
     squares = losses.cpu().double().square()
     piece = (batch.position * pieces).long().clamp(max=pieces - 1)
     before = state.second_moments or [float(squares.mean())] * pieces
@@ -303,7 +351,7 @@ def _follow_losses(state: TrainState, batch: Batch, losses: Tensor, pieces: int)
 
 
 def _clip(state: TrainState, plan: Plan) -> Tensor:
-    """The gradient's norm (), which is then at most `plan.clip`."""
+    """Clip the gradient to the norm `plan.clip`, and return its norm () before that."""
     if state.scaler:
         state.scaler.unscale_(state.optimizer)
     parameters = state.denoiser.network.parameters()
@@ -319,30 +367,33 @@ def _step(
     graphs: CudaGraphs,
     graph_key: tuple[Hashable, ...],
 ) -> None:
-    """Move the weights, unless loss or gradient is not finite; see `_graph_key`."""
+    """Update the weights, unless the mean loss `value` or the gradient's `norm` is not finite.
+
+    `graph_key` selects the captured step of the optimiser; see `_graph_key`.
+    """
     for group in state.optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):  # where a CUDA graph reads it
+        if isinstance(group["lr"], Tensor):  # a CUDA graph reads this tensor: change it in place
             group["lr"].fill_(learning_rate)
         else:
             group["lr"] = learning_rate
     finite = math.isfinite(value) and math.isfinite(norm)
     if finite:
         graphs(("optimizer", *graph_key), state.optimizer.step)
-    if state.scaler:  # adapts its scale to whether the gradient was finite
+    if state.scaler:  # lowers its scale after a non-finite gradient
         state.scaler.update()
     state.bad_run = 0 if finite else state.bad_run + 1
     state.skipped += int(not finite)
 
 
-def _due(images_seen: int, plan: Plan) -> bool:
-    """Whether this step crossed a multiple of validate_every, or was the last one."""
+def _validation_due(images_seen: int, plan: Plan) -> bool:
+    """Return whether this step crossed a multiple of `validate_every` or was the last one."""
     before = images_seen - plan.batch
     crossed = images_seen // plan.validate_every > before // plan.validate_every
     return crossed or images_seen >= plan.images
 
 
-def _enough(state: TrainState, plan: Plan) -> str | None:
-    """Why to stop before the budget is used up, if at all."""
+def _stop_reason(state: TrainState, plan: Plan) -> str | None:
+    """Return why to stop before the budget is used up, or None to go on."""
     if plan.target and state.best < plan.target:
         return f"validation loss {state.best:.4f} is below the target {plan.target:g}"
     finite = math.isfinite(state.best)

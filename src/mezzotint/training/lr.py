@@ -80,5 +80,5 @@ class Plateau:
 
 
 def _warm(images_seen: int, warmup: int) -> float:
-    """Rises linearly to 1; never 0, so that the first step counts."""
+    """Return the warm-up factor. It rises linearly to 1, from above 0 so that step 1 counts."""
     return min(1.0, (images_seen + 1) / warmup) if warmup > 0 else 1.0

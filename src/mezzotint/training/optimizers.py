@@ -1,23 +1,25 @@
-"""Muon: momentum whose matrices are made orthogonal, for the inner layers; AdamW for the rest.
+"""Muon for the matrices of inner layers, and AdamW for all other parameters.
+
+Muon orthogonalizes the momentum of each matrix before it updates the weights.
 
 The update of a weight matrix W (rows, columns) with gradient G, momentum b and learning rate lr:
 
     M <- b M + (1 - b) G,   U = b M + (1 - b) G (Nesterov; the scale of both does not matter),
     W <- W (1 - lr decay) - lr 0.2 sqrt(max(rows, columns)) O(U)
 
-O(U) = A B^T for the singular value decomposition U = A S B^T: every direction of the layer learns
-at one pace (Jordan et al. 2024, kellerjordan.github.io/posts/muon). The factor gives the entries
-of the update AdamW's usual size of 0.2, so that one learning rate serves both (Liu et al. 2025,
-arXiv 2502.16982, equation 4). A convolution is the matrix (out, in x height x width).
+O(U) = A B^T for the singular value decomposition U = A S B^T, so all singular directions of the
+layer learn equally fast (Jordan et al. 2024, kellerjordan.github.io/posts/muon). The factor gives
+the entries of the update AdamW's usual size of 0.2. So both can use the same learning rate (Liu
+et al. 2025, arXiv 2502.16982, equation 4). A convolution is the matrix (out, in x height x width).
 
-O is found by five steps of X <- 3.4445 X - 4.7750 (X X^T) X + 2.0315 (X X^T)^2 X from U / |U|,
-which bring all singular values to about 0.7 ... 1.2 (Jordan et al.). Matrices of one shape go
-together. Where X has twice as many columns as rows, or more, as a convolution's, the small square
-S = X X^T is enough for the steps, P = 3.4445 - 4.7750 S + 2.0315 S^2:
+O is computed by five steps of X <- 3.4445 X - 4.7750 (X X^T) X + 2.0315 (X X^T)^2 X from U / |U|.
+They bring all singular values to about 0.7 ... 1.2 (Jordan et al.). Matrices of the same shape are
+batched. Matrices of convolutions often have at least twice as many columns as rows. For them the
+steps use the small square S = X X^T alone, with P = 3.4445 - 4.7750 S + 2.0315 S^2:
 
     Q <- P Q,   S <- P S P,   and at the end  O = Q X
 
-in a third of the time. S has squares of singular values, so bfloat16 would not do.
+This takes a third of the time. It needs float32, because S holds squared singular values.
 """
 
 from collections import defaultdict
@@ -34,12 +36,15 @@ MOMENTUM = 0.95
 STEPS = 5
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
 SMALLEST = 16
-"""Rows and columns of a matrix that Muon moves; thinner ones touch the image or are tables of few
-classes (the rows of a larger table whose classes a batch lacks move by their momentum alone)."""
+"""Smallest number of rows and of columns of a matrix that Muon updates.
+
+Thinner matrices touch the image or are embedding tables of few classes. In a larger table, the
+rows of classes that a batch lacks move by their momentum alone.
+"""
 
 
 class Muon(torch.optim.Optimizer):
-    """Its two groups are the matrices and the rest; the state of the latter is AdamW's."""
+    """Muon for matrices and AdamW for all other parameters, as two parameter groups."""
 
     def __init__(
         self,
@@ -50,7 +55,16 @@ class Muon(torch.optim.Optimizer):
         fused: bool = False,
         precision: torch.dtype = torch.float32,
     ) -> None:
-        """`fused` is AdamW's; `precision` of the products that make matrices orthogonal."""
+        """Split the parameters into the two groups.
+
+        Args:
+            parameters: Tensors to update.
+            lr: Learning rate of both groups.
+            weight_decay: Decoupled weight decay of both groups.
+            fused: Whether AdamW runs as one fused kernel.
+            precision: Dtype of the matrix products that orthogonalize the momentum.
+
+        """
         inner: list[Tensor] = []
         other: list[Tensor] = []
         for parameter in parameters:
@@ -115,7 +129,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(x: Tensor) -> Tensor:
-    """(N, rows, columns) -> matrices of the same singular vectors, all values near 1."""
+    """Bring the singular values of x (N, rows, columns) near 1, with the same singular vectors."""
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
@@ -133,7 +147,10 @@ def _by_steps(x: Tensor) -> Tensor:
 
 
 def _by_squares(x: Tensor) -> Tensor:
-    """The same but for rounding: 1e-4 where singular values differ by as much as 10,000 times."""
+    """Compute `_by_steps(x)` with products of the small square x x^T.
+
+    Results differ by rounding: 1e-4 if singular values differ by a factor of 10,000.
+    """
     a, b, c = COEFFICIENTS
     s, q = x @ x.mT, None
     for step in range(STEPS):
@@ -146,8 +163,9 @@ def _by_squares(x: Tensor) -> Tensor:
 
 
 def _matrix(tensor: Tensor, p: Tensor) -> Tensor:
-    """As (rows, columns), columns as p's lie in memory: of p itself a view, and the order is all
-    the same to what is made orthogonal.
+    """Return a tensor shaped like p as (rows, columns), with the columns in p's memory order.
+
+    So the result for p itself is a view. Orthogonalization does not depend on the column order.
     """
     if p.dim() == 4 and p.is_contiguous(memory_format=torch.channels_last):
         tensor = tensor.permute(0, 2, 3, 1)  # (out, height, width, in)

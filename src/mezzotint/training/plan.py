@@ -1,4 +1,4 @@
-"""What a training computes."""
+"""The plan of a training: its hyperparameters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ __all__ = ["Plan"]
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything but data and machine that decides what a training computes."""
+    """All settings that determine the result of a training, except data and machine."""
 
     images: int
     """Budget: the run's total number of images seen."""
@@ -45,7 +45,7 @@ class Plan:
 
     validation_images: int = 1000
     patience: int = 0
-    """Stop after so many validations without improvement; 0: never."""
+    """Number of validations without improvement after which training stops; 0: never."""
 
     target: float = 0.0
     """Stop once the validation loss is below this; 0: never."""

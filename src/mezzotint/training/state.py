@@ -18,22 +18,24 @@ __all__ = ["TrainState", "fitting_weights"]
 
 @dataclass
 class TrainState:
-    """The moving parts of a training. `images_seen` is the clock."""
+    """All that changes during a training: weights, optimiser state and counters."""
 
     denoiser: Denoiser
     optimizer: Optimizer
     micro_batch: int
-    """Images that go through the network at once; the rest of a batch is accumulated."""
+    """Number of images per forward pass; a batch accumulates gradients over its micro-batches."""
 
     images_seen: int = 0
+    """Number of images trained on; all progress is counted in it."""
+
     history: list[float] = field(default_factory=list)
     """Validation losses so far."""
 
     skipped: int = 0
-    """Steps left out because loss or gradient was not finite, in total."""
+    """Total number of steps skipped because the loss or the gradient was not finite."""
 
     bad_run: int = 0
-    """Such steps since the last good one."""
+    """Number of skipped steps since the last good one."""
 
     lr_scale: float = 1.0
     """Halved by every roll-back."""
@@ -64,7 +66,7 @@ class TrainState:
         return min(filter(math.isfinite, self.history), default=math.inf)
 
     def facts(self) -> dict[str, Any]:
-        """What is not a tensor, as JSON."""
+        """Return all that is not a tensor, ready for JSON."""
         names = (
             "images_seen", "history", "skipped", "bad_run", "lr_scale", "second_moments",
             "seconds", "micro_batch",
@@ -86,15 +88,15 @@ class TrainState:
         return {**self.weights(), **_named("optimizer", moments)}
 
     def initialize_from(self, weights: Mapping[str, Tensor]) -> None:
-        """Before the first step: another network's weights, as far as they fit.
+        """Load those of another network's weights that fit; see `fitting_weights`.
 
-        See `fitting_weights`.
+        Call it before the first step.
         """
         for network in (self.denoiser.network, self.ema):
             network.load_state_dict(fitting_weights(network, weights), strict=False)
 
     def healthy(self) -> bool:
-        """Whether all weights are finite and no bad step is pending."""
+        """Return whether all weights are finite and the last step was not skipped."""
         return self.bad_run == 0 and all(
             bool(p.isfinite().all()) for p in self.denoiser.network.state_dict().values()
         )
@@ -121,16 +123,16 @@ class TrainState:
 
 
 def fitting_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of another network's weights that this one can take: of the same name and shape."""
+    """Return those weights whose name and shape match a weight of the network."""
     shapes = {name: value.shape for name, value in network.state_dict().items()}
     return {name: value for name, value in weights.items() if shapes.get(name) == value.shape}
 
 
 def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
-    """The same values in the memory format of the parameter they belong to.
+    """Return the values in the memory format of their parameter.
 
-    Files hold plain order; a channels_last parameter with moments in plain order makes the fused
-    optimisers pair the wrong numbers, silently.
+    Files hold contiguous tensors. If the parameter is channels_last and its moments are
+    contiguous, fused optimisers silently pair the wrong entries.
     """
     if value.shape != parameter.shape:
         return value
