@@ -2,7 +2,7 @@
 
 A factor is a tensor with one row per image: integers (B,) for a choice among classes, floats
 (B,) or (B, K) for a measure. Each factor can be null image by image: -1 for integers,
-NaN for floats. This file is the only place that knows that. The order of the factors is the order
+NaN for floats. No other file depends on these values. The order of the factors is the order
 of nested guidance: null -> label -> label and styles.
 """
 
@@ -86,7 +86,9 @@ class Condition:
         return Condition(result)
 
     def drop_styles_jointly(self, probability: float, generator: Generator) -> Condition:
-        """Set all factors behind the first to null where it is null, elsewhere by chance.
+        """Set all factors but the first to null, where the first is null and else by chance.
+
+        The chance is `probability`, drawn once per image.
 
         Nested guidance compares the null condition, the first factor alone, and all factors.
         Independent dropout would hardly ever show these cases to a network with several factors.

@@ -10,7 +10,7 @@ from mezzotint.diffusion.parameterization import Parameterization, like
 __all__ = ["Denoise", "Denoiser"]
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
-"""All a sampler ever sees: (x (B, C, H, W), sigma ()) -> x0 (B, C, H, W)."""
+"""The function a sampler calls: (x (B, C, H, W), sigma ()) -> x0 (B, C, H, W)."""
 
 
 class Denoiser(nn.Module):

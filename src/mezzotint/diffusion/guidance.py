@@ -1,36 +1,47 @@
-"""Guidance: functions from a denoiser to a callable (x, sigma) -> x0. Wrap, don't flag.
+"""Guidance: functions that take a denoiser and return a callable (x, sigma) -> x0.
 
-Convention: scale 1 is no guidance, 0 is unconditional. (Ho & Salimans 2022, arXiv 2207.12598,
-write w = scale - 1.) Styles follow the label's scale s, each times a factor k of its own; in the
-order of the condition, guidance is nested:
+Guidance always wraps a denoiser. Neither denoisers nor samplers have an option for it.
+
+Convention: scale 1 is no guidance, 0 is unconditional. Ho & Salimans 2022 (arXiv 2207.12598)
+write w = scale - 1. The label has the scale s. Style j has the scale s k_j, with its own factor
+k_j. The terms are nested in the order of the condition's factors:
 
     D_s = D(null) + s (D(label) - D(null)) + sum_j s k_j (D(styles up to j) - D(styles before j))
 
+Each D(styles ...) keeps the label.
+
 A network with model guidance has learned G_w(c) = D(null) + w (D(c) - D(null)) for scales w from
-1 to M. With w = min(s, M) for s > 1 the formula keeps its form, with G_w in the place of D and
-s / w in the place of s. So a scale means the same with model guidance, without it and beyond M.
+1 to M. For s > 1, the formula for D_s is evaluated with G_w instead of D and s / w instead of s,
+where w = min(s, M). The result is the same D_s, also for s > M.
 
 Autoguidance replaces the unconditional model by a weaker one, under the same condition:
 
     D = D_bad + scale * (D_good - D_bad)
 
-A log-likelihood, l(x0) = log p(y | x0) up to a constant, guides by its gradient. Bayes' rule for
-the score and x0 = x + sigma^2 score (Tweedie) give the denoiser of the images that fit y,
+A log-likelihood l(x0) = log p(y | x0), known up to a constant, guides by its gradient. Bayes' rule
+for the score and Tweedie's formula D = x + sigma^2 score give the denoiser conditioned on y:
 
-    D' = D + sigma^2 grad_x log p(y | x),    with log p(y | x) taken as l(D(x))
+    D' = D + sigma^2 grad_x log p(y | x)
 
-(Bansal et al. 2023, arXiv 2302.07121, "forward" guidance; Chung et al. 2022, arXiv 2209.14687,
-for measurements y = A(x0) + Gaussian noise, where theorem 1 bounds the error of p(y | D(x)) in
-the place of p(y | x) by a multiple of the mean distance of x0 from D(x)). As sigma^2 dD/dx is
-the covariance of x0 given x, this is D + Cov grad l(D): a step uphill along what x leaves unknown.
+The unknown log p(y | x) is replaced by l(D(x)). This is the "forward" guidance of Bansal et al.
+2023 (arXiv 2302.07121). Diffusion posterior sampling, DPS (Chung et al. 2022, arXiv 2209.14687),
+uses it for measurements y = A(x0) + Gaussian noise. Theorem 1 of that paper bounds the error of
+p(y | D(x)) by a multiple of the mean distance of x0 from D(x).
+
+sigma^2 dD/dx is the covariance of x0 given x, so D' = D + Cov grad l(D). The step is large in
+directions that x leaves uncertain and small where x determines x0.
+
 `dps_guidance` takes the gradient through the denoiser.
-`x0_guidance` replaces Cov by its mean diagonal, one number a level (the "mean guidance" of Ye et
-al. 2024, arXiv 2409.15761, with this step). `posterior_variance` measures that number: the mean
-squared error of a denoiser. Independent pixels of deviation s would have the posterior variance
-sigma^2 s^2 / (sigma^2 + s^2), two to ten times that of images, and such steps are too long. The
-scale multiplies l: 1 is Bayes' rule, 0 is no guidance. Both are exact for Gaussian data and a
-linear l (`x0_guidance` where pixels are independent and alike); otherwise the error goes with
-Cov, so to 0 with sigma.
+
+`x0_guidance` replaces Cov by the mean of its diagonal, one number per level. This is the "mean
+guidance" of Ye et al. 2024 (arXiv 2409.15761), with this number as its step size.
+`posterior_variance` measures the number as the mean squared error of a denoiser. A closed form
+exists for independent pixels of standard deviation s: sigma^2 s^2 / (sigma^2 + s^2). It is two to
+ten times the posterior variance of images, so steps of that size are too long.
+
+The scale of both functions multiplies l: 1 is Bayes' rule, 0 is no guidance. For Gaussian data
+and a linear l, `dps_guidance` is exact. `x0_guidance` is exact if the pixels are also independent,
+with equal variance. In all other cases the error shrinks with Cov, which goes to 0 with sigma.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -57,18 +68,20 @@ __all__ = [
 ]
 
 Conditioned = Callable[[Tensor, Tensor, Condition | None], Tensor]
-"""A denoiser, or what wraps one: (x, sigma, condition) -> x0."""
+"""A denoiser whose condition is still an argument: (x, sigma, condition) -> x0."""
 
 Variance = Callable[[Tensor], Tensor]
-"""From a level () to the mean variance of a pixel of x0 given x ()."""
+"""Map a sigma () to the posterior variance of a pixel, Var(x0 | x), averaged over pixels and x."""
 
 LogLikelihood = Callable[[Tensor], Tensor]
-"""l: x0 (B, C, H, W) in [-1, 1], unclamped -> log p(y | x0) (B,), with a gradient; each row
-looks at its own image alone."""
+"""Map x0 (B, C, H, W) to log p(y | x0) (B,), differentiably. Each row depends on its image alone.
+
+Images lie in [-1, 1], but x0 is not clamped to that range.
+"""
 
 
 def with_condition(denoiser: Conditioned, condition: Condition | None = None) -> Denoise:
-    """The denoiser with its condition fixed; one evaluation of the network a call."""
+    """Return the denoiser with its condition fixed: one network evaluation per call."""
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         return denoiser(x, sigma, condition)
@@ -85,45 +98,49 @@ def guide(
     droppable: Collection[str] | None = None,
     max_model_scale: float = 1.0,
 ) -> Denoise:
-    """Return the denoiser under classifier-free guidance, one batch of evaluations a call.
+    """Return the denoiser under classifier-free guidance.
 
-    D_s is a weighted sum of D at growing conditions; the weights add up to 1. Equal conditions
-    are merged, and terms of weight 0 are not evaluated. A single term is `with_condition`.
+    Each call runs the network once, on all terms of D_s as one batch. D_s is a sum of D at several
+    conditions, with weights that add up to 1. Equal conditions are merged, and terms of weight 0
+    are not evaluated. If one term remains, the result is that of `with_condition`.
 
     Args:
         denoiser: Plain denoiser, or one with model guidance.
         condition: The condition of B images; its first factor is the label, the others are styles.
         scale: Guidance scale s: 1 is none, 0 unconditional.
-        style_scales: Factor k of each style, by name; 1 where not named, 0 ignores the style.
-        droppable: Factors that training left out now and then; None: all. A style that is not
-            among them stays with the label: training left it out with the label alone
+        style_scales: Factor k_j of each style, by name. Default: 1; 0 ignores the style.
+        droppable: Factors that training dropped at random; None: all. A style that is not listed
+            was only dropped together with the label, so it stays with the label in every term
             (`Condition.drop_styles_jointly`).
         max_model_scale: Largest scale M of the denoiser's model guidance; 1: it has none.
 
     Raises:
-        ValueError: A scale is other than 1 for a factor that is missing or was never left out.
+        ValueError: `scale` differs from 1, but the label was never dropped in training. Or
+            `style_scales` differs from 1 for a factor that is no style or was not dropped alone.
 
     """
     label, *styles = condition.factors
     guided = [name for name in styles if droppable is None or name in droppable]
     if unknown := [name for name, k in style_scales.items() if k != 1 and name not in guided]:
-        raise ValueError(f"no guidance by {unknown}: the styles left out in training are {guided}")
+        raise ValueError(f"no guidance by {unknown}: the styles dropped in training are {guided}")
     if scale != 1 and droppable is not None and label not in droppable:
-        raise ValueError(f"guidance {scale:g} needs a {label} that training left out now and then")
+        raise ValueError(f"guidance {scale:g} needs a {label} that training dropped at random")
     model_scale = max(1.0, min(scale, max_model_scale))
     if model_scale > 1:
         denoiser = with_guidance_scale(denoiser, model_scale)
     rest = scale / model_scale
-    growth = [(rest, [label, *(name for name in styles if name not in guided)])]
-    growth += [(rest * style_scales.get(name, 1.0), [name]) for name in guided]
-    steps, conditions, kept = [1.0], [condition.null()], list[str]()
-    for step, names in growth:
+    increments = [(rest, [label, *(name for name in styles if name not in guided)])]
+    increments += [(rest * style_scales.get(name, 1.0), [name]) for name in guided]
+    scales, conditions, kept = [1.0], [condition.null()], list[str]()
+    for own_scale, names in increments:
         kept += names
-        if not all(is_null(condition.factors[name]).all() for name in names):  # else: as before
-            steps.append(step)
+        # Factors that are null anyway add no term: their condition equals the one before.
+        if not all(is_null(condition.factors[name]).all() for name in names):
+            scales.append(own_scale)
             conditions.append(condition.null(keep=kept))
-    parts = zip(pairwise([*steps, 0.0]), conditions, strict=True)
-    terms = [(now - then, part) for (now, then), part in parts if now != then]
+    # The sum telescopes: conditions[i] has the weight scales[i] - scales[i + 1].
+    parts = zip(pairwise([*scales, 0.0]), conditions, strict=True)
+    terms = [(own - following, part) for (own, following), part in parts if own != following]
     if len(terms) == 1:
         return with_condition(denoiser, terms[0][1])
     weights = torch.tensor([weight for weight, _ in terms], dtype=torch.float64)
@@ -139,7 +156,7 @@ def guide(
 
 
 def with_guidance_scale(denoiser: Conditioned, scale: float) -> Conditioned:
-    """Return the denoiser with model guidance at this scale: one evaluation a call.
+    """Return the denoiser with its model-guidance scale fixed: one network evaluation per call.
 
     Images whose factors are all null get no guidance.
     """
@@ -156,9 +173,11 @@ def with_guidance_scale(denoiser: Conditioned, scale: float) -> Conditioned:
 def autoguide(good: Denoise, bad: Denoise, scale: float) -> Denoise:
     """Guide away from the estimate of a weaker model of the same data.
 
-    Karras et al. 2024 (arXiv 2406.02507), equation 3. Both have the same condition and, where
-    there is one, the same guidance: since both are linear, guidance of autoguided denoisers is
-    the same. Scale 1 is `good` itself, scale 0 `bad`; else each is called once.
+    Both models need the same condition. To add other guidance, guide both models alike. All
+    guidance is linear in the denoisers, so the order does not matter. Scale 1 returns `good`, and
+    scale 0 returns `bad`. Any other scale calls each model once.
+
+    Karras et al. 2024 (arXiv 2406.02507), equation 3.
     """
     if scale in (0, 1):
         return good if scale == 1 else bad
@@ -171,7 +190,7 @@ def autoguide(good: Denoise, bad: Denoise, scale: float) -> Denoise:
 
 
 def guidance_interval(inside: Denoise, outside: Denoise, low: float, high: float) -> Denoise:
-    """`inside` at levels low < sigma <= high, `outside` elsewhere.
+    """Use `inside` at levels low < sigma <= high, and `outside` at all others.
 
     The guidance interval of Kynkäänniemi et al. 2024 (arXiv 2404.07724), equation 6.
     """
@@ -185,7 +204,8 @@ def guidance_interval(inside: Denoise, outside: Denoise, low: float, high: float
 def dps_guidance(denoise: Denoise, log_likelihood: LogLikelihood, scale: float = 1.0) -> Denoise:
     """Guide by a log-likelihood, through the denoiser: D + scale sigma^2 grad_x l(D).
 
-    Costs one evaluation with its gradient, about three in time, and the memory of a training step.
+    Each call costs one evaluation and its backward pass, about the time of three evaluations. It
+    needs the memory of a training step.
     """
 
     def denoised(x: Tensor, sigma: Tensor) -> Tensor:
@@ -201,10 +221,10 @@ def dps_guidance(denoise: Denoise, log_likelihood: LogLikelihood, scale: float =
 def x0_guidance(
     denoise: Denoise, log_likelihood: LogLikelihood, variance: Variance, scale: float = 1.0
 ) -> Denoise:
-    """Guide by a log-likelihood whose gradient is taken at x0, not through the network.
+    """Guide by a log-likelihood's gradient at x0: D + scale variance(sigma) grad l(D).
 
-    D + scale variance(sigma) grad l(D). One evaluation of the network, and one of the
-    log-likelihood with its gradient.
+    The gradient does not pass through the network. Each call costs one evaluation of the network,
+    and one of the log-likelihood with its gradient.
     """
 
     def denoised(x: Tensor, sigma: Tensor) -> Tensor:
@@ -219,20 +239,27 @@ def x0_guidance(
 
 
 def posterior_variance(denoise: Denoise, x0: Tensor, levels: Tensor, noise: Tensor) -> Variance:
-    """Measure the posterior variance of a pixel at each level.
+    """Measure the mean posterior variance of a pixel at each level.
 
-    It is the mean squared error of the denoiser on clean images.
+    It is the mean squared error of the denoiser on clean images. For the optimal denoiser,
+    E |x0 - D(x)|^2 is the trace of Cov(x0 | x), averaged over x.
 
-    Of the best denoiser, E |x0 - D(x)|^2 is the trace of Cov(x0 | x), on average over x.
+    Args:
+        denoise: The denoiser to measure.
+        x0: Clean images (B, C, H, W) in [-1, 1].
+        levels: Sigmas (L,) > 0 to measure at.
+        noise: Standard normal noise (B, C, H, W).
 
-    x0      (B, C, H, W) in [-1, 1]; noise: the same shape, of deviation 1
-    levels  (L,), above 0; between two the error is taken as a power of sigma, beyond as theirs
+    Returns:
+        The variance as a function of sigma. Its logarithm is interpolated linearly in log sigma.
+        Outside of the range of `levels`, it is the variance at the nearest one.
+
     """
     errors = []
     for sigma in levels:
         with torch.no_grad():
             error = denoise(x0 + sigma.to(x0) * noise, sigma) - x0
-        errors.append(error.square().mean().cpu().double())  # Apple's devices have no float64
+        errors.append(error.square().mean().cpu().double())  # on the CPU: MPS has no float64
     order = levels.argsort()
     at, logs = levels[order].double().log(), torch.stack(errors)[order].log()
 
@@ -248,7 +275,7 @@ def posterior_variance(denoise: Denoise, x0: Tensor, levels: Tensor, noise: Tens
 
 
 def clip(denoise: Denoise) -> Denoise:
-    """The same with x0 kept in [-1, 1], as DDPM's code does. Off unless asked for."""
+    """Return the denoiser with x0 clamped to [-1, 1], as in DDPM's code."""
 
     def clipped(x: Tensor, sigma: Tensor) -> Tensor:
         return denoise(x, sigma).clamp(-1, 1)

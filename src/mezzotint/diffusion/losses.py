@@ -10,15 +10,15 @@ A weight is a function (sigma, out) -> (B,) of the level and of the parameteriza
 
 All weigh the error of x0, so none divides by an SNR that may be 0.
 
-Model guidance (Tang et al. 2025, arXiv 2502.12154, equation 10) has the target
-x0 + (1 - 1 / scale) (D - D_null), of which no gradient is taken. The best D solves
+Model guidance (Tang et al. 2025, arXiv 2502.12154, equation 10) trains towards the target
+x0 + (1 - 1 / scale) (D - D_null). No gradient flows through the target. The optimal D solves
 
     D = E[x0 | x, condition] + (1 - 1 / scale) (D - D_null)
       = D_null + scale (E[x0 | x, condition] - D_null),
 
-what `guide` computes from two evaluations. The scale of each image is a factor of the condition,
-GUIDANCE, an input of the network (as in Chen et al. 2025, arXiv 2501.15420). Where it is null,
-the denoiser has no guidance. So one network samples at any scale that it was trained for.
+which `guide` computes from two evaluations. The scale of each image is the factor GUIDANCE of the
+condition. The network takes it as an input, as in Chen et al. 2025 (arXiv 2501.15420). Where it is
+null, the denoiser has no guidance. So one network samples at any scale that it was trained for.
 """
 
 from collections.abc import Callable
@@ -86,10 +86,20 @@ def loss(
     weight: Weight,
     guided: Tensor | None = None,
 ) -> Tensor:
-    """The loss (B,) of clean images x0 (B, C, H, W) at levels sigma (B,) with unit noise eps.
+    """Return the loss (B,) of each image.
 
-    Images whose condition has a scale of GUIDANCE cost an evaluation more, without gradient.
-    `guided` says which they are (n,); None: looked up, for which a device has to be waited for.
+    Images with a model-guidance scale cost a second evaluation, without gradient.
+
+    Args:
+        denoiser: The denoiser to train.
+        x0: Clean images (B, C, H, W).
+        condition: The condition of B images. The factor GUIDANCE holds the model-guidance scales.
+        sigma: Noise levels (B,).
+        eps: Standard normal noise (B, C, H, W).
+        weight: Weight of the squared error of x0.
+        guided: Rows (n,) with a model-guidance scale. None looks them up, which waits for the
+            device.
+
     """
     x = x0 + like(x0, sigma) * eps
     estimate = denoiser(x, sigma, condition)
@@ -112,7 +122,7 @@ def _guided(
     estimate: Tensor,
     rows: Tensor,
 ) -> Tensor:
-    """Return the target (B, C, H, W): that of model guidance in the rows with a scale, else x0."""
+    """Return the target (B, C, H, W): the model-guidance target in `rows`, x0 in all others."""
     scale = condition.factors[GUIDANCE]
     if len(rows) == 0:
         return x0

@@ -1,7 +1,11 @@
-"""What the network predicts, as four numbers per noise level; the network never knows.
+"""Parameterizations: which quantity the network predicts, as four coefficients per level.
 
-D(x; sigma) = c_skip * x + c_out * F(c_in * x, c_noise), with x = x0 + sigma * eps, D the estimate
-of x0 and F the raw network. Which quantity F predicts follows from (c_skip, c_out):
+The network itself does not depend on the choice. The denoiser is
+
+    D(x; sigma) = c_skip * x + c_out * F(c_in * x, c_noise)
+
+with x = x0 + sigma * eps, the estimate D of x0 and the raw network F. The quantity that F predicts
+follows from (c_skip, c_out):
 
     Eps  F -> eps                                c_skip 1, c_out -sigma
     X0   F -> x0                                 c_skip 0, c_out 1
@@ -109,7 +113,7 @@ def like(x: Tensor, v: Tensor) -> Tensor:
 def refuse_pair(schedule: Schedule, parameterization: Parameterization) -> None:
     """Raise ValueError for a schedule and a parameterization that cannot work together.
 
-    Where no signal is left, the noise is the input itself: predicting it teaches nothing, and
+    At zero SNR the input is the noise itself, so predicting the noise teaches nothing. There,
     x0 = x - sigma * eps is infinity minus infinity (Lin et al. 2023, arXiv 2305.08891, 3.2).
     """
     if isinstance(parameterization, Eps) and terminal_snr(schedule) == 0:

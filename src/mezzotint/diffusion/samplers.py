@@ -1,9 +1,9 @@
 """Samplers: from noise to images, along descending sigmas.
 
-A sampler has one generator, `iterate(denoise, x, sigmas, noise)`; it sees a callable and a tensor
-of descending levels, and yields a `Step` after each. Progress bar, trajectory, preview and cancel
-are the caller's `for`. `steps(evaluations)` says how many steps a number of network evaluations
-buys.
+A sampler has one generator, `iterate(denoise, x, sigmas, noise)`. It takes a callable and a tensor
+of descending sigmas, and yields a `Step` after each step. The caller's `for` loop adds a progress
+bar, trajectory, preview or cancellation. `steps(evaluations)` is the number of steps that a number
+of network evaluations (NFE) allows.
 
 The reverse process is the ODE dx/dsigma = (x - D(x; sigma)) / sigma (Karras et al. 2022,
 arXiv 2206.00364, equations 1 and 3), with fresh noise added back by `Ancestral` when eta > 0.
@@ -36,7 +36,7 @@ Noise = Callable[[], Tensor]
 
 
 class Step(NamedTuple):
-    """What a progress bar, a trajectory or a test sees after one step."""
+    """The state and the estimate after one step of a sampler."""
 
     sigma: Tensor  # () the level reached
     x: Tensor  # (B, C, H, W) the state at that level
@@ -47,7 +47,7 @@ class Sampler(Protocol):
     """Anything that iterates over descending sigmas."""
 
     def steps(self, evaluations: int) -> int:
-        """How many steps fit into this many evaluations of the network (at least 1)."""
+        """Return the number of steps that these network evaluations allow, at least 1."""
         ...
 
     def evaluations(self, steps: int) -> int:
@@ -82,11 +82,11 @@ def _steps(sigmas: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 def initial_state(
     noise: Tensor, sigma: Tensor, mean: float = 0.0, deviation: float = 0.0
 ) -> Tensor:
-    """The state at the first level: N(mean, deviation^2 + sigma^2), from unit noise (B, …).
+    """Return the initial state N(mean, deviation^2 + sigma^2), from standard normal noise (B, …).
 
-    (0, 0) is pure noise. (0, 1) is DDPM's x_t ~ N(0, I), since x = x_t * sqrt(1 + sigma^2). The
-    data's own mean and deviation match the first two moments of what the network was trained on,
-    which matters where sigma is small.
+    (mean, deviation) = (0, 0) is pure noise. (0, 1) is DDPM's x_t ~ N(0, I), since
+    x = x_t * sqrt(1 + sigma^2). The data's own mean and deviation match the first two moments of
+    the training inputs at sigma. This matters if sigma is small.
     """
     return mean + (deviation**2 + sigma.to(noise) ** 2).sqrt() * noise
 
@@ -95,10 +95,11 @@ def initial_state(
 class Ancestral:
     """eta = 1: DDPM (Ho et al. 2020, equation 7). eta = 0: DDIM (Song et al. 2021, equation 12).
 
-    arXiv 2006.11239 and 2010.02502. In between, eta scales the fresh noise of each step. Order 2
-    aims each step at where x0 will be in its middle, by the last change of x0 in -log sigma:
-    with eta = 0 this is `Multistep(2)`, with eta = 1 Lu et al.'s 2M for the diffusion's own
-    stochastic equation (2022, arXiv 2211.01095).
+    Between 0 and 1, eta scales the fresh noise of each step. Order 2 extrapolates x0 to the middle
+    of the step, linearly in -log sigma from the last two estimates. With eta = 0, order 2 is
+    `Multistep(2)`. With eta = 1, it is the SDE-DPM-Solver++ 2M of Lu et al. 2022.
+
+    arXiv 2006.11239, 2010.02502 and 2211.01095.
     """
 
     eta: float = 1.0
@@ -139,7 +140,7 @@ class Ancestral:
 class Heun:
     """Karras et al. 2022 (arXiv 2206.00364), algorithm 1: second order.
 
-    Two evaluations a step but the last: n steps cost 2 n - 1.
+    Each step costs two evaluations, and the last step one: n steps cost 2 n - 1.
     """
 
     def steps(self, evaluations: int) -> int:
@@ -166,9 +167,9 @@ class Heun:
 class Multistep:
     """DPM-Solver++ 2M and 3M: Lu et al. 2022 (arXiv 2211.01095), in lambda = -log sigma.
 
-    Order 1 is DDIM. The first steps climb through the lower orders; the last, to 0, is order 1.
-    Order 3 gives its third-order term the whole weight, published code half of it: its numbers
-    differ from those of papers.
+    Order 1 is DDIM. The first steps have lower orders, for lack of past estimates. The last step,
+    to 0, has order 1. Published code halves the third-order term of order 3. This class gives it
+    the full weight, so its samples differ from those in papers.
     """
 
     order: int = 2
@@ -196,12 +197,17 @@ class Multistep:
 
 
 def multistep_update(x: Tensor, then: Tensor, history: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Step to x at level `then` from x at history[0][0] and 1 to 3 past (sigma, x0), newest first.
+    """Return x at level `then`, from x at level history[0][0].
 
-    The exact solution with x0 replaced by its Taylor polynomial in lambda around now, whose
-    derivatives are divided differences (docs/theory.md). With h = log(now / then) and
-    p1 = 1 - e^-h, the weights of x0, h x0' and h^2 x0'' / 2 are p1, 1 - p1 / h and
-    1 - 2 / h + 2 p1 / h^2. Published code halves the last one, which costs it the third order.
+    `history` holds 1 to 3 past (sigma, x0), newest first. The step solves the ODE exactly for a
+    Taylor polynomial of x0 in lambda around now. Its derivatives are divided differences
+    (docs/theory.md). With h = log(now / then) and p1 = 1 - e^-h, the weights are
+
+        x0            p1
+        h x0'         1 - p1 / h
+        h^2 x0'' / 2  1 - 2 / h + 2 p1 / h^2
+
+    Published code halves the last weight, and so loses the third order.
     """
     (now, x0), *past = history
     if then == 0 or not past:
@@ -210,7 +216,7 @@ def multistep_update(x: Tensor, then: Tensor, history: Sequence[tuple[Tensor, Te
     p1 = -torch.expm1(-h)
     h1, first = _change(now, then, x0, past[0])
     if len(past) == 1:
-        # Lu et al. take p1 / 2 for 1 - p1 / h; equal to second order, and what all others run.
+        # Lu et al. and all other codes use p1 / 2 for 1 - p1 / h: equal to second order.
         return then / now * x + p1 * (x0 + first / 2)
     h2 = (past[1][0] / past[0][0]).log() / h
     second = (first - (past[0][1] - past[1][1]) / h2) / (h1 + h2)  # h^2 x0'' / 2
@@ -221,8 +227,9 @@ def multistep_update(x: Tensor, then: Tensor, history: Sequence[tuple[Tensor, Te
 def _change(
     now: Tensor, then: Tensor, x0: Tensor, past: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """The last step in units of the next one, h; and h x0', by the divided difference of x0 over
-    lambda since the past (sigma, x0).
+    """Return h1, the length of the last step in lambda divided by that of the next, h; and h x0'.
+
+    The derivative x0' is the divided difference between x0 and the past (sigma, x0).
     """
     before, x0_before = past
     h1 = (before / now).log() / (now / then).log()
@@ -241,8 +248,8 @@ _ADAMS_BASHFORTH = (
 class Ipndm:
     """Improved PNDM: Zhang & Chen 2022 (arXiv 2204.13902), section 3.3; Liu et al. 2202.09778.
 
-    Adams-Bashforth weights for equal steps, applied to the slope (x - x0) / sigma on whatever
-    grid is given; the first steps climb through the lower orders; the last, to 0, is order 1.
+    The slopes (x - x0) / sigma get the Adams-Bashforth weights of equal steps, even if the steps
+    differ. The first steps have lower orders. The last step, to 0, has order 1.
     """
 
     order: int = 4

@@ -1,12 +1,12 @@
-"""Noise levels: which to train on, and in which order to sample.
+"""Noise schedules: the sigmas to train on and the sigmas to sample at.
 
 Convention: x = x0 + sigma * eps with eps ~ N(0, I). A schedule is one primitive, a monotone map
 from a position u in [0, 1] to a noise level sigma; u = 1 is the noisiest. Everything else
 (`positions` and `training_sigmas` for training, `sampling_sigmas`, `terminal_snr`) is a function
 of any schedule.
 
-The discrete schedules of DDPM are written here, and only here, in their own terms: beta_t,
-alpha_bar_t = prod (1 - beta_s), and then sigma_t^2 = 1 / alpha_bar_t - 1. DDPM's x_t is
+Only this file uses the terms of DDPM's discrete schedules: beta_t and
+alpha_bar_t = prod (1 - beta_s). They give sigma_t^2 = 1 / alpha_bar_t - 1. DDPM's x_t is
 x / sqrt(1 + sigma^2). The signal-to-noise ratio is alpha_bar / (1 - alpha_bar) = 1 / sigma^2.
 """
 
@@ -37,8 +37,11 @@ __all__ = [
 ]
 
 NO_SIGNAL = 1e6
-"""The sigma that stands for infinity (zero signal). x / sqrt(1 + sigma^2) then differs from eps
-by 1e-6, eight roundings of float32, while float64 still carries x0 exactly enough."""
+"""Sigma that represents infinity (zero signal).
+
+At this sigma, x / sqrt(1 + sigma^2) differs from eps by 1e-6, which is eight roundings of float32.
+In float64, x still determines x0 to 10 digits.
+"""
 
 
 @runtime_checkable
@@ -62,9 +65,9 @@ class Discrete(Schedule, Protocol):
 def positions(n: int, generator: Generator) -> Tensor:
     """Positions u (n,) float64 for one batch, one in each n-th of [0, 1].
 
-    Every batch spans the schedule, and the loss varies less from batch to batch. (Kingma et al.
-    2021, arXiv 2107.00630, appendix I.1, who move all by the same share; here each has its own.)
-    Drawn on the CPU.
+    Every batch spans the schedule, so the loss varies less from batch to batch. Each position has
+    its own random offset, drawn on the CPU. Kingma et al. 2021 (arXiv 2107.00630, appendix I.1)
+    share one offset.
     """
     return (torch.arange(n, dtype=torch.float64) + torch.rand(n, generator=generator)) / n
 
@@ -106,8 +109,8 @@ def terminal_snr(schedule: Schedule) -> float:
 class LinearBeta:
     """Ho et al. 2020 (arXiv 2006.11239), section 4: beta rises linearly from first to last.
 
-    `steps` is DDPM's T. With `rescaled` the betas are multiplied by 1000 / T, so that any T ends
-    in noise; without, T = 100 stops at alpha_bar = 0.364, sigma = 1.32, which is not noise.
+    `steps` is DDPM's T. `rescaled` multiplies the betas by 1000 / T, so that any T ends in noise.
+    Without it, T = 100 stops at alpha_bar = 0.364, sigma = 1.32, which is not noise.
     """
 
     steps: int = 1000
@@ -126,7 +129,7 @@ class LinearBeta:
 
     @property
     def factor(self) -> float:
-        """What every beta is multiplied by."""
+        """Factor of every beta: 1000 / T if rescaled, else 1."""
         return 1000 / self.steps if self.rescaled else 1.0
 
     def levels(self) -> Tensor:
@@ -218,7 +221,7 @@ class Karras:
 class LogNormal:
     """Karras et al. 2022 (arXiv 2206.00364), table 1: log sigma ~ N(mean, std^2) in training.
 
-    As a map: sigma(u) = exp(mean + std * quantile(u)); the tails are cut at one in a million
+    As a map, sigma(u) = exp(mean + std * quantile(u)). The tails are cut at one in a million
     (4.75 standard deviations), so that u = 0 and u = 1 are finite.
     """
 
@@ -239,17 +242,18 @@ class LogNormal:
 class Learned:
     """The levels of `base`, drawn in training more often where the loss is larger.
 
-    Importance sampling as in Nichol & Dhariwal 2021 (arXiv 2102.09672, section 3.3): [0, 1] is cut
-    into pieces, each is drawn from in proportion to the root of the loss's second moment there,
-    which makes the variance of the weighted loss smallest, and every loss is divided by how much
-    more often it is drawn. So the objective stays that of `base`, whatever was learned: drawing
-    more easy levels does not lower it. As a map from u to sigma it is the base itself.
+    [0, 1] is cut into pieces. Each is drawn in proportion to the root of the loss's second moment
+    there, which minimizes the variance of the weighted loss. Every loss is divided by the ratio of
+    its new frequency to its frequency in `base`. So the objective stays that of `base`: drawing
+    more easy levels does not lower it. `sigma` is the map of `base`.
+
+    Importance sampling as in Nichol & Dhariwal 2021 (arXiv 2102.09672, section 3.3).
     """
 
     base: Schedule
     pieces: int = 32
     floor: float = 0.1
-    """Share of the draws that all pieces have alike, so that none is forgotten."""
+    """Share of the draws that is spread evenly over the pieces, so that each is drawn."""
 
     def __post_init__(self) -> None:
         if isinstance(self.base, Discrete):
@@ -260,11 +264,14 @@ class Learned:
             )
 
     def sigma(self, u: Tensor) -> Tensor:
-        """As the base has it."""
+        """Return the sigma of the base."""
         return self.base.sigma(u)
 
     def resampled(self, second_moments: Sequence[float]) -> "Resampled":
-        """How to draw, given the mean squared loss of each piece; none are known yet: as base."""
+        """Return the schedule to draw from, given the mean squared loss of each piece.
+
+        If none are known yet, all pieces are drawn equally often.
+        """
         known = second_moments if any(second_moments) else [1.0] * self.pieces
         roots = [math.sqrt(moment) for moment in known]
         learned, even = (1 - self.floor) / sum(roots), self.floor / self.pieces
@@ -273,10 +280,10 @@ class Learned:
 
 @dataclass(frozen=True)
 class Resampled:
-    """The levels of `base`, of which each piece of equal probability gets another share.
+    """The levels of `base`, whose equally probable pieces are drawn with other probabilities.
 
-    With v(u) the position in the base, E_u[v'(u) f(sigma(u))] is the base's mean of f for all
-    shares: v' is the weight that undoes them.
+    v(u) is the position in the base. For all `shares`, E_u[v'(u) f(sigma(u))] is the base's mean
+    of f. The weight v' therefore corrects the changed probabilities.
     """
 
     base: Schedule
@@ -302,7 +309,7 @@ class Resampled:
         )
 
     def weight(self, u: Tensor) -> Tensor:
-        """The derivative v'(u) (N,): how much rarer u's level is drawn than by the base."""
+        """Return v'(u) (N,): how many times more rarely than the base this draws u's level."""
         shares = self._shares(u)
         return 1 / (len(shares) * shares[self._piece(u, shares.cumsum(0))])
 
