@@ -1,7 +1,8 @@
 """Names of earlier versions, translated once where a table, a checkpoint or a command enters.
 
-Old presets, `--set` paths, config.toml files, checkpoints and calls keep working. Nothing else in
-the library knows an old name. Where an old and a new name are given together, the later wins.
+Old presets, `--set` paths, config.toml files, checkpoints, evaluations and calls keep working.
+Nothing else in the library knows an old name. Where an old and a new name are given together, the
+later wins.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHECKPOINT_FACTS",
+    "EVALUATION_KEYS",
     "KEYS",
     "OPTIONS",
     "PARAMETERS",
+    "current_evaluation",
     "current_facts",
     "current_options",
     "current_path",
@@ -66,6 +69,16 @@ PARAMETERS: Mapping[str, str] = {
 
 CHECKPOINT_FACTS: Mapping[str, str] = {"rate_scale": "lr_scale"}
 """Keys among the JSON facts of old checkpoints -> their names now."""
+
+EVALUATION_KEYS: Mapping[str, str] = {
+    "subject": "samples",
+    "verdict": "summary",
+    "memorisation.verdict": "summary",
+    "memorisation.pixels.verdict": "summary",
+    "memorisation.features.verdict": "summary",
+    "difficulty.answers.verdict": "outcome",
+}
+"""Old path of a key in evaluation.json or sweep.json -> its name now. A list adds no part."""
 
 OPTIONS: Mapping[str, Mapping[str, str]] = {
     "tune": {"--judge-every": "--check-every", "--judged": "--check-images"},
@@ -175,6 +188,35 @@ def _current_parameter(name: str) -> str:
 def current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the JSON facts of a checkpoint under the names of today."""
     return {CHECKPOINT_FACTS.get(name, name): value for name, value in facts.items()}
+
+
+def current_evaluation(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an evaluation.json or sweep.json with every key as it is called now.
+
+    Check the file's checksum first: it covers the keys as they were written.
+    """
+    result = _current_keys(table)
+    if isinstance(samples := result.get("samples"), Mapping):  # they name the sampling settings
+        result["samples"] = current_table(samples, "sampling")
+    return result
+
+
+def _current_keys(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Rename the keys of a table in an evaluation, and those of the tables inside of it."""
+    result: dict[str, Any] = {}
+    for key, value in table.items():
+        path = f"{prefix}{key}"
+        inside = f"{path}."
+        if any(old.startswith(inside) for old in EVALUATION_KEYS):
+            if isinstance(value, Mapping):
+                value = _current_keys(value, inside)
+            elif isinstance(value, list):
+                value = [
+                    _current_keys(row, inside) if isinstance(row, Mapping) else row
+                    for row in value
+                ]
+        result[EVALUATION_KEYS.get(path, key)] = value
+    return result
 
 
 def current_options(arguments: list[str]) -> list[str]:
