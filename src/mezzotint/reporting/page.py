@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from mezzotint.errors import InputError
 from mezzotint.reporting.blocks import Block
-from mezzotint.reporting.reading import Reading, at, read
+from mezzotint.reporting.reading import Reading, Translate, at, read
 from mezzotint.reporting.sections import comparison, evaluation, guidance, recognition, training
 from mezzotint.runtime.atomic import write_bytes
 
@@ -76,7 +76,10 @@ EVALUATE = "mezzotint evaluate {run}"
 
 
 def write_report(
-    runs: Sequence[Path], out: Path, translate: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    runs: Sequence[Path],
+    out: Path,
+    translate: Translate = dict,
+    translate_evaluation: Translate = dict,
 ) -> Path:
     """Write one self-contained HTML file about a run, or about several side by side.
 
@@ -84,6 +87,7 @@ def write_report(
         runs: Run directories, at least one; of two or more, the page compares.
         out: Ends in .html; replaced if it is there.
         translate: Gives the settings of earlier versions the keys of today.
+        translate_evaluation: Gives their evaluation.json and sweep.json the keys of today.
 
     Returns:
         `out`.
@@ -92,7 +96,8 @@ def write_report(
         raise InputError("a report needs at least one run; given none")
     if out.suffix.lower() != ".html":
         raise InputError(f"{out} does not end in .html; rename it")
-    page = _page(_named([read(Path(run), translate) for run in runs]))
+    readings = [read(Path(run), translate, translate_evaluation) for run in runs]
+    page = _page(_named(readings))
     write_bytes(out, page.encode(errors="replace"))  # JSON and paths may hold half characters
     return out
 

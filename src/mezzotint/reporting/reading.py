@@ -21,7 +21,21 @@ from mezzotint.reporting.charts import Line, finite
 from mezzotint.reporting.figures import Curve, losses
 from mezzotint.runtime import checksum
 
-__all__ = ["Reading", "at", "keyed", "listed", "picture", "plates", "read", "records", "texts"]
+__all__ = [
+    "Reading",
+    "Translate",
+    "at",
+    "keyed",
+    "listed",
+    "picture",
+    "plates",
+    "read",
+    "records",
+    "texts",
+]
+
+Translate = Callable[[dict[str, Any]], dict[str, Any]]
+"""Gives a table of an earlier version the keys of today; `dict` leaves them as they are."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
 DEEPEST = 50  # lists and objects in each other; our own have about ten
@@ -125,12 +139,15 @@ class Reading:
         return [f"samples/{p.name}" for p in sorted(files) if p.stem.isdecimal()]
 
 
-def read(run: Path, translate: Callable[[dict[str, Any]], dict[str, Any]] = dict) -> Reading:
+def read(
+    run: Path, translate: Translate = dict, translate_evaluation: Translate = dict
+) -> Reading:
     """Read a run directory.
 
     Args:
         run: The directory.
-        translate: Gives the tables of earlier versions the keys of today.
+        translate: Gives the settings of earlier versions the keys of today.
+        translate_evaluation: Gives their evaluation.json and sweep.json the keys of today.
     """
     if not run.is_dir():
         raise InputError(f"{run} is not a folder; name a run that `mezzotint train` made")
@@ -150,7 +167,9 @@ def read(run: Path, translate: Callable[[dict[str, Any]], dict[str, Any]] = dict
     except tomllib.TOMLDecodeError as error:
         notes.append(f"config.toml cannot be read ({error}).")
     swept = run / "sweep.json"
-    evaluation, sweep = _read_json(evaluation_file, notes), _read_json(swept, notes)
+    evaluation, sweep = (
+        translate_evaluation(_read_json(file, notes)) for file in (evaluation_file, swept)
+    )
     rows: list[dict[str, Any]] = []
     if (run / "checkpoints").is_dir():
         notes += [f"{file.name} is missing." for file in (toml, jsonl) if not file.is_file()]
