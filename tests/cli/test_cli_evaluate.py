@@ -177,7 +177,7 @@ def test_an_evaluation_of_other_settings_is_replaced_not_without_a_word(cli, dig
 
 
 def test_a_selection_that_came_first_stays_and_is_no_other_evaluation(cli, digits_run):
-    hashed = result(cli("evaluate run --metrics distinct --json"))["subject"]["hash"]
+    hashed = result(cli("evaluate run --metrics distinct --json"))["samples"]["hash"]
     (digits_run / "evaluation.json").unlink()
     chosen = {"hash": hashed, "rows": []}
     add_section(digits_run, "selection", chosen)
@@ -193,7 +193,10 @@ def test_copies_of_training_images_are_flagged_and_held_out_images_are_not(
     images, labels = digits.split("train")
     copies = imaging.save_npz(tmp_path / "copies.npz", images[:270], labels[:270], {})
     asked = "--against digits --metrics memorisation --json"
-    assert result(cli(f"evaluate {copies} {asked}"))["memorisation"]["flagged"]
+    found = result(cli(f"evaluate {copies} {asked}"))["memorisation"]
+    assert found["flagged"]
+    assert "are memorised" in found["summary"]
+    assert found["summary"].startswith(found["pixels"]["summary"])
     assert not result(cli(f"evaluate {real} {asked}"))["memorisation"]["flagged"]
 
 

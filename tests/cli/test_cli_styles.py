@@ -162,7 +162,7 @@ def test_evaluate_measures_what_was_asked_for(cli, styled_run):
         assert result["named"]["n"] == 10 * common(name, 0.05)
         assert [row["level"] for row in result["per_level"]] == result["levels"]
         assert (styled_run / "evaluation" / f"style-{name}.png").exists()
-    assert "Thickness is drawn as it was asked for" in " ".join(found["verdict"])
+    assert "Thickness is drawn as it was asked for" in " ".join(found["summary"])
     assert cli("report", styled_run).code == 0
     page = (styled_run / "report.html").read_text()
     assert "Asked for, and measured" in page

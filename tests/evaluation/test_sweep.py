@@ -187,7 +187,7 @@ def test_a_sweep_recommends_the_least_distance_of_what_the_model_draws(run, digi
     advised = result["advice"]["fd"]["setting"]
     assert (advised["family"], advised["scale"]) == min(found, key=found.get)
     assert result["protocol"]["split"] == "validation"
-    assert result["subject"]["early_images_seen"] == 32
+    assert result["samples"]["early_images_seen"] == 32
 
     # Written, whole, and found again: nothing is drawn twice.
     written = json.loads((run.path / "sweep.json").read_text())
@@ -240,7 +240,7 @@ def test_a_sweep_draws_without_the_style_guidance_of_the_run(run):
     for one, other in zip(found["points"], expected["points"], strict=True):
         assert one["values"] == other["values"]
     guides = {"guidance", "style_guidance", "autoguidance", "interval"}
-    assert not guides & set(found["subject"])
+    assert not guides & set(found["samples"])
 
 
 def test_a_sweep_that_was_interrupted_goes_on(run, monkeypatch):

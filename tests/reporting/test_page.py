@@ -133,9 +133,9 @@ def evaluation():
     anchors = {"noise": 900.0, "blur": 60.0, "one class missing": 12.0}
     shares = {"noise": 0.1, "blur": 0.6, "one class missing": 0.9}
     return {
-        "subject": {"kind": "run", "path": "run", "images_seen": 4000, "guidance": 1.0},
+        "samples": {"kind": "run", "path": "run", "images_seen": 4000, "guidance": 1.0},
         "against": {"source": "digits", "fingerprint": "abc", "classes": CLASSES},
-        "verdict": ["Good.", f"Not {EVIL}."],
+        "summary": ["Good.", f"Not {EVIL}."],
         "metrics": {
             "fd10k": metric(3.14159, error=0.2123, floor=0.4, anchors=anchors),
             "coverage": metric(0.93, "higher", floor=0.97, anchors=shares),
@@ -146,7 +146,7 @@ def evaluation():
         ],
         "confusion": {"classes": CLASSES, "rows": [[97, 0, 3], [0, 90, 10], [25, 25, 50]]},
         "memorisation": {
-            "verdict": "no sign",
+            "summary": "no sign",
             "pixels": {"auc": 0.508, "error": 0.011, "floor": 0.5, "flagged": False},
             "features": {"auc": 0.75, "error": None, "floor": 0.5, "flagged": True},
         },
@@ -155,7 +155,7 @@ def evaluation():
             "classes": [{"name": name, "contrast": 1.5} for name in CLASSES],
             "correlations": [{"name": "contrast", "quality": "kd", "rho": 0.5, "p": 0.25}],
             "answers": [
-                {"claim": "round is easy", "verdict": "supported", "evidence": ["rho = 1"]}
+                {"claim": "round is easy", "outcome": "supported", "evidence": ["rho = 1"]}
             ],
             "sentences": ["Long."],
             "caution": "Few.",
@@ -221,7 +221,7 @@ def swept():
     ]
     found, sentences = advice(points, 500)
     return {
-        "subject": {"kind": "run", "sampler": "heun", "n": 500, "seed": 7},
+        "samples": {"kind": "run", "sampler": "heun", "n": 500, "seed": 7},
         "protocol": {"split": "validation", "hash": "77aa", "groups": 10},
         "points": [point.to_json() for point in points],
         "floor": {"fd": 0.25, "coverage": 0.95},
@@ -590,7 +590,7 @@ def test_guidance_is_what_the_sweep_says(run):
         ),
         ('{"points": ', "cannot be read"),
         ("[" * 100_000, "cannot be read"),
-        (f'{{"subject": {{"n": {"[" * 400}{"]" * 400}}}}}', "cannot be read"),
+        (f'{{"samples": {{"n": {"[" * 400}{"]" * 400}}}}}', "cannot be read"),
     ],
 )
 def test_a_sweep_that_cannot_be_trusted_is_left_out_with_a_line(run, content, reason):
@@ -629,7 +629,7 @@ def test_a_sweep_is_offered_where_something_guides(run, training, offered):
 
 
 def test_difficulty_answers_in_a_table(run):
-    answer = {"claim": "round is easy", "verdict": "supported", "evidence": ["rho = 1", "p = 0"]}
+    answer = {"claim": "round is easy", "outcome": "supported", "evidence": ["rho = 1", "p = 0"]}
     evaluated(
         run, {"difficulty": {"answers": [answer], "sentences": ["Long."], "caution": "Few."}}
     )
@@ -671,7 +671,7 @@ def test_an_evaluation_that_is_gone_is_missed(run, name):
 
 
 def test_half_characters_do_not_stop_a_report(run):
-    evaluated(run, {"verdict": ["half a character: \ud800."]})
+    evaluated(run, {"summary": ["half a character: \ud800."]})
     assert "half a character: ?." in section(page_of(run)[0], "Summary").text
 
 

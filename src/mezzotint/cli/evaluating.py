@@ -66,7 +66,7 @@ def evaluate_text(result: Mapping[str, Any]) -> str:
                 *(_digits(metric["anchors"].get(anchor)) for anchor in anchors),
             ]
         )
-    lines = [*result["verdict"], "", *table(head, rows)]
+    lines = [*result["summary"], "", *table(head, rows)]
     if "compared" in result:
         compared = result["compared"]
         lines += ["", f"difference to {compared['with']}:"]
@@ -79,14 +79,14 @@ def evaluate_text(result: Mapping[str, Any]) -> str:
 
 def report(runs: Sequence[Path], out: Path | None, overwrite: bool) -> dict[str, Any]:
     """Write the page of one run or of several."""
-    from mezzotint.config.legacy import current_table
+    from mezzotint.config.legacy import current_evaluation, current_table
     from mezzotint.reporting.page import write_report
 
     for path in runs:
         Run.at(path)  # refuses what is none
     if out is not None:
         check_output("--out", out, (".html",), overwrite=overwrite)
-    page = write_report(runs, out or runs[0] / "report.html", current_table)
+    page = write_report(runs, out or runs[0] / "report.html", current_table, current_evaluation)
     return {"report": str(page), "bytes": page.stat().st_size}
 
 

@@ -29,7 +29,7 @@ def sweep_text(result: Mapping[str, Any]) -> str:
     ]
     rows.append(["real images", *(f"{result['floor'][name]:.3f}" for name in names)])
     head = ["", *(name.replace("_", " ") for name in names)]
-    samples, held = result["subject"], result["protocol"]
+    samples, held = result["samples"], result["protocol"]
     return "\n".join(
         [
             f"{samples['n']:,} samples each, {samples['sampler']}, {samples['evaluations']} "

@@ -25,7 +25,7 @@ def evaluate(request: EvaluateRequest, say: Callable[[str], None]) -> Json:
     with clock("metrics"):
         numbers = registry.measure(context.reading, context.reference, groups)
     result: Json = {
-        "subject": dict(context.samples.facts),
+        "samples": dict(context.samples.facts),
         "against": {
             "source": context.data.name,
             "fingerprint": context.data.fingerprint,
@@ -58,7 +58,7 @@ def evaluate(request: EvaluateRequest, say: Callable[[str], None]) -> Json:
         if not analysis.always:
             clock.add(analysis.name, started)
     result |= {
-        "verdict": summary_sentences(result),
+        "summary": summary_sentences(result),
         "pictures": context.pictures.written,
         "seconds": clock.seconds,
         "hardware": hardware(),

@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 
 def evaluation_of(path: Path) -> Json:
-    """The evaluation.json in a folder, or that file itself."""
+    """Return the evaluation.json in a folder, or that file itself, with the keys of today."""
     file = path / "evaluation.json" if path.is_dir() else path
     try:
         found = dict(json.loads(file.read_text()))
@@ -26,10 +26,7 @@ def evaluation_of(path: Path) -> Json:
         raise InputError(f"{file} is not an evaluation ({error}): make it anew") from error
     if not checksum.is_valid(found):
         raise InputError(f"{file} is damaged, or was edited: make it anew")
-    found = checksum.strip_checksum(found)
-    if isinstance(found.get("subject"), dict):  # it names the sampling settings
-        found["subject"] = legacy.current_table(found["subject"], "sampling")
-    return found
+    return legacy.current_evaluation(checksum.strip_checksum(found))
 
 
 def keep(folder: Path, result: Json) -> Json:
@@ -45,7 +42,7 @@ def differing(folder: Path, result: Json) -> list[str]:
         earlier = evaluation_of(folder)
     except InputError:
         return []
-    return _differing(earlier, result) if "subject" in earlier else []  # else a selection alone
+    return _differing(earlier, result) if "samples" in earlier else []  # else a selection alone
 
 
 def add_section(folder: Path, name: str, value: Json) -> None:
@@ -62,7 +59,7 @@ def _write(folder: Path, result: Json) -> None:
 def _differing(earlier: Json, result: Json) -> list[str]:
     ours, theirs = (
         {
-            **(facts if isinstance(facts := found.get("subject"), dict) else {}),
+            **(facts if isinstance(facts := found.get("samples"), dict) else {}),
             "data": found.get("against"),
             "extractor": found.get("extractor"),
         }
@@ -79,10 +76,10 @@ def _joined(file: Path, result: Json) -> Json:
         return result
     if _differing(earlier, result):
         # A selection from the same weights stays.
-        same = earlier.get("selection", {}).get("hash") == result["subject"].get("hash", "")
+        same = earlier.get("selection", {}).get("hash") == result["samples"].get("hash", "")
         return {**result, "selection": earlier["selection"]} if same else result
     joined = {**earlier, **result}
     for key in ("metrics", "pictures", "seconds"):
         joined[key] = {**earlier.get(key, {}), **result[key]}
-    joined["verdict"] = summary_sentences(joined)
+    joined["summary"] = summary_sentences(joined)
     return joined

@@ -34,7 +34,7 @@ def summary_sentences(result: Json) -> list[str]:
             f"{worth['floor']:.2%}."
         )
     if "memorisation" in result:
-        lines.append(_sentence(result["memorisation"]["verdict"]))
+        lines.append(_sentence(result["memorisation"]["summary"]))
     lines += result.get("recognition", {}).get("sentences", [])[:1]
     return lines
 

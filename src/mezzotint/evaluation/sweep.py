@@ -246,7 +246,7 @@ def sweep(ask: SweepRequest, say: Say) -> Json:
         assert stream.model.guide_model is not None
         facts["early_images_seen"] = stream.model.guide_model.images_seen
     result: Json = {
-        "subject": {**facts, "n": ask.n},
+        "samples": {**facts, "n": ask.n},
         "protocol": {
             **reference.facts,
             "extractor": classifier.name,

@@ -99,12 +99,12 @@ class Reading:
     @property
     def summary(self) -> tuple[str, ...]:
         """The evaluation in a few sentences; empty without one."""
-        return texts(self.evaluation.get("verdict"))
+        return texts(self.evaluation.get("summary"))
 
     @property
     def images_seen(self) -> int | None:
         """Images seen when the run was evaluated; without an evaluation, all that are known."""
-        found = at(self.evaluation, "subject", "images_seen")
+        found = at(self.evaluation, "samples", "images_seen")
         return int(found) if finite(found) else self.trained
 
     @property

@@ -57,7 +57,7 @@ def analyse(context: EvaluationContext) -> Json:
             "tail": each.tail,
             "expected": each.expected,
             "flagged": each.flagged,
-            "verdict": each.summary,
+            "summary": each.summary,
             "worst": [offender._asdict() for offender in each.worst],
         }
         for name, each in {"pixels": pixels, "features": features}.items()
@@ -68,7 +68,7 @@ def analyse(context: EvaluationContext) -> Json:
     return {
         **found,
         "flagged": flagged,
-        "verdict": f"{first.summary} (by {where})",
+        "summary": f"{first.summary} (by {where})",
         "protocol": {
             "n": len(samples.images),
             "n_train": len(train),

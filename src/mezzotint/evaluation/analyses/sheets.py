@@ -18,10 +18,10 @@ STRIP = 5
 
 def analyse(context: EvaluationContext) -> None:
     """Keep pictures of samples and real images, and of both processes."""
-    subject, held = context.samples, context.held
+    samples, held = context.samples, context.held
     real = (context.data.images, context.data.labels, held)
     for name, (images, labels, rows) in {
-        "samples": (subject.images, subject.labels, torch.arange(len(subject.images))),
+        "samples": (samples.images, samples.labels, torch.arange(len(samples.images))),
         "real": real,
     }.items():
         if labels is None:

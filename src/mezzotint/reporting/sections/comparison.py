@@ -23,7 +23,7 @@ def summary(readings: Sequence[Reading]) -> tuple[Block, ...]:
             "trained on": r.subtitle,
             "images seen": "" if r.images_seen is None else f"{r.images_seen:,}",
             "training time": "" if r.seconds is None else duration(r.seconds),
-            "verdict": " ".join(r.summary) or "not evaluated",
+            "summary": " ".join(r.summary) or "not evaluated",
         }
         for r in readings
     ]

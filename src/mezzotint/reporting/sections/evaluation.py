@@ -306,7 +306,7 @@ def memorisation(reading: Reading) -> tuple[Block, ...]:
         "image in particular. The floor is the same of real images. Tail: the share of "
         "samples suspiciously near to a training image; expected: what chance gives."
     )
-    sentences = tuple(upper(sentence) for sentence in texts(found.get("verdict")))
+    sentences = tuple(upper(sentence) for sentence in texts(found.get("summary")))
     return (
         Text(sentences),
         Facts(tuple(groups.items()), caption),

@@ -19,7 +19,7 @@ def guidance(reading: Reading) -> tuple[Block, ...]:
     found = reading.sweep
     seconds, command = found.get("seconds"), found.get("command")
     groups = {
-        "What was drawn": facts(keyed(found.get("subject"))),
+        "What was drawn": facts(keyed(found.get("samples"))),
         "Against": facts(keyed(found.get("protocol"))),
         "Hardware and versions": facts(keyed(found.get("hardware"))),
         "Time": {"in all": duration(seconds)} if finite(seconds) else {},

@@ -146,7 +146,7 @@ def protocol(reading: Reading) -> tuple[Block, ...]:
     }
     seconds = reading.section("seconds").items()
     groups = {
-        "What was evaluated": facts(reading.section("subject")),
+        "What was evaluated": facts(reading.section("samples")),
         "Against": facts(reading.section("against")),
         "Protocol of every metric": {spaced(key): exact(item) for key, item in common.items()},
         "Hardware and versions": facts(reading.hardware),
