@@ -1,7 +1,10 @@
-"""What earlier versions wrote keeps working: settings, presets, checkpoints, options, keywords.
+"""What earlier versions wrote keeps working.
+
+Settings, presets, checkpoints, evaluations, options and keywords are tested.
 
 `old_presets.json` holds the presets of commit 80fc92d as tables. `old_run` is a run that 80fc92d
 made: digits of 8 x 8 pixels with thickness, 7,097 parameters. Its images.npz is what 80fc92d drew.
+`old_evaluation.json` is what 80fc92d evaluated of it.
 """
 
 import json
@@ -22,10 +25,18 @@ from mezzotint.config.registry import PARAMETERIZATIONS, SCHEDULES, WEIGHTS
 from mezzotint.config.schema import Config
 from mezzotint.config.tables import flatten, override, parse_config, to_table
 from mezzotint.errors import InputError
+from mezzotint.evaluation.results import add_section, differing, evaluation_of
 from mezzotint.runs.run import Run
+from mezzotint.runtime.checksum import is_valid, strip_checksum, with_checksum
 
 HERE = Path(__file__).parent
 OLD_PRESETS = json.loads((HERE / "old_presets.json").read_text())
+OLD_EVALUATION = json.loads((HERE / "old_evaluation.json").read_text())
+OLD_SWEEP = {
+    "subject": {"kind": "run", "ladder": {"kind": "karras", "low": 0.02, "high": 20.0}, "n": 150},
+    "protocol": {"split": "validation"},
+    "sentences": ["Guidance helps."],
+}
 IMAGES = np.load(HERE / "old_run" / "images.npz")
 
 
@@ -227,3 +238,91 @@ def test_the_command_line_draws_from_the_old_run(old_run, tmp_path):
         main(["sample", str(old_run), "--n", "2", "--out", str(tmp_path / "grid.png")])
     assert ending.value.code == 0
     assert (tmp_path / "grid.png").exists()
+
+
+def renamed(table):
+    """An evaluation or a sweep of 80fc92d with the keys of today, renamed as text."""
+    found = strip_checksum(table)
+    if "difficulty" in found:
+        text = json.dumps(found["difficulty"]).replace('"verdict": ', '"outcome": ')
+        found["difficulty"] = json.loads(text)
+    text = json.dumps(found)
+    for old, new in (("subject", "samples"), ("verdict", "summary"), ("ladder", "schedule"),
+                     ("low", "sigma_min"), ("high", "sigma_max")):  # fmt: skip
+        text = text.replace(f'"{old}": ', f'"{new}": ')
+    return json.loads(text)
+
+
+def test_an_old_evaluation_is_read_with_the_keys_of_today():
+    found = evaluation_of(HERE / "old_evaluation.json")
+    assert is_valid(OLD_EVALUATION)
+    assert "check" in OLD_EVALUATION
+    assert found == renamed(OLD_EVALUATION)
+    assert list(found) == list(renamed(OLD_EVALUATION))
+    assert found["samples"]["schedule"]["sigma_max"] == 20.0
+    assert found["summary"] == OLD_EVALUATION["verdict"]
+    for name in ("pixels", "features"):
+        assert found["memorisation"][name]["summary"].startswith("no sign")
+    assert {row["outcome"] for row in found["difficulty"]["answers"]} == {
+        row["verdict"] for row in OLD_EVALUATION["difficulty"]["answers"]
+    }
+    assert legacy.current_evaluation(found) == found
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        {**OLD_EVALUATION, "verdict": ["Perfect."]},
+        {**renamed(OLD_EVALUATION), "check": OLD_EVALUATION["check"]},
+    ],
+    ids=["another sentence", "the keys alone"],
+)
+def test_the_checksum_of_an_old_evaluation_is_that_of_the_file_as_written(edited, old_run):
+    (old_run / "evaluation.json").write_text(json.dumps(edited))
+    with pytest.raises(InputError, match="damaged, or was edited"):
+        evaluation_of(old_run)
+    assert "evaluation.json is damaged, or was edited: it is left out" in page_of(old_run)
+
+
+def page_of(run):
+    with pytest.raises(SystemExit) as ending:
+        main(["report", str(run), "--overwrite"])
+    assert ending.value.code == 0
+    return (run / "report.html").read_text()
+
+
+def test_the_page_of_an_old_evaluation_is_that_of_a_new_one(old_run):
+    for file, table in (("evaluation.json", OLD_EVALUATION), ("sweep.json", OLD_SWEEP)):
+        (old_run / file).write_text(json.dumps(with_checksum(table)))
+    old = page_of(old_run)
+    for file, table in (("evaluation.json", OLD_EVALUATION), ("sweep.json", OLD_SWEEP)):
+        (old_run / file).write_text(json.dumps(with_checksum(renamed(table))))
+    assert page_of(old_run) == old
+    for words in (OLD_EVALUATION["verdict"][0], "e8e9494548dfe322", "outcome", "What was drawn"):
+        assert words in old
+    assert "it is left out" not in old
+
+
+def test_an_old_evaluation_can_be_added_to(tmp_path):
+    shutil.copy(HERE / "old_evaluation.json", tmp_path / "evaluation.json")
+    assert differing(tmp_path, renamed(OLD_EVALUATION)) == []
+    add_section(tmp_path, "selection", {"rows": []})
+    written = json.loads((tmp_path / "evaluation.json").read_text())
+    assert is_valid(written)
+    assert strip_checksum(written) == {**renamed(OLD_EVALUATION), "selection": {"rows": []}}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"subject": 3, "verdict": None}, {"samples": 3, "summary": None}),
+        ({"memorisation": ["x", {"verdict": "y"}]}, {"memorisation": ["x", {"summary": "y"}]}),
+        ({"memorisation": {"pixels": None}}, {"memorisation": {"pixels": None}}),
+        ({"difficulty": {"answers": "x"}}, {"difficulty": {"answers": "x"}}),
+        ({"metrics": {"verdict": 1}}, {"metrics": {"verdict": 1}}),  # none of ours
+        ({"verdict": 1, "summary": 2}, {"summary": 2}),
+        ({"summary": 2, "verdict": 1}, {"summary": 1}),
+    ],
+)
+def test_an_evaluation_of_another_shape_is_translated_as_far_as_it_goes(old, new):
+    assert legacy.current_evaluation(old) == new
