@@ -29,16 +29,19 @@ ROOMS = ("src/mezzotint", "tests", "benchmarks")
 
 PARTS_OF_NAMES = frozenset(
     "told freed ladder walk begin begun bind steered nudged wish wished goal precondition "
-    "preconditions alone nested gauge gauged seal sealed world worlds subjects judge judged "
-    "judging verdict verdicts pick picks replay replays played suited films stored pin rulers "
-    "ruler given beside turned".split()
+    "preconditions alone nested gauge gauged seal sealed world worlds subject subjects judge "
+    "judged judging verdict verdicts pick picks replay replays played suited films stored pin "
+    "rulers ruler given beside turned".split()
 )
 """No name may have one of these among its words: neither `told` nor `_told_later`."""
 
 WHOLE_NAMES = frozenset(
-    "free is_free within drop rates parts waits open_variance still_open is_loss subject".split()
+    "free is_free within drop rates parts waits open_variance still_open is_loss".split()
 )
 """Names of functions, classes, parameters, attributes and modules; fine inside of longer ones."""
+
+JSON_KEYS = frozenset({"subject", "verdict"})
+"""Keys that evaluation.json and sweep.json had; no text may be one or write one as JSON does."""
 
 LEGACY = {"src/mezzotint/config/legacy.py", "tests/config/test_legacy.py", "tests/test_words.py"}
 
@@ -99,6 +102,45 @@ def test_no_definition_parameter_or_attribute_is_a_private_word(room):
             if is_ours_alone(name, local) and (path, name) not in FOREIGN:
                 found.append(f"{path}:{line}: {name}")
     assert found == []
+
+
+def json_keys(tree):
+    """(line, key) of the private JSON keys in a module: as a text, in a text, as an argument."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            written = re.findall(r'"(\w+)"\s*:', node.value)
+            for key in sorted(JSON_KEYS & {node.value, *written}):
+                yield node.lineno, key
+        elif isinstance(node, ast.keyword) and node.arg in JSON_KEYS:
+            yield node.value.lineno, node.arg
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_json_key_is_a_private_word(room):
+    found = [
+        f"{path}:{line}: {key}"
+        for path, file in FILES.items()
+        if path.startswith(room) and path not in LEGACY
+        for line, key in json_keys(ast.parse(file.read_text()))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'result["verdict"]',
+        'result.get("verdict")',
+        'found = {"n": 1, "verdict": ""}',
+        'found["verdict"] = ""',
+        "found = dict(verdict='')",
+        "text = '{\"verdict\": []}'",
+        "text = f'{{\"verdict\": {n}}}'",
+    ],
+)
+def test_a_private_json_key_would_be_seen(code):
+    assert list(json_keys(ast.parse(code))) == [(1, "verdict")]
+    assert list(json_keys(ast.parse(code.replace("verdict", "summary")))) == []
 
 
 def keys(model):
