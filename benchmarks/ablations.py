@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mezzotint
 from experiments import Experiment, batches, data, growing, half_plain, paired, shifted
+from mezzotint.cli.stderr import log_to_stderr
 from mezzotint.config.build import build_denoiser
 from mezzotint.config.presets import load_preset, recommended
 from mezzotint.config.schema import Config
@@ -211,4 +212,5 @@ def main() -> None:
 FORMS = {"loss": ".4f", "above": ".3f", "accuracy": ".3f"}
 
 if __name__ == "__main__":
-    main()
+    with log_to_stderr():
+        main()

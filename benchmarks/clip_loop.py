@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mezzotint.cli.stderr import log_to_stderr
 from mezzotint.evaluation.samples import run_samples
 from mezzotint.evaluation.selection import best_of, effect
 from mezzotint.imaging import labelled_grid, save_png, to_float
@@ -65,12 +66,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="FILE.json; a sheet of pictures lies beside it")
     asked = parser.parse_args()
 
-    source = run_samples(asked.run, say=print)
+    source = run_samples(asked.run)
     base = {} if asked.base is None else {"guidance": asked.base}
     data, model = source.data, source.model.changed(**base)
-    clip = clip_for(data, "clip", print)
+    clip = clip_for(data, "clip")
     log_likelihood = prompt_log_likelihood(clip, asked.prompt, data.classes)
-    classifier = classifier_for(data, print)
+    classifier = classifier_for(data)
     reference = Reference.of(data, classifier, classifier, n=asked.n, anchors=())
     styles = Styles.found(data.images[data.splits["train"]])
     rows: list[dict[str, object]] = []
@@ -132,7 +133,7 @@ def main() -> None:
             wrapped = dataclasses.replace(model, denoise_wrapper=guided(gradient, scale))
             drawn(f"CLIP {scale:g} through {gradient}", wrapped, doubled * weight)
     for path in asked.runs:
-        other = run_samples(path, data, say=print).model
+        other = run_samples(path, data).model
         drawn(path.name, other.changed(**base), doubled)
     if asked.pools:
         most = max(asked.pools)
@@ -173,4 +174,5 @@ def table(rows: list[dict[str, object]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with log_to_stderr():
+        main()

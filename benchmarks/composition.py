@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from mezzotint import imaging
+from mezzotint.cli.stderr import log_to_stderr
 from mezzotint.data import load
 from mezzotint.diffusion import Condition
 from mezzotint.editing.compose import Windows, compose, ink_box, laid_out, read_text
@@ -105,7 +106,7 @@ def main():
     model = run.model(CheckpointRef(device="cpu"))[0]
     if arguments.guidance is not None:
         model = model.changed(guidance=arguments.guidance)
-    classifier = classifier_for(load(run.config.origin.source), print)
+    classifier = classifier_for(load(run.config.origin.source))
     texts = [
         random_text(model.classes, arguments.places, arguments.seed, i)
         for i in range(arguments.strings)
@@ -171,4 +172,5 @@ def show(way, spacing, pages, close, right, classifier, out):
 
 
 if __name__ == "__main__":
-    main()
+    with log_to_stderr():
+        main()

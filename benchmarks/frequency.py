@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from mezzotint.cli.stderr import log_to_stderr
 from mezzotint.config.tables import to_table
 from mezzotint.data import find_class, load
 from mezzotint.metrics import difficulty
@@ -51,7 +52,7 @@ def main() -> None:
         for record in trainer.run():
             if isinstance(record, Stepped) and record.images_seen % 12_800 == 0:
                 print(f"{record.images_seen:,} of {total:,} images", flush=True)
-    classifier = classifier_for(data, print)
+    classifier = classifier_for(data)
     held, truth = data.split("test")
 
     def evaluated(model: Model) -> list[difficulty.Quality]:
@@ -78,4 +79,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with log_to_stderr():
+        main()

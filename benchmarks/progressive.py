@@ -15,6 +15,7 @@ from typing import Any
 
 import mezzotint
 from ablations import FORMS, PLAIN, cell
+from mezzotint.cli.stderr import log_to_stderr
 from mezzotint.config.presets import load_preset, recommended
 from mezzotint.config.schema import Config
 from mezzotint.config.tables import override, parse_config, with_deviation
@@ -84,4 +85,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with log_to_stderr():
+        main()

@@ -45,7 +45,7 @@ class Metric:
     @staticmethod
     def of(source: str, n: int, split: str = "test") -> "Metric":
         data = load(source)
-        classifier = classifier_for(data, print)
+        classifier = classifier_for(data)
         reference = Reference.of(
             data, classifier, classifier, n=len(data.splits[split]), split=split, anchors=()
         )

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 import mezzotint
+from mezzotint.cli.stderr import log_to_stderr
 from mezzotint.imaging import load_npz
 from mezzotint.metrics.cas import cas
 from mezzotint.sampling.model import SampleBatch
@@ -120,4 +121,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with log_to_stderr():
+        main()

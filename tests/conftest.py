@@ -1,5 +1,6 @@
 """What must be settled before any test is imported."""
 
+import logging
 import os
 
 import torch
@@ -13,6 +14,7 @@ import pytest  # noqa: E402
 
 from mezzotint.data import load  # noqa: E402
 from mezzotint.runtime.device import Compute  # noqa: E402
+from mezzotint.runtime.log import log  # noqa: E402
 from tiny import make_data, make_plan, make_state  # noqa: E402
 from tiny_runs import trained  # noqa: E402
 
@@ -39,6 +41,27 @@ def cache(tmp_path, monkeypatch):
     """An empty cache."""
     monkeypatch.setenv("MEZZOTINT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def logged():
+    """What the library has logged in this test so far, in words."""
+    lines = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: lines.append(record.getMessage())
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    yield lines
+    log.setLevel(level)
+    log.removeHandler(handler)
+
+
+@pytest.fixture
+def quiet(logged):
+    """The library logs nothing in this test."""
+    yield
+    assert logged == []
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ PARTS_OF_NAMES = frozenset(
 """No name may have one of these among its words: neither `told` nor `_told_later`."""
 
 WHOLE_NAMES = frozenset(
-    "free is_free within drop rates parts waits open_variance still_open is_loss".split()
+    "free is_free within drop rates parts waits open_variance still_open is_loss say".split()
 )
 """Names of functions, classes, parameters, attributes and modules; fine inside of longer ones."""
 

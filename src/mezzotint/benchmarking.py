@@ -42,6 +42,7 @@ from mezzotint.kernels.precision import choose_compute
 from mezzotint.runs.speed import OVERHEAD, stages, training_steps, usual_time
 from mezzotint.runtime.device import Compute
 from mezzotint.runtime.hardware import hardware, peak_memory
+from mezzotint.runtime.log import log
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Model, SampleBatch
 from mezzotint.training.batches import UNGUIDED_EVERY
@@ -168,7 +169,6 @@ def bench(
     preset: str = "fashion-mnist",
     device: str = "auto",
     seconds: float = 20.0,
-    say: Callable[[str], None] = lambda line: None,
 ) -> Bench:
     """Measure a preset, by name or TOML file, for about so many seconds.
 
@@ -183,23 +183,23 @@ def bench(
     compute, batch = model.compute, config.training.batch
     with compute.active():
         side = PRODUCT.get(compute.device, 2048)
-        say(f"products of {side}x{side} matrices in {compute.precision} …")
+        log.info(f"products of {side}x{side} matrices in {compute.precision} …")
         ways = _products(side, compute)
         share = TIME["peak"] * seconds / len(ways)
         product = min(usual_time(_timed(way, compute), share, LEAST_PRODUCTS)[0] for way in ways)
-        say("training …")
+        log.info("training …")
         step, repeats, flop = 0.0, 0, 0.0
         for share, last in stages(config):
             steps = training_steps(last, data, compute)
             usual, count = usual_time(steps, share * TIME["training"] * seconds)
             step, repeats = step + share * usual, repeats + count
             flop += share * training_flop(last, data)
-        say("sampling …")
+        log.info("sampling …")
         chunk, flop_drawn = model.chunk(), _sampling_flop(model)
         steps_drawn = len(model.sigmas()) - 1
         drawn = usual_time(_sampling_steps(model), TIME["sampling"] * seconds)
         memory = peak_memory()  # before the profile, which takes some for itself
-        say("profile …")
+        log.info("profile …")
         if compute.cuda_graphs:  # operators are seen where they are called
             steps = training_steps(last, data, dataclasses.replace(compute, use_cuda_graphs=False))
             next(steps)

@@ -144,7 +144,7 @@ def test_a_mistyped_source_is_answered_with_the_closest(refused, unchanged):
 def test_a_named_set_without_copy_and_network_says_where_it_looked(
     refused, unchanged, monkeypatch, tmp_path
 ):
-    def unreachable(repository, say):
+    def unreachable(repository):
         raise FetchError("no network")
 
     monkeypatch.setattr("mezzotint.data.readers.hub.fetch", unreachable)
@@ -160,7 +160,7 @@ def test_a_named_set_without_copy_and_network_says_where_it_looked(
 
 
 def test_a_hub_set_that_is_not_there_is_answered_the_same_way(refused, unchanged, monkeypatch):
-    def unreachable(repository, say):
+    def unreachable(repository):
         raise FetchError(f"{repository} is gone")
 
     monkeypatch.setattr("mezzotint.data.readers.hub.fetch", unreachable)

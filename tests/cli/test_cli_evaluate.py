@@ -123,7 +123,7 @@ def test_cas_reads_all_images_of_a_file_and_refuses_at_once_what_it_cannot_score
         return Cas((0.5,))
 
     monkeypatch.setattr("mezzotint.evaluation.analyses.cas.cas", scored)
-    monkeypatch.setattr("mezzotint.runtime.log.EVERY", 0)
+    monkeypatch.setattr("mezzotint.runtime.progress_bar.EVERY", 0)
     imaging.save_npz(tmp_path / "all.npz", images, labels, {})
     answer = cli("evaluate all.npz --against digits --metrics cas --device cpu --json")
     found = result(answer)

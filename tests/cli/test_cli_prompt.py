@@ -45,7 +45,7 @@ def test_a_prompt_names_the_class_and_is_followed(cli, digits_run, tmp_path):
     _, plain, _ = drawn(cli, tmp_path, "plain", "--label", "7")
     digits = load("digits")
     log_likelihood = prompt_log_likelihood(
-        scorers.clip_for(digits, "clip", print), "a clear 7", digits.classes
+        scorers.clip_for(digits, "clip"), "a clear 7", digits.classes
     )
     means = [float(log_likelihood(to_float(e.images), e.labels).mean()) for e in (found, plain)]
     assert means[0] > means[1]

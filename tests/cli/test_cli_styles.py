@@ -201,7 +201,7 @@ def common(name, least):
 def test_samples_are_asked_for_the_joint_styles_of_real_images(styled_run):
     from mezzotint.evaluation.samples import run_samples
 
-    stream = run_samples(styled_run, say=print)
+    stream = run_samples(styled_run)
     drawing = stream.batch(50)
     data = load("digits", styles=STYLES)
     train = data.splits["train"]

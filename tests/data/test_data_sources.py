@@ -140,7 +140,7 @@ def test_a_named_set_is_found_by_option_then_environment(tmp_path, monkeypatch):
 
 
 def test_a_set_that_is_nowhere_says_where_and_how(tmp_path, monkeypatch):
-    def unreachable(repository, say):
+    def unreachable(repository):
         raise FetchError("no network")
 
     monkeypatch.setattr("mezzotint.data.readers.hub.fetch", unreachable)

@@ -17,10 +17,6 @@ from mezzotint.evaluation.request import EXTRAS, METRICS, USUAL, EvaluateRequest
 from mezzotint.metrics.registry import GROUPS
 
 
-def silent(line):
-    """Ignore a notice."""
-
-
 def test_names_are_those_that_evaluate_has_always_taken():
     assert EXTRAS == ("memorisation", "recognition", "difficulty", "styles", "clip", "cas")
     assert ("fd", "kd", "coverage", "accuracy", "score", "distinct", *EXTRAS) == METRICS
@@ -77,7 +73,7 @@ def test_styles_of_a_file_without_labels_are_left_out_or_refused(tmp_path, digit
         styles=np.ones((len(images), 1), np.float32),
         style_names=np.array(["thickness"]),
     )
-    found = evaluate(EvaluateRequest(path, against="digits"), silent)
+    found = evaluate(EvaluateRequest(path, against="digits"))
     assert "styles" not in found
     with pytest.raises(InputError, match="styles needs labels"):
-        evaluate(EvaluateRequest(path, against="digits", metrics=("styles",)), silent)
+        evaluate(EvaluateRequest(path, against="digits", metrics=("styles",)))

@@ -22,6 +22,7 @@ from mezzotint.evaluation.samples import (
     run_samples,
 )
 from mezzotint.runs.run import CheckpointRef, Run
+from mezzotint.runtime import progress_bar
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Model, SampleBatch
 from tiny_runs import TINY, trained
@@ -54,16 +55,12 @@ def small_blocks(monkeypatch):
     monkeypatch.setitem(mezzotint.sampling.model.LARGEST_CHUNK, "cpu", 8)
 
 
-def silent(line):
-    raise AssertionError(line)
-
-
-def stream(path, data=None, say=lambda line: None, **changes):
+def stream(path, data=None, **changes):
     changes = {"evaluations": 2, **changes}
     seed = changes.pop("seed", 0)
     known = {"weights", "checkpoint", "device"}
     ref = CheckpointRef(**{name: changes.pop(name) for name in known & set(changes)})
-    return run_samples(path, data, checkpoint=ref, changes=changes, seed=seed, say=say)
+    return run_samples(path, data, checkpoint=ref, changes=changes, seed=seed)
 
 
 def blocks(path):
@@ -106,10 +103,10 @@ def test_blocks_on_disk_are_not_drawn_again(run, drawn, small_blocks):
     first = stream(run).samples(40)
     assert drawn == [16, 16, 8]
     assert [path.name for path in blocks(run)] == ["00000000.npz", "00000016.npz", "00000032.npz"]
-    again = stream(run, say=silent).samples(40)
+    again = stream(run).samples(40)
     assert torch.equal(again.images, first.images)
     assert torch.equal(again.labels, first.labels)
-    stream(run, say=silent).samples(35)
+    stream(run).samples(35)
     assert drawn == [16, 16, 8]
     stream(run).samples(60)  # the short block is drawn to its end, and one more
     assert drawn == [16, 16, 8, 16, 12]
@@ -145,25 +142,26 @@ def test_a_style_that_an_image_does_not_have_is_found_again(run, drawn):
     assert source._found(SampleBatch.of(labels, 0, table + 1), 0) is None
 
 
-def test_images_that_changed_since_the_training_are_reported(digits, tmp_path):
+def test_images_that_changed_since_the_training_are_reported(digits, tmp_path, logged):
     images, labels = digits.images[:300], digits.labels[:300]
     imaging.save_folder(images, labels, digits.classes, tmp_path / "own")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         run = mezzotint.train("own", out="run", budget="16images", preset="digits", settings=TINY)
-        said = []
-        stream(run.path, say=said.append)
-        assert not any("other images" in line for line in said)
+        stream(run.path)
+        assert not any("other images" in line for line in logged)
         imaging.save_png(images[0], tmp_path / "own" / "0" / "more.png")
-        stream(run.path, say=said.append)
-        assert any("own holds other images than run was trained on" in line for line in said)
+        stream(run.path)
+        assert any("own holds other images than run was trained on" in line for line in logged)
 
 
 def test_an_interrupted_drawing_goes_on(run, drawn, small_blocks, monkeypatch):
-    def two_blocks(model, drawing, draw=Model.sample_batch):
+    draw = Model.sample_batch
+
+    def two_blocks(model, drawing, watch):
         if len(drawn) == 2:
             raise KeyboardInterrupt
-        return draw(model, drawing)
+        return draw(model, drawing, watch)
 
     with monkeypatch.context() as patch:
         patch.setattr(Model, "sample_batch", two_blocks)
@@ -181,13 +179,13 @@ def test_a_damaged_block_is_drawn_anew(run, drawn, small_blocks, content):
     path.write_bytes(path.read_bytes()[:-300] if content is None else content)
     assert torch.equal(stream(run).samples(20).images, whole.images)
     assert drawn == [16, 4, 16]
-    stream(run, say=silent).samples(20)
+    stream(run).samples(20)
 
 
 def test_a_moved_run_still_finds_its_blocks(run, drawn, tmp_path):
     before = stream(run).samples(12)
     there = run.rename(tmp_path / "elsewhere")
-    after = stream(there, say=silent).samples(12)
+    after = stream(there).samples(12)
     assert torch.equal(after.images, before.images)
     assert drawn == [12]
     assert (before.facts["path"], after.facts["path"]) == (str(run), str(there))
@@ -205,7 +203,7 @@ def test_changed_weights_are_drawn_from_anew(run, drawn, tmp_path):
     assert before.facts["hash"] != after.facts["hash"]
     assert not torch.equal(after.images, before.images)
     (run / "checkpoints/last.safetensors").write_bytes(own)
-    assert torch.equal(stream(run, say=silent).samples(12).images, before.images)
+    assert torch.equal(stream(run).samples(12).images, before.images)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +222,7 @@ def test_other_settings_are_drawn_anew_and_are_facts(run, drawn, change):
     assert drawn == [4, 4]
     assert after.facts != before.facts
     assert json.loads(json.dumps(after.facts)) == after.facts
-    stream(run, say=silent, **change).samples(4)
+    stream(run, **change).samples(4)
     assert drawn == [4, 4]
 
 
@@ -239,20 +237,21 @@ def test_facts_say_what_was_drawn(run):
     assert {**kept, "n": 3} == facts
 
 
-def test_a_run_that_cannot_be_written_to_is_evaluated_all_the_same(run, drawn):
+def test_a_run_that_cannot_be_written_to_is_evaluated_all_the_same(run, drawn, logged):
     (run / "evaluation").write_text("in the way")
-    said = []
-    assert len(stream(run, say=said.append).samples(6).images) == 6
-    assert "keeps no samples" in said[0]
+    assert len(stream(run).samples(6).images) == 6
+    assert "keeps no samples" in logged[0]
     assert drawn == [6]
 
 
-def test_what_is_done_and_left_is_said(run, small_blocks):
-    said = []
-    stream(run, say=said.append).samples(40)
-    assert [line.partition(" samples")[0] for line in said] == [
-        "drawn 16 of 40", "drawn 32 of 40", "drawn 40 of 40",
-    ]  # fmt: skip
+def test_what_is_done_and_left_is_logged(run, small_blocks, logged, monkeypatch):
+    monkeypatch.setattr(progress_bar, "EVERY", 0)
+    stream(run).samples(16)
+    logged.clear()
+    stream(run).samples(64)  # the first block is there: time counts from the first chunk drawn
+    assert [line.partition(" images")[0] for line in logged] == [
+        f"drawing: {done} of 64" for done in range(32, 65, 8)
+    ]
 
 
 def test_a_run_is_held_against_its_own_kind_of_images(run, digits):
@@ -407,11 +406,11 @@ def write(images, folder, mode=None, suffix="png"):
     return folder
 
 
-def test_a_folder_that_was_written_comes_back_with_its_labels(tmp_path, digits, pictures):
+def test_a_folder_that_was_written_comes_back_with_its_labels(tmp_path, digits, pictures, quiet):
     images, labels = pictures
     folder = tmp_path / "samples"
     imaging.save_folder(images, labels, digits.classes, folder)
-    found = folder_samples(folder, digits, silent)
+    found = folder_samples(folder, digits)
     pairs = {(image.tobytes(), int(k)) for image, k in zip(images.numpy(), labels, strict=True)}
     assert {
         (image.tobytes(), int(k))
@@ -420,42 +419,42 @@ def test_a_folder_that_was_written_comes_back_with_its_labels(tmp_path, digits, 
     assert len(found.images) == 12
     assert found.facts.items() >= {"kind": "folder", "path": str(folder), "n": 12}.items()
     imaging.save_png(pictures[0][0].flip(-1), folder / "0" / "00000.png")
-    assert folder_samples(folder, digits, silent).facts != found.facts
+    assert folder_samples(folder, digits).facts != found.facts
 
 
-def test_class_folders_may_have_names_made_safe(tmp_path, digits, pictures):
+def test_class_folders_may_have_names_made_safe(tmp_path, digits, pictures, quiet):
     named = dataclasses.replace(digits, classes=("0", "T-shirt/top", *"23456789"))
     images, labels = pictures
     imaging.save_folder(images, labels, named.classes, tmp_path / "out")
     assert (tmp_path / "out" / "T-shirt_top").is_dir()
-    found = folder_samples(tmp_path / "out", named, silent)
+    found = folder_samples(tmp_path / "out", named)
     assert torch.equal(found.labels.sort().values, labels.sort().values)
 
 
-def test_pictures_directly_in_a_folder_have_no_labels(tmp_path, digits, pictures):
+def test_pictures_directly_in_a_folder_have_no_labels(tmp_path, digits, pictures, quiet):
     folder = write(pictures[0], tmp_path / "flat")
     (folder / "notes.txt").write_text("by hand")
     (folder / ".hidden.png").write_bytes(b"left by an archive")
     (folder / ".cache").mkdir()
-    found = folder_samples(folder, digits, silent)
+    found = folder_samples(folder, digits)
     assert torch.equal(found.images, pictures[0])
     assert found.labels is None
 
 
 @pytest.mark.parametrize("place", ["flat", "classes"])
 def test_grey_saved_as_rgb_is_grey_again_and_grey_is_repeated_for_rgb(
-    tmp_path, digits, pictures, place
+    tmp_path, digits, pictures, place, quiet
 ):
     images = pictures[0]
     folder = tmp_path / place
     write(images, folder / "3" if place == "classes" else folder, mode="RGB")
-    found = folder_samples(folder, digits, silent)
+    found = folder_samples(folder, digits)
     assert torch.equal(found.images, images)
     assert (found.labels is None) == (place == "flat")
     colour = dataclasses.replace(digits, images=digits.images.expand(-1, 3, -1, -1))
     grey = tmp_path / "grey"
     write(images, grey / "3" if place == "classes" else grey)
-    assert torch.equal(folder_samples(grey, colour, silent).images, images.expand(-1, 3, -1, -1))
+    assert torch.equal(folder_samples(grey, colour).images, images.expand(-1, 3, -1, -1))
 
 
 @pytest.mark.parametrize("place", ["flat", "classes"])
@@ -470,7 +469,7 @@ def test_grey_saved_as_rgb_is_grey_again_and_grey_is_repeated_for_rgb(
     ],
 )
 def test_a_folder_that_cannot_be_evaluated_is_one_line(
-    tmp_path, digits, pictures, place, kind, words
+    tmp_path, digits, pictures, place, kind, words, quiet
 ):
     folder = tmp_path / "given"
     inner = folder / "3" if place == "classes" else folder
@@ -487,21 +486,21 @@ def test_a_folder_that_cannot_be_evaluated_is_one_line(
         write(pictures[0], inner)
         (inner / "half.png").write_bytes((inner / "000.png").read_bytes()[:60])
     with pytest.raises(InputError, match=words) as caught:
-        folder_samples(folder, digits, silent)
+        folder_samples(folder, digits)
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_of_an_unknown_class_is_one_line(tmp_path, digits, pictures):
+def test_a_folder_of_an_unknown_class_is_one_line(tmp_path, digits, pictures, quiet):
     write(pictures[0], tmp_path / "given" / "eleven")
     with pytest.raises(InputError, match="'eleven' is no class here") as caught:
-        folder_samples(tmp_path / "given", digits, silent)
+        folder_samples(tmp_path / "given", digits)
     assert "\n" not in str(caught.value)
 
 
-def test_an_empty_folder_is_one_line(tmp_path, digits):
+def test_an_empty_folder_is_one_line(tmp_path, digits, quiet):
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="none holds no images: give a folder with PNG"):
-        folder_samples(tmp_path / "none", digits, silent)
+        folder_samples(tmp_path / "none", digits)
 
 
 # --- fewer of them ----------------------------------------------------------------------------

@@ -163,11 +163,11 @@ def textbook_distance(a, b):
 
 @pytest.mark.filterwarnings("ignore:Matrix is singular")  # fewer images than features
 def test_a_sweep_recommends_the_least_distance_of_what_the_model_draws(run, digits, monkeypatch):
-    result = sweep(ask(run, interval=(2.0, 100.0)), lambda line: None)
+    result = sweep(ask(run, interval=(2.0, 100.0)))
     classifier = shipped(digits)
     held = classifier.features(digits.split("validation")[0])
     model = mezzotint.load(run, guide_model=True).changed(evaluations=2)
-    drawing = run_samples(run.path, digits, say=lambda line: None).batch(150)
+    drawing = run_samples(run.path, digits).batch(150)
     found = {}
     for row in result["points"]:
         auto = row["family"] == "autoguidance"
@@ -198,7 +198,7 @@ def test_a_sweep_recommends_the_least_distance_of_what_the_model_draws(run, digi
     with Image.open(run.path / "sweep.png") as picture:
         assert picture.size == (1350, 690)
     monkeypatch.setattr(Model, "sample_batch", lambda *a: pytest.fail("drawn again"))
-    again = sweep(ask(run, interval=(2.0, 100.0)), lambda line: None)
+    again = sweep(ask(run, interval=(2.0, 100.0)))
     assert again["points"] == result["points"]
 
 
@@ -210,7 +210,7 @@ def test_a_curve_without_an_interval_is_guided_everywhere_whatever_the_run_does(
     narrow = dataclasses.replace(narrow, config=config)
     narrow.write_config()
     ours, theirs = (
-        {(p["family"], p["scale"]): p["values"] for p in sweep(ask(r), print)["points"]}
+        {(p["family"], p["scale"]): p["values"] for p in sweep(ask(r))["points"]}
         for r in (narrow, run)
     )
     assert ours == theirs
@@ -236,7 +236,7 @@ def test_a_sweep_draws_without_the_style_guidance_of_the_run(run):
     config = keen.config.model_copy(update={"sampling": own})
     keen = dataclasses.replace(keen, config=config)
     keen.write_config()
-    found, expected = (sweep(ask(r), print) for r in (keen, run))
+    found, expected = (sweep(ask(r)) for r in (keen, run))
     for one, other in zip(found["points"], expected["points"], strict=True):
         assert one["values"] == other["values"]
     guides = {"guidance", "style_guidance", "autoguidance", "interval"}
@@ -254,12 +254,12 @@ def test_a_sweep_that_was_interrupted_goes_on(run, monkeypatch):
 
     monkeypatch.setattr(Model, "sample_batch", drawing)
     with pytest.raises(KeyboardInterrupt):
-        sweep(ask(run), lambda line: None)
+        sweep(ask(run))
     assert not (run.path / "sweep.json").exists()
     monkeypatch.setattr(
         Model, "sample_batch", lambda m, *a: calls.append(m.sampling) or draw(m, *a)
     )
-    sweep(ask(run), lambda line: None)
+    sweep(ask(run))
     assert calls[0] == 1.0  # the first setting, not drawn again
     assert [(s.guidance, s.autoguidance) for s in calls[1:]] == [(2.0, 1.0), (1.0, 2.0)]
 
@@ -267,4 +267,4 @@ def test_a_sweep_that_was_interrupted_goes_on(run, monkeypatch):
 def test_too_few_samples_are_refused_before_anything_is_drawn(run, monkeypatch):
     monkeypatch.setattr(Model, "sample_batch", lambda *a: pytest.fail("drawn"))
     with pytest.raises(InputError, match="--n 143 is too few .* 128 features: 144 or more"):
-        sweep(ask(run, n=143), lambda line: None)
+        sweep(ask(run, n=143))

@@ -314,7 +314,7 @@ def evaluating(spot: Path, source: Path) -> Words:
 
 def pictures(ground: Path) -> None:
     """A folder of small pictures of every kind, two classes."""
-    digits = load("digits", say=lambda line: None).images
+    digits = load("digits").images
     for i, kind in enumerate(["png", "jpg", "webp", "bmp"] * 3):
         file = ground / "pictures" / "ab"[i % 2] / f"{i}.{kind}"
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -77,7 +77,7 @@ def test_the_gradient_is_that_of_the_last_steps(model, traced):
 
 
 def test_a_tuned_run_is_a_run_like_any_other(run, digits, tmp_path):
-    online = OnlineMetrics.of(digits, 40, print, "cpu")
+    online = OnlineMetrics.of(digits, 40, "cpu")
     model, out = run.model()[0], tmp_path / "new"
     seen = []
 

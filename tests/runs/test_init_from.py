@@ -29,11 +29,10 @@ def first_record(run, data):
 
 
 def started(request):
-    """The run and what was said, with the checkpoint that is there before the first step."""
-    said = []
-    run, data = setup(request, said.append)
+    """The run, with the checkpoint that is there before the first step."""
+    run, data = setup(request)
     first_record(run, data)
-    return run, said
+    return run
 
 
 def request(out, base, **more):
@@ -41,10 +40,10 @@ def request(out, base, **more):
     return TrainRequest("digits", out, **{**arguments, **more})
 
 
-def test_a_run_of_another_size_begins_with_the_averaged_weights(small, tmp_path):
-    run, said = started(request(tmp_path / "run", small.path))
+def test_a_run_of_another_size_begins_with_the_averaged_weights(small, tmp_path, logged):
+    run = started(request(tmp_path / "run", small.path))
     numbers = sum(value.numel() for value in small.weights()[0].values())
-    assert f"starting with {numbers:,} of {numbers:,} weights from {small.path}" in said
+    assert f"starting with {numbers:,} of {numbers:,} weights from {small.path}" in logged
     first = checkpoint.read(run.last)
     average = checkpoint.read(small.last).section("ema")
     assert first.facts["images_seen"] == 0
@@ -53,18 +52,18 @@ def test_a_run_of_another_size_begins_with_the_averaged_weights(small, tmp_path)
         assert all(torch.equal(held[name], average[name]) for name in average | held)
 
 
-def test_what_does_not_fit_begins_at_random_and_is_named(small, tmp_path):
+def test_what_does_not_fit_begins_at_random_and_is_named(small, tmp_path, logged):
     """Of images with three channels, the first and the last convolution."""
     colours = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
     folder = tmp_path / "colours"
     mezzotint.imaging.save_folder(colours, torch.arange(40) % 10, list("0123456789"), folder)
     request_ = TrainRequest(str(folder), tmp_path / "run", budget="32images", settings=TINY)
-    single, _ = started(request_)
+    single = started(request_)
     request_ = TrainRequest(
         str(folder), tmp_path / "from", budget="32images", settings=TINY, init_from=small.path
     )
-    run, said = started(request_)
-    assert said[-1].endswith("; random: first.weight, last.2.weight, last.2.bias")
+    run = started(request_)
+    assert logged[-1].endswith("; random: first.weight, last.2.weight, last.2.bias")
     held, fresh, arguments = (
         checkpoint.read(file).section("network") for file in (run.last, single.last, small.last)
     )
@@ -83,10 +82,10 @@ def test_it_goes_on_without_the_option_and_not_from_elsewhere(small, tmp_path):
     with pytest.raises(
         InputError, match=r"started with .*small, not with .*run: leave out --from"
     ):
-        setup(request(out, out), print)
+        setup(request(out, out))
 
 
-def test_it_has_the_network_of_the_others_variant(tmp_path, capsys):
+def test_it_has_the_network_of_the_others_variant(tmp_path, logged):
     """Whatever its own budget, which as a new run would give it another."""
     file = tmp_path / "mine.toml"
     shorter = {"images": 100, "set": ["network.levels=[{width=16}]"]}
@@ -111,10 +110,10 @@ def test_it_has_the_network_of_the_others_variant(tmp_path, capsys):
         ("short", None, [16]),  # goes on
         ("new", None, [48, 96]),
     ]:
-        capsys.readouterr()
+        logged.clear()
         run = trained(name, 128, base)
         assert [level.width for level in run.config.network.levels] == wanted
-        assert (stays in capsys.readouterr().err) is (wanted == [16])
+        assert (stays in logged) is (wanted == [16])
 
 
 def test_with_its_checkpoints_lost_it_begins_there_again(small, tmp_path):
@@ -133,7 +132,7 @@ def test_of_damaged_weights_the_backup_counts_and_that_is_said(small, tmp_path):
     base = Run.at(shutil.copytree(small.path, tmp_path / "base"))
     shutil.copy(base.last, checkpoint.previous(base.last))
     base.last.write_bytes(base.last.read_bytes()[:-100])
-    run, data = setup(request(tmp_path / "run", base.path), print)
+    run, data = setup(request(tmp_path / "run", base.path))
     assert "going on from last.previous.safetensors" in first_record(run, data).text
 
 
@@ -148,5 +147,5 @@ def test_a_run_that_cannot_be_begun_from_is_refused(small, tmp_path, settings, b
     out = tmp_path / "run"
     request_ = request(out, small.path.with_name(base), settings=settings)
     with pytest.raises(InputError, match=said):
-        setup(request_, print)
+        setup(request_)
     assert not out.exists()

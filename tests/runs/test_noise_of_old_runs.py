@@ -38,11 +38,10 @@ def test_an_old_run_draws_the_images_it_drew(old_run, tiny_run):
     assert not torch.equal(drawn, new.sample(n=5, seed=3))
 
 
-def test_the_copy_in_a_checkpoint_does_not_name_it_either(old_run):
+def test_the_copy_in_a_checkpoint_does_not_name_it_either(old_run, logged):
     (old_run.path / "config.toml").unlink()
-    said = []
-    assert Run.at(old_run.path, said.append).config.sampling.noise == "torch"
-    assert "the copy in" in said[0]
+    assert Run.at(old_run.path).config.sampling.noise == "torch"
+    assert "the copy in" in logged[0]
 
 
 def test_a_table_without_sampling_is_an_old_runs(old_run):
@@ -65,7 +64,7 @@ def test_another_generator_for_a_run_that_is_there_is_refused(old_run, tiny_run,
             "digits", path, budget="96images", settings=(*TINY, f"sampling.noise={other}")
         )
         with pytest.raises(InputError, match=f"sampling.noise was {own}, is now {other}"):
-            setup(request, lambda line: None)
+            setup(request)
 
 
 def test_a_new_run_names_philox(tiny_run):

@@ -28,11 +28,7 @@ def model(tiny_run):
 
 @pytest.fixture(scope="module")
 def online(digits):
-    return OnlineMetrics.of(digits, 160, silent, "cpu")
-
-
-def silent(line):
-    raise AssertionError(line)
+    return OnlineMetrics.of(digits, 160, "cpu")
 
 
 class Painter:
@@ -133,8 +129,8 @@ def test_the_same_weights_give_the_same_numbers(online, model):
     assert online.measure(model) == pytest.approx(online.measure(model), rel=1e-9)
 
 
-def test_too_few_for_the_rank_have_no_frechet_distance(digits, model):
-    small = OnlineMetrics.of(digits, 100, silent, "cpu")
+def test_too_few_for_the_rank_have_no_frechet_distance(digits, model, quiet):
+    small = OnlineMetrics.of(digits, 100, "cpu")
     assert len(small.drawing) == 100
     assert set(small.measure(model)) == {"kd", "coverage", "accuracy"}
 
@@ -167,7 +163,7 @@ def test_the_reference_is_the_validation_split_and_has_no_anchors(online, digits
     assert torch.equal(online.reference.real.features, expected)
 
 
-def test_the_classifier_reads_on_its_device(digits, monkeypatch):
+def test_the_classifier_reads_on_its_device(digits, monkeypatch, quiet):
     moved = []
 
     def on(classifier, device):
@@ -175,7 +171,7 @@ def test_the_classifier_reads_on_its_device(digits, monkeypatch):
         return moved[-1][1]
 
     monkeypatch.setattr(Classifier, "on", on)
-    found = OnlineMetrics.of(digits, 40, silent, "somewhere")
+    found = OnlineMetrics.of(digits, 40, "somewhere")
     ((device, classifier),) = moved
     assert device == "somewhere"
     assert found.reference.classifier is found.reference.extractor is classifier
@@ -195,8 +191,8 @@ def test_training_asks_for_the_device_that_it_trains_on(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
-def test_on_a_gpu_the_numbers_are_those_of_the_cpu(online, digits, model):
-    there = OnlineMetrics.of(digits, 160, silent, "cuda")
+def test_on_a_gpu_the_numbers_are_those_of_the_cpu(online, digits, model, quiet):
+    there = OnlineMetrics.of(digits, 160, "cuda")
     assert next(there.reference.classifier.network.parameters()).is_cuda
     assert there.reference.real.features.device.type == "cpu"
     torch.testing.assert_close(
@@ -205,8 +201,8 @@ def test_on_a_gpu_the_numbers_are_those_of_the_cpu(online, digits, model):
     assert there.measure(model) == pytest.approx(online.measure(model), rel=0.05, abs=1e-3)
 
 
-def test_without_validation_images_it_is_one_line(digits):
+def test_without_validation_images_it_is_one_line(digits, quiet):
     splits = {**digits.splits, "validation": torch.empty(0, dtype=torch.int64)}
     with pytest.raises(InputError, match="digits has no validation images") as caught:
-        OnlineMetrics.of(dataclasses.replace(digits, splits=splits), 50, silent, "cpu")
+        OnlineMetrics.of(dataclasses.replace(digits, splits=splits), 50, "cpu")
     assert "\n" not in str(caught.value)

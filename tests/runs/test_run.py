@@ -120,20 +120,20 @@ def test_a_larger_budget_ends_where_one_run_of_it_would_with_a_constant_learning
 def test_a_time_is_turned_into_images_once(tmp_path, monkeypatch):
     monkeypatch.setattr("mezzotint.runs.speed.MEASURED_SECONDS", 0.2)
     request = TrainRequest("digits", tmp_path / "run", budget="2s", settings=TINY)
-    run, _ = setup(request, lambda line: None)
+    run, _ = setup(request)
     assert run.config.machine.images_per_second > 0
     run.write_config()
-    again, _ = setup(request, lambda line: None)
+    again, _ = setup(request)
     assert again.config == run.config
     longer = TrainRequest("digits", tmp_path / "run", budget="4s", settings=TINY)
-    run2, _ = setup(longer, lambda line: None)
+    run2, _ = setup(longer)
     assert run2.config.machine.images_per_second == run.config.machine.images_per_second
     assert run2.config.machine.images == pytest.approx(2 * run.config.machine.images, abs=16)
 
 
 def test_a_checkpoint_cut_in_half_falls_back_and_says_so(tmp_path):
     request = TrainRequest("digits", tmp_path / "run", budget="96images", settings=TINY)
-    run, data = setup(request, lambda line: None)
+    run, data = setup(request)
     records_of(run, data, CheckpointInterval(32, "images"))
     content = run.last.read_bytes()
     run.last.write_bytes(content[: len(content) // 2])
@@ -152,7 +152,7 @@ def test_a_checkpoint_cut_in_half_falls_back_and_says_so(tmp_path):
 
 def test_a_checkpoint_with_other_facts_is_refused(tmp_path):
     request = TrainRequest("digits", tmp_path / "run", budget="32images", settings=TINY)
-    run, data = setup(request, lambda line: None)
+    run, data = setup(request)
     records_of(run, data)
     saved = checkpoint.read(run.last)
     for seen in (None, "32", [32]):
@@ -168,7 +168,7 @@ def collect(source, into):
 
 def test_weights_that_have_seen_nothing_are_not_drawn_from(tmp_path):
     request = TrainRequest("digits", tmp_path / "run", budget="32images", settings=TINY)
-    run, data = setup(request, lambda line: None)
+    run, data = setup(request)
     records_of(run, data, CheckpointInterval(1000, "images"))
     run.last.write_bytes(b"")  # the backup is the checkpoint of the very start
     with pytest.raises(InputError, match="seen no image yet"):
@@ -179,7 +179,7 @@ def test_weights_that_have_seen_nothing_are_not_drawn_from(tmp_path):
 def test_divergence_rolls_back_with_half_the_learning_rate_and_gives_up_in_the_end(tmp_path):
     settings = (*TINY, "training.learning_rate=1e30", "training.lr_schedule={kind='constant'}")
     request = TrainRequest("digits", tmp_path / "run", budget="1600images", settings=settings)
-    run, data = setup(request, lambda line: None)
+    run, data = setup(request)
     records = []
     with (
         Trainer(run, data) as trainer,
@@ -204,7 +204,7 @@ def test_an_interruption_waits_for_a_step_that_can_be_saved(tmp_path, monkeypatc
         pytest.fail("went on")
 
     request = TrainRequest("digits", tmp_path / "run", budget="160images", settings=TINY)
-    run, data = setup(request, lambda line: None)
+    run, data = setup(request)
     monkeypatch.setattr("mezzotint.runs.trainer.Interrupt", lambda: Requested(Requested()))
     monkeypatch.setattr("mezzotint.runs.trainer.train", train)
     assert records_of(run, data)[-1] == Stopped(32, "interrupted")
@@ -213,7 +213,7 @@ def test_an_interruption_waits_for_a_step_that_can_be_saved(tmp_path, monkeypatc
 
 def test_a_full_disk_in_the_middle_keeps_the_training_going(tmp_path, monkeypatch):
     request = TrainRequest("digits", tmp_path / "run", budget="96images", settings=TINY)
-    run, data = setup(request, lambda line: None)
+    run, data = setup(request)
     real, calls = checkpoint.write, []
 
     def full_for_a_while(path, tensors, facts):
@@ -235,7 +235,7 @@ def test_a_full_disk_in_the_middle_keeps_the_training_going(tmp_path, monkeypatc
 def test_two_processes_do_not_train_in_one_directory(tmp_path):
     fcntl = pytest.importorskip("fcntl")
     request = TrainRequest("digits", tmp_path / "run", budget="32images", settings=TINY)
-    run, data = setup(request, lambda line: None)
+    run, data = setup(request)
     run.path.mkdir()
     with (run.path / ".lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -281,7 +281,7 @@ def test_model_guidance_costs_no_second_evaluation(tmp_path):
     assert [plan.trains_model_guidance(n) for n in (31, 32)] == [False, True]
     # With a larger budget it is not learned yet: the same scales, at two evaluations.
     longer = TrainRequest("digits", run.path, budget="320images", settings=settings)
-    assert setup(longer, lambda line: None)[0].model()[0].max_model_guidance == 1
+    assert setup(longer)[0].model()[0].max_model_guidance == 1
 
 
 def test_weights_of_another_network_are_refused_in_one_line(trained, tmp_path):
@@ -318,7 +318,7 @@ def test_a_log_that_was_damaged_is_cut_to_what_is_right_and_says_so(tmp_path):
     run = mezzotint.train("digits", budget="160images", **words)
     lines = run.metrics.read_text().splitlines(keepends=True)
     run.metrics.write_text(lines[0].replace("16", "17") + "".join(lines[1:-1]) + lines[-1][:9])
-    again, data = setup(TrainRequest("digits", **words, budget="320images"), lambda line: None)
+    again, data = setup(TrainRequest("digits", **words, budget="320images"))
     notices = [r.text for r in records_of(again, data) if isinstance(r, Notice)]
     assert f"{run.metrics} has lost 2 lines: it was damaged" in notices
     kept = run.metrics.read_text().splitlines(keepends=True)
@@ -343,10 +343,10 @@ def patient(tmp_path):
 )
 def test_a_preset_has_a_variant_for_the_budget(tmp_path, patient, images, guidance, rate):
     request = TrainRequest("digits", tmp_path / "run", preset=patient, budget=f"{images}images")
-    training = setup(request, lambda line: None)[0].config.training
+    training = setup(request)[0].config.training
     assert (training.model_guidance.max_scale, training.learning_rate) == (guidance, rate)
     own = dataclasses.replace(request, settings=("training.model_guidance.max_scale=1.2",))
-    assert setup(own, lambda line: None)[0].config.training.model_guidance.max_scale == 1.2
+    assert setup(own)[0].config.training.model_guidance.max_scale == 1.2
 
 
 def test_a_run_keeps_the_preset_of_its_first_budget(tmp_path, patient):
@@ -377,7 +377,7 @@ def test_more_processes_than_images_of_a_batch_are_refused_before_any_step(
     for size, batch, before in ((17, 16, []), (16, 8, [16])):
         monkeypatch.setattr("mezzotint.runs.setup.current_ranks", lambda size=size: Ranks(0, size))
         with pytest.raises(InputError, match=f"{size} processes share batches of {batch} images"):
-            setup(request, print)
+            setup(request)
         assert measured == before
 
 

@@ -59,7 +59,7 @@ def counted():
 def run(tmp_path):
     """A run of 64 images with one thread, and its data."""
     request = TrainRequest("digits", tmp_path / "run", budget="64images", settings=TINY)
-    found, data = setup(request, lambda line: None)
+    found, data = setup(request)
     machine = found.config.machine.model_copy(update={"threads": 1})
     config = found.config.model_copy(update={"machine": machine})
     return type(found)(found.path, config), data

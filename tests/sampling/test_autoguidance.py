@@ -51,7 +51,7 @@ def test_an_interrupted_training_keeps_the_same_snapshot(run, tmp_path):
     settings = (*TINY, *STEADY, "training.snapshot=0.4")
     request = TrainRequest("digits", tmp_path / "broken", budget="96images", settings=settings)
     for stop in (16, 48, 80, 96):
-        broken, data = setup(request, lambda line: None)
+        broken, data = setup(request)
         with Trainer(broken, data, CheckpointInterval(32, "images")) as trainer:
             for record in trainer.run():
                 if isinstance(record, Stepped) and record.images_seen == stop:
@@ -154,8 +154,8 @@ def test_without_a_snapshot_or_with_a_damaged_one_it_is_one_line(run):
 
 
 def test_the_facts_of_samples_name_the_guide_model_only_where_it_took_part(run):
-    plain = run_samples(run.path, say=lambda line: None)
-    weak = run_samples(run.path, checkpoint=CheckpointRef(guide_model=True), say=lambda line: None)
+    plain = run_samples(run.path)
+    weak = run_samples(run.path, checkpoint=CheckpointRef(guide_model=True))
     assert weak.facts == plain.facts  # so that what was drawn before is found
     assert not {"autoguidance", "weak"} & set(plain.facts)
     guided = weak.changed(autoguidance=2)

@@ -1,6 +1,6 @@
 """What `bench` measures and how it says it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mezzotint import benchmarking as benchmark
@@ -13,9 +13,9 @@ EXAMPLE = 10_000
 """Training images of the set for which a budget in epochs is shown."""
 
 
-def bench(preset: str, device: str, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
+def bench(preset: str, device: str, seconds: float) -> dict[str, Any]:
     """Measure a preset; times in seconds, shares from 0 to 1."""
-    found = benchmark.bench(preset, device, seconds, say)
+    found = benchmark.bench(preset, device, seconds)
     each = found.evaluations / found.steps  # evaluations in a sampler's step
     return {
         "preset": found.preset,

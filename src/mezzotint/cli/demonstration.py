@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from mezzotint.runs.find import load
 from mezzotint.runs.progress import follow
 from mezzotint.runs.setup import TrainRequest, setup
 from mezzotint.runs.trainer import Trainer
+from mezzotint.runtime.log import log
+from mezzotint.runtime.progress_bar import progress
 from mezzotint.sampling import trajectories
 from mezzotint.sampling.model import SampleBatch
 
@@ -22,17 +24,18 @@ __all__ = ["demo", "demo_text"]
 IMAGES = 100
 
 
-def demo(out: Path, device: str, say: Callable[[str], None]) -> tuple[dict[str, Any], bool]:
+def demo(out: Path, device: str) -> tuple[dict[str, Any], bool]:
     """Train about a minute, draw every class, write pictures, compare with the training set."""
-    run, data = setup(TrainRequest("digits", out, device=device), say)
-    say(f"training on {len(data.splits['train']):,} real 8x8 digits …")
+    run, data = setup(TrainRequest("digits", out, device=device))
+    log.info(f"training on {len(data.splits['train']):,} real 8x8 digits …")
     with Trainer(run, data) as trainer:
         stopped = follow(run, trainer.run())
     if stopped is not None:
         return {"run": str(out), "interrupted": True}, True
     model = load(run)
     drawing = SampleBatch.of(model.labels(None, IMAGES))
-    images = model.sample_batch(drawing)
+    with progress("drawing", IMAGES) as update:
+        images = model.sample_batch(drawing, update)
     pictures = {
         "grid": imaging.save_png(
             verbs.class_sheet(images, drawing.labels, model), out / "grid.png"

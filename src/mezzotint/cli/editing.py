@@ -1,7 +1,7 @@
 """What `edit` does, in the library's words."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.runs import find
 from mezzotint.runs.run import CheckpointRef, Run
 from mezzotint.runtime.atomic import flush_together, write_bytes
-from mezzotint.runtime.log import progress_lines
+from mezzotint.runtime.log import log
 from mezzotint.runtime.outputs import check_output
+from mezzotint.runtime.progress_bar import progress
 from mezzotint.sampling.model import Model
 
 __all__ = ["ComposeRequest", "compose_text", "composed"]
 
-Say = Callable[[str], None]
 ANNOTATIONS = "annotations.json"
 
 
@@ -44,7 +44,7 @@ class ComposeRequest:
     overwrite: bool
 
 
-def composed(request: ComposeRequest, say: Say) -> dict[str, Any]:
+def composed(request: ComposeRequest) -> dict[str, Any]:
     """Draw the canvases; a PNG, or a folder of them with their boxes."""
     check_output("--out", request.out, (".png", ""), overwrite=request.overwrite)
     if (
@@ -66,19 +66,20 @@ def composed(request: ComposeRequest, say: Say) -> dict[str, Any]:
     model = loaded.changed(**request.changes)
     texts = _texts(request, model)
     for warning in model.style_warnings(request.styles):
-        say(warning)
+        log.info(warning)
     if request.out.suffix and len(texts) > 1:
         raise InputError(
             f"--out {request.out} holds one image, and {len(texts)} are asked for: give a folder"
         )
-    pages = compose(
-        model,
-        texts,
-        seed=request.seed,
-        spacing=request.spacing,
-        styles=request.styles,
-        watch=progress_lines("drawing", len(texts), say),
-    )
+    with progress("drawing", len(texts)) as update:
+        pages = compose(
+            model,
+            texts,
+            seed=request.seed,
+            spacing=request.spacing,
+            styles=request.styles,
+            watch=update,
+        )
     result: dict[str, Any] = {
         "run": str(request.run),
         "n": len(pages),
@@ -91,7 +92,7 @@ def composed(request: ComposeRequest, say: Say) -> dict[str, Any]:
         "written": _written(request.out, pages, model),
     }
     if request.read:
-        result["read"] = _read(request, pages, say)
+        result["read"] = _read(request, pages)
     return result
 
 
@@ -135,10 +136,10 @@ def _written(out: Path, pages: Sequence[Composed], model: Model) -> dict[str, st
     return {"folder": str(out), "annotations": str(out / ANNOTATIONS)}
 
 
-def _read(request: ComposeRequest, pages: Sequence[Composed], say: Say) -> dict[str, float]:
+def _read(request: ComposeRequest, pages: Sequence[Composed]) -> dict[str, float]:
     """How much the data set's own classifier reads as it was asked for."""
-    data = Run.at(request.run).images(request.data_dir, say)
-    found = read_back(pages, classifier_for(data, say))
+    data = Run.at(request.run).images(request.data_dir)
+    found = read_back(pages, classifier_for(data))
     whole = [bool(part.all()) for part in found.boxes.split([len(page.inks) for page in pages])]
     return {
         "boxes": float(found.boxes.double().mean()),

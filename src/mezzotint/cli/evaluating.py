@@ -1,6 +1,6 @@
 """What `evaluate` and `report` do, in the library's words."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,12 @@ from mezzotint.runs.run import Run
 
 __all__ = ["evaluate", "evaluate_text", "report", "report_text", "table"]
 
-Say = Callable[[str], None]
 
-
-def evaluate(request: EvaluateRequest, compare: Path | None, say: Say) -> dict[str, Any]:
+def evaluate(request: EvaluateRequest, compare: Path | None) -> dict[str, Any]:
     """Evaluate, and compare with another evaluation where one is named."""
     theirs = _metrics_of(compare) if compare is not None else {}
     check_folder(request.out, request.target)
-    result = evaluation.evaluate(request, say)
+    result = evaluation.evaluate(request)
     if compare is not None:
         result["compared"] = {"with": str(compare), **_compared(result["metrics"], theirs)}
     return result

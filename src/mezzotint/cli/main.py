@@ -15,8 +15,10 @@ from typing import Annotated, Any
 
 import typer
 
+from mezzotint.cli.stderr import log_to_stderr, tell
 from mezzotint.config.legacy import current_options
 from mezzotint.errors import InputError, is_out_of_memory
+from mezzotint.runtime.log import is_first_rank
 
 __all__ = ["app", "main"]
 
@@ -145,7 +147,7 @@ def data(
     if out is not None:
         outputs.check_output("--out", out, (".png",), overwrite=overwrite)
     names = style or (None if styles else ())
-    images = load(source, size=size, limit=limit, data_dir=data_dir, styles=names, say=_say)
+    images = load(source, size=size, limit=limit, data_dir=data_dir, styles=names)
     if names == ():
         _print(data_facts(images, out), show.data_text, as_json)
     else:
@@ -175,7 +177,7 @@ def inspect(
     if out is not None:
         for name in PICTURES:
             outputs.check_output("--out", out / name, (".png",), overwrite=overwrite)
-    facts = inspection(preset_or_run, tuple(set_ or ()), out, data_dir, _say)
+    facts = inspection(preset_or_run, tuple(set_ or ()), out, data_dir)
     _print(facts, show.inspection_text, as_json)
 
 
@@ -228,7 +230,7 @@ def train(
         source, out, preset, budget, limit, size, tuple(style or ()), tuple(set_ or ()),
         device, data_dir, init_from, dry_run,
     )  # fmt: skip
-    result, interrupted = verbs.train(request, verbs.every(checkpoint_every), _say)
+    result, interrupted = verbs.train(request, verbs.every(checkpoint_every))
     _print(result, verbs.train_text, as_json)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -343,7 +345,7 @@ def sample(
     request = verbs.SampleRequest(
         run, checkpoint_ref, n, label, asked, along, seed, seeds, changes, dry_run, words, data_dir
     )
-    _print(verbs.sample(request, wanted, _say), verbs.sample_text, as_json)
+    _print(verbs.sample(request, wanted), verbs.sample_text, as_json)
 
 
 @app.command(
@@ -420,7 +422,7 @@ def evaluate(
         data_dir=data_dir,
         command=shlex.join(["mezzotint", *sys.argv[1:]]),
     )
-    _print(evaluating.evaluate(question, compare, _say), evaluating.evaluate_text, as_json)
+    _print(evaluating.evaluate(question, compare), evaluating.evaluate_text, as_json)
 
 
 @app.command(
@@ -471,7 +473,7 @@ def sweep(
         command=shlex.join(["mezzotint", *sys.argv[1:]]),
     )
     outputs.check_folder(out, run)
-    _print(swept(ask, _say), sweeping.sweep_text, as_json)
+    _print(swept(ask), sweeping.sweep_text, as_json)
 
 
 @app.command(
@@ -545,7 +547,7 @@ def select(
         _settings(sampler=sampler, evaluations=evaluations, guidance=guidance),
         CheckpointRef(weights, checkpoint, device), data_dir,
     )  # fmt: skip
-    _print(selection.select(request, _say), selecting.select_text, as_json)
+    _print(selection.select(request), selecting.select_text, as_json)
 
 
 edit = typer.Typer(
@@ -620,7 +622,7 @@ def compose(
         verbs.pairs("--style", style or ()), read, changes,
         CheckpointRef(weights, checkpoint, device), data_dir, overwrite,
     )  # fmt: skip
-    _print(editing.composed(request, _say), editing.compose_text, as_json)
+    _print(editing.composed(request), editing.compose_text, as_json)
 
 
 @app.command(
@@ -683,7 +685,7 @@ def tune(
         seed, _settings(evaluations=evaluations, sampler=sampler, guidance=guidance),
         CheckpointRef(weights, "last", device), data_dir,
     )  # fmt: skip
-    _print(tunings.tune(asked, _say), tuning.tune_text, as_json)
+    _print(tunings.tune(asked), tuning.tune_text, as_json)
 
 
 @app.command(
@@ -702,7 +704,7 @@ def bench(
     _refuse_torchrun("bench")
     from mezzotint.cli import benchmark
 
-    _print(benchmark.bench(preset, device, seconds, _say), benchmark.bench_text, as_json)
+    _print(benchmark.bench(preset, device, seconds), benchmark.bench_text, as_json)
 
 
 @app.command(epilog="Example:  mezzotint demo --out runs/demo")
@@ -715,7 +717,7 @@ def demo(
     _refuse_torchrun("demo")
     from mezzotint.cli import demonstration
 
-    result, interrupted = demonstration.demo(out, device, _say)
+    result, interrupted = demonstration.demo(out, device)
     _print(result, demonstration.demo_text, as_json)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -734,7 +736,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
-        with _joined():
+        with log_to_stderr(), _joined():
             arguments = sys.argv[1:] if arguments is None else arguments
             code = app(current_options(arguments), standalone_mode=False)
     except InputError as error:
@@ -771,11 +773,6 @@ def _refuse_torchrun(verb: str) -> None:
     """Refuse a verb that does not share its work."""
     if _several():
         raise InputError(f"{verb} works in one process: start it without torchrun")
-
-
-def _first() -> bool:
-    """Whether this is the one of them that speaks."""
-    return not _several() or os.environ["RANK"] == "0"
 
 
 def _joined() -> contextlib.AbstractContextManager[object]:
@@ -821,25 +818,14 @@ def _complain(message: str) -> int:
     line = " ".join(message.split())
     if len(line) > LONGEST:  # somebody's value or file is in it
         line = f"{line[: LONGEST * 2 // 3]} … {line[-LONGEST // 3 :]}"
-    who = "" if _first() else f"rank {os.environ['RANK']}: "
-    _tell(f"mezzotint: {who}{line}")
+    who = "" if is_first_rank() else f"rank {os.environ['RANK']}: "
+    tell(f"mezzotint: {who}{line}")
     return 2
-
-
-def _say(line: str) -> None:
-    if _first():
-        _tell(line)
-
-
-def _tell(line: str) -> None:
-    """Write on standard error; an error while writing cannot be reported, so it is dropped."""
-    with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
 
 
 def _print(result: dict[str, Any], text: Any, as_json: bool) -> None:
     """The result of a verb, for a person or for a program."""
-    if _first():
+    if is_first_rank():
         print(json.dumps(result) if as_json else text(result))
 
 

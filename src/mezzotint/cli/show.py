@@ -1,11 +1,9 @@
 """What `data` and `inspect` find out and how they say it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 __all__ = ["data_text", "inspection_text", "style_text"]
-
-Say = Callable[[str], None]
 
 
 def data_text(facts: Mapping[str, Any]) -> str:

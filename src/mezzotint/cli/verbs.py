@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from mezzotint.runs.setup import TrainRequest, setup, warnings
 from mezzotint.runs.trainer import CheckpointInterval, Trainer
 from mezzotint.runtime.distributed import current_ranks
 from mezzotint.runtime.hardware import peak_memory
-from mezzotint.runtime.log import progress_lines
+from mezzotint.runtime.log import log
+from mezzotint.runtime.progress_bar import progress
 from mezzotint.sampling import trajectories
 from mezzotint.sampling.model import Model, SampleBatch
 from mezzotint.sampling.noise import image_keys
@@ -39,7 +40,6 @@ __all__ = [
     "train_text",
 ]
 
-Say = Callable[[str], None]
 STRIP_IMAGES = 10
 
 USUAL = 100
@@ -57,13 +57,11 @@ def every(text: str) -> CheckpointInterval:
     return CheckpointInterval(budget.amount, budget.unit)
 
 
-def train(
-    request: TrainRequest, saves: CheckpointInterval, say: Say
-) -> tuple[dict[str, Any], bool]:
+def train(request: TrainRequest, saves: CheckpointInterval) -> tuple[dict[str, Any], bool]:
     """Train, or say what would be trained; the result, and whether it was interrupted."""
-    run, data = setup(request, say)
+    run, data = setup(request)
     for warning in warnings(run.config, run.config.data):
-        say(f"warning: {warning}")
+        log.warning(warning)
     machine = run.config.machine
     result: dict[str, Any] = {
         "run": str(run.path),
@@ -74,7 +72,7 @@ def train(
     }
     if request.dry:
         return {**result, "dry_run": True, "budget": run.config.training.budget}, False
-    say(
+    log.info(
         f"training on {machine.device} in {machine.precision}: {machine.images:,} images "
         f"({machine.images / len(data.splits['train']):.3g} epochs)"
     )
@@ -203,7 +201,7 @@ def scales(texts: Iterable[str]) -> dict[str, float]:
         raise InputError(f"--style-guidance takes NAME=SCALE, as in slant=2 ({error})") from error
 
 
-def sample(request: SampleRequest, outputs: Outputs, say: Say) -> dict[str, Any]:
+def sample(request: SampleRequest, outputs: Outputs) -> dict[str, Any]:
     """Draw images and write them to the requested places."""
     outputs.check()
     checkpoint = request.checkpoint
@@ -219,7 +217,7 @@ def sample(request: SampleRequest, outputs: Outputs, say: Say) -> dict[str, Any]
         request = dataclasses.replace(request, label=request.prompt.label(model, request.label))
     drawing = request.drawing(model)
     for warning in model.style_warnings(request.styles):
-        say(warning)
+        log.info(warning)
     settings = model.sampling
     meta = {
         "run": str(request.run),
@@ -240,11 +238,12 @@ def sample(request: SampleRequest, outputs: Outputs, say: Say) -> dict[str, Any]
     if request.dry:
         return {**meta, "dry_run": True}
     if request.prompt is not None:
-        data = Run.at(request.run, say).images(request.data_dir, say)
-        model = with_prompt(model, request.prompt, data, say)
+        data = Run.at(request.run).images(request.data_dir)
+        model = with_prompt(model, request.prompt, data)
     written: dict[str, str] = {}
     if outputs.out is not None:
-        images = model.sample_batch(drawing, progress_lines("drawing", len(drawing), say))
+        with progress("drawing", len(drawing)) as update:
+            images = model.sample_batch(drawing, update)
     if not current_ranks().first:
         return meta
     if outputs.out is not None:

@@ -29,13 +29,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mezzotint.data.encoded import Encoded, Say
+from mezzotint.data.encoded import Encoded
 from mezzotint.data.pixels import Layout, fill, survey
 from mezzotint.data.styles import measures
 from mezzotint.errors import InputError, is_out_of_memory
 from mezzotint.imaging import load_arrays
 from mezzotint.runtime.atomic import appearing, replacing
 from mezzotint.runtime.cache import cache_directory
+from mezzotint.runtime.log import log
 
 __all__ = ["VERSION", "Pixels", "cache_directory", "decoded", "kept_measures"]
 
@@ -61,7 +62,7 @@ class Pixels:
         return total / count / 127.5 - 1, variance**0.5 / 127.5
 
 
-def decoded(encoded: Encoded, size: int | None, *, say: Say, memory_budget: int) -> Pixels:
+def decoded(encoded: Encoded, size: int | None, *, memory_budget: int) -> Pixels:
     """The set's pixels, from the cache where it has them.
 
     size           pixels, as in `pixels.survey`
@@ -71,7 +72,7 @@ def decoded(encoded: Encoded, size: int | None, *, say: Say, memory_budget: int)
     found = _open(path, memory_budget)
     if found is not None:
         return found
-    layout = survey(encoded, size, say)
+    layout = survey(encoded, size)
     shape = (len(encoded.labels), *layout)
     bytes_needed = math.prod(shape)
     trouble, large = _trouble(path.parent, bytes_needed), bytes_needed > memory_budget
@@ -82,30 +83,30 @@ def decoded(encoded: Encoded, size: int | None, *, say: Say, memory_budget: int)
             "to another folder"
         )
     if not trouble:
-        say(f"decoding {shape[0]:,} images, once: kept in {path.parent}")
+        log.info(f"decoding {shape[0]:,} images, once: kept in {path.parent}")
         if large:
             return _decoded_to_disk(path, encoded, layout)
     images = np.empty(shape, np.uint8)
     fill(images, encoded, layout)
     pixels = _measured(images)
     write = partial(_write_images, path, pixels)
-    _keep(path.parent, bytes_needed, write, "images", "they are decoded", say)
+    _keep(path.parent, bytes_needed, write, "images", "they are decoded")
     return pixels
 
 
 def kept_measures(
-    encoded: Encoded, size: int | None, images: Tensor, names: Sequence[str], say: Say
+    encoded: Encoded, size: int | None, images: Tensor, names: Sequence[str]
 ) -> Tensor:
     """The named `measures` of all images, float64 (N, K), from the cache where it has them."""
     found = {name: _open_measure(_measure_path(encoded, size, name)) for name in names}
     missing = [name for name, values in found.items() if values is None]
     if missing:
-        say(f"measuring {', '.join(missing)} of {len(images):,} images, once")
+        log.info(f"measuring {', '.join(missing)} of {len(images):,} images, once")
         for name, values in zip(missing, measures.measured(images, missing).T, strict=True):
             found[name] = values
             path = _measure_path(encoded, size, name)
             write = partial(_write_measure, path, values)
-            _keep(path.parent, values.nbytes, write, name, "it is measured", say)
+            _keep(path.parent, values.nbytes, write, name, "it is measured")
     columns = [values for values in found.values() if values is not None]
     return torch.stack(columns, 1) if columns else torch.zeros(len(images), 0).double()
 
@@ -201,9 +202,7 @@ def _write_sums(path: Path, pixels: Pixels) -> None:
         )
 
 
-def _keep(
-    folder: Path, size: int, write: Callable[[], None], what: str, again: str, say: Say
-) -> None:
+def _keep(folder: Path, size: int, write: Callable[[], None], what: str, again: str) -> None:
     """Write `size` bytes; where the folder cannot keep them, a line says so and all goes on.
 
     again  what is done with `what` at every start then
@@ -215,7 +214,7 @@ def _keep(
         except OSError as error:
             trouble = error.strerror
     if trouble:
-        say(f"{folder} keeps no {what} ({trouble}): {again} at every start")
+        log.info(f"{folder} keeps no {what} ({trouble}): {again} at every start")
 
 
 def _trouble(folder: Path, size: int) -> str | None:

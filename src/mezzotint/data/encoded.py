@@ -19,10 +19,8 @@ from torch import Tensor
 
 from mezzotint.errors import InputError
 
-__all__ = ["Encoded", "Picture", "Say", "identity", "in_threads", "read"]
+__all__ = ["Encoded", "Picture", "identity", "in_threads", "read"]
 
-Say = Callable[[str], None]
-"""Where a reader says in one line what it decided or is about to do."""
 
 WINDOW = 512  # items in flight: enough to keep the threads busy, small next to any data set
 

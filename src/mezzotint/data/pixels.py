@@ -21,10 +21,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from mezzotint.data.encoded import Encoded, Picture, Say, in_threads, read
+from mezzotint.data.encoded import Encoded, Picture, in_threads, read
 from mezzotint.errors import InputError
+from mezzotint.runtime.log import log
 
-__all__ = ["Layout", "fill", "survey"]
+__all__ = ["Layout", "common_layout", "fill", "survey"]
 
 GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"})
 ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
@@ -49,25 +50,44 @@ class _Header(NamedTuple):
     height: int
 
 
-def survey(encoded: Encoded, size: int | None, say: Say) -> Layout:
+def survey(encoded: Encoded, size: int | None) -> Layout:
     """The layout that fits the set, from the pictures' headers alone.
 
     size  pixels: every image becomes size x size. None keeps the size that all share; where they
           differ, the most common shorter side decides
     """
-    headers = Counter(in_threads(_header, encoded.pictures()))
-    channels = 1 if all(header.grey for header in headers) else 3
+    headers = _headers(encoded)
+    channels, sizes = _channels(headers), _sizes(headers)
     if size is not None:
         return Layout(channels, size, size)
-    sizes = {(header.height, header.width) for header in headers}
     if len(sizes) == 1:
         return Layout(channels, *sizes.pop())
     sides: Counter[int] = Counter()
     for header, count in headers.items():
         sides[min(header.height, header.width)] += count
     side = max(sides, key=lambda side: (sides[side], -side))  # of equals the smaller
-    say(f"images of {len(sizes)} sizes: all are cut square and resized to {side}x{side}")
+    log.info(f"images of {len(sizes)} sizes: all are cut square and resized to {side}x{side}")
     return Layout(channels, side, side)
+
+
+def common_layout(encoded: Encoded) -> Layout | None:
+    """The layout of pictures of one size; None where sizes differ."""
+    headers = _headers(encoded)
+    sizes = _sizes(headers)
+    return Layout(_channels(headers), *sizes.pop()) if len(sizes) == 1 else None
+
+
+def _headers(encoded: Encoded) -> Counter[_Header]:
+    return Counter(in_threads(_header, encoded.pictures()))
+
+
+def _channels(headers: Counter[_Header]) -> int:
+    return 1 if all(header.grey for header in headers) else 3
+
+
+def _sizes(headers: Counter[_Header]) -> set[tuple[int, int]]:
+    """(height, width) of the pictures."""
+    return {(header.height, header.width) for header in headers}
 
 
 def fill(images: np.ndarray, encoded: Encoded, layout: Layout) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mezzotint.data.augment import Augment
-from mezzotint.data.encoded import Encoded, Say, identity
+from mezzotint.data.encoded import Encoded, identity
 from mezzotint.data.image_set import ImageSet
 from mezzotint.data.splits import complete, limited
 from mezzotint.errors import InputError, suggest
@@ -61,10 +61,6 @@ SOURCES: Mapping[str, Source] = {
 }
 
 
-def _silent(line: str) -> None:
-    """Say nothing."""
-
-
 def load(
     source: str,
     *,
@@ -72,7 +68,6 @@ def load(
     limit: int | None = None,
     data_dir: Path | None = None,
     styles: Sequence[str] | None = (),
-    say: Say = _silent,
     memory_budget: int = 2 << 30,
 ) -> ImageSet:
     """The source as one `ImageSet`; what a person can do wrong is an `InputError`.
@@ -84,7 +79,6 @@ def load(
     data_dir       folder of named data sets, looked at before $MEZZOTINT_DATA
     styles         what to know of every image besides its class: measures (`measures.MEASURES`)
                    and columns that come with the data; None: all that fit
-    say            takes one line for each decision made and each wait ahead
     memory_budget  bytes, of all processes of the job: where their copies would be larger, the
                    images stay on disk, memory-mapped and shared
     """
@@ -93,15 +87,15 @@ def load(
 
     if size is not None and size < 1:
         raise InputError(f"size {size} is not a number of pixels: give 1 or more")
-    entry, encoded = SOURCES.get(source, Source()), _read(source, data_dir, say)
+    entry, encoded = SOURCES.get(source, Source()), _read(source, data_dir)
     splits = complete(encoded.splits, encoded.labels, entry.validation)
     if limit is not None:
         splits = limited(splits, encoded.labels, len(encoded.classes), limit)
-    pixels = decoded(encoded, size, say=say, memory_budget=memory_budget // current_ranks().size)
+    pixels = decoded(encoded, size, memory_budget=memory_budget // current_ranks().size)
     mean, deviation = pixels.statistics(splits["train"])
     own = Styled()
     if styles is None or styles:
-        own = styled(encoded, size, pixels.images, splits["train"], styles, say)
+        own = styled(encoded, size, pixels.images, splits["train"], styles)
     return ImageSet(
         name=_name(source),
         images=pixels.images,
@@ -124,14 +118,14 @@ def _name(source: str) -> str:
     return f"{folder}/" if folder in SOURCES else folder  # somebody's own "mnist" is not ours
 
 
-def _read(source: str, data_dir: Path | None, say: Say) -> Encoded:
+def _read(source: str, data_dir: Path | None) -> Encoded:
     if source in SOURCES:
-        return _read_named(source, data_dir, say)
+        return _read_named(source, data_dir)
     if source.startswith("hf:"):
-        return _read_from_hub(source, say)
+        return _read_from_hub(source)
     folder = Path(source).expanduser()
     if folder.is_dir():
-        return _read_folder(folder, say)
+        return _read_folder(folder)
     if folder.exists():
         raise InputError(f"{source} is a file: give the folder of a data set")
     raise InputError(
@@ -140,7 +134,7 @@ def _read(source: str, data_dir: Path | None, say: Say) -> Encoded:
     )
 
 
-def _read_named(name: str, data_dir: Path | None, say: Say) -> Encoded:
+def _read_named(name: str, data_dir: Path | None) -> Encoded:
     entry = SOURCES[name]
     if entry.hub is None:
         from mezzotint.data.readers.digits import read_digits
@@ -152,12 +146,12 @@ def _read_named(name: str, data_dir: Path | None, say: Say) -> Encoded:
     places = [root.expanduser() / entry.folder for root in roots]
     for place in places:
         if place.is_dir():
-            return _renamed(_read_folder(place, say), entry, place)
+            return _renamed(_read_folder(place), entry, place)
 
     from mezzotint.data.readers.hub import FetchError, fetch, read_hub
 
     try:
-        return _renamed(read_hub(name, fetch(entry.hub, say), say), entry, entry.hub)
+        return _renamed(read_hub(name, fetch(entry.hub)), entry, entry.hub)
     except FetchError as error:
         looked = "".join(f"not at {place}, " for place in places)
         raise InputError(
@@ -166,14 +160,14 @@ def _read_named(name: str, data_dir: Path | None, say: Say) -> Encoded:
         ) from error
 
 
-def _read_from_hub(source: str, say: Say) -> Encoded:
+def _read_from_hub(source: str) -> Encoded:
     from mezzotint.data.readers.hub import FetchError, fetch, read_hub
 
     repository = source.removeprefix("hf:")
     if len(repository.split("/")) != 2 or not all(repository.split("/")):
         raise InputError(f"{source!r} is not hf:OWNER/NAME: write it like hf:ylecun/mnist")
     try:
-        return read_hub(source, fetch(repository, say), say)
+        return read_hub(source, fetch(repository))
     except FetchError as error:
         raise InputError(
             f"{source} was not fetched ({error}): check name and network, or put its parquet "
@@ -181,15 +175,15 @@ def _read_from_hub(source: str, say: Say) -> Encoded:
         ) from error
 
 
-def _read_folder(folder: Path, say: Say) -> Encoded:
+def _read_folder(folder: Path) -> Encoded:
     from mezzotint.data.readers.parquet import parquet_files, read_parquet
 
     if files := parquet_files(folder):
-        return read_parquet(folder, files, say)
+        return read_parquet(folder, files)
 
     from mezzotint.data.readers.folder import read_folder
 
-    return read_folder(folder, say)
+    return read_folder(folder)
 
 
 def _renamed(encoded: Encoded, entry: Source, where: Path | str) -> Encoded:

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,6 @@ from mezzotint.runtime.distributed import current_ranks
 __all__ = ["EvaluationContext", "Clock", "Json", "Pictures", "gather"]
 
 Json = dict[str, Any]
-Say = Callable[[str], None]
 
 MOST = 10_000
 """Samples evaluated where the user names no number."""
@@ -109,7 +108,6 @@ class EvaluationContext:
     reference: Reference
     reading: Read
     pictures: Pictures
-    say: Say
 
     @property
     def held(self) -> Tensor:
@@ -125,7 +123,7 @@ class EvaluationContext:
         return class_rows(samples, self.reference.real, self.data.classes, self.request.seed)
 
 
-def gather(request: EvaluateRequest, clock: Clock, say: Say) -> EvaluationContext:
+def gather(request: EvaluateRequest, clock: Clock) -> EvaluationContext:
     """Load, draw and read; InputError for whatever cannot be evaluated."""
     parts, path = request.requested(), request.target
     if not path.exists():
@@ -133,9 +131,9 @@ def gather(request: EvaluateRequest, clock: Clock, say: Say) -> EvaluationContex
     against = None
     if request.against:
         with current_ranks().rank0_first():  # the first decodes it, the others find it
-            styles = _requested_styles(path, say)
-            against = load(request.against, styles=styles, data_dir=request.data_dir, say=say)
-    stream = _stream(request, against, say) if Run.is_at(path) else None
+            styles = _requested_styles(path)
+            against = load(request.against, styles=styles, data_dir=request.data_dir)
+    stream = _stream(request, against) if Run.is_at(path) else None
     data = stream.data if stream else against
     if data is None:
         raise InputError(
@@ -152,11 +150,11 @@ def gather(request: EvaluateRequest, clock: Clock, say: Say) -> EvaluationContex
     needed = request.extractor == "classifier" or len(data.classes) > 1
     ranks = current_ranks()
     with ranks.rank0_first():  # what the first makes and keeps, the others find
-        classifier = classifier_for(data, say) if needed else None
+        classifier = classifier_for(data) if needed else None
         extractor = _extractor(request.extractor, classifier)
     with clock("drawing"):
         n = request.n or min(MOST, len(data.splits[request.split]))
-        everything = _everything(request, stream, data, n, say)
+        everything = _everything(request, stream, data, n)
         samples = limited(everything, n, request.seed)
     _refuse_impossible(request, samples, stream)
     if "cas" in parts and stream is None and everything.labels is not None:
@@ -174,7 +172,7 @@ def gather(request: EvaluateRequest, clock: Clock, say: Say) -> EvaluationContex
     clip = None
     if "clip" in parts and samples.labels is not None:
         with ranks.rank0_first():
-            clip = clip_for(data, request.clip, say)
+            clip = clip_for(data, request.clip)
     out = request.out or (path if stream else None)
     return EvaluationContext(
         request=request,
@@ -188,21 +186,20 @@ def gather(request: EvaluateRequest, clock: Clock, say: Say) -> EvaluationContex
         reference=reference,
         reading=reading,
         pictures=Pictures(out if ranks.first else None),
-        say=say,
     )
 
 
-def _requested_styles(path: Path, say: Say) -> tuple[str, ...]:
+def _requested_styles(path: Path) -> tuple[str, ...]:
     """Return the requested styles of the samples, as far as real images can have them."""
     if Run.is_at(path):
-        return Run.at(path, say).config.origin.styles
+        return Run.at(path).config.origin.styles
     if path.suffix.lower() != ".npz":
         return ()
     names = imaging.load_arrays(path, only=("style_names",)).get("style_names")
     return () if names is None else tuple(str(n) for n in names.ravel() if str(n) in MEASURES)
 
 
-def _stream(request: EvaluateRequest, against: ImageSet | None, say: Say) -> RunSamples:
+def _stream(request: EvaluateRequest, against: ImageSet | None) -> RunSamples:
     return run_samples(
         request.target,
         against,
@@ -210,18 +207,17 @@ def _stream(request: EvaluateRequest, against: ImageSet | None, say: Say) -> Run
         changes=request.changes,
         seed=request.seed,
         data_dir=request.data_dir,
-        say=say,
     )
 
 
 def _everything(
-    request: EvaluateRequest, stream: RunSamples | None, data: ImageSet, n: int, say: Say
+    request: EvaluateRequest, stream: RunSamples | None, data: ImageSet, n: int
 ) -> SampleSet:
     """What a file or folder holds, n samples of a run."""
     path = request.target
     if stream is not None:
         return stream.samples(n)
-    found = folder_samples(path, data, say) if path.is_dir() else npz_samples(path, data)
+    found = folder_samples(path, data) if path.is_dir() else npz_samples(path, data)
     if request.n is not None and request.n > len(found.images):
         raise InputError(
             f"{path} holds {len(found.images):,} images, fewer than --n {request.n:,}"

@@ -1,7 +1,6 @@
 """Evaluate samples: every requested metric and analysis, in one JSON object."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from mezzotint.evaluation.analyses import ANALYSES
@@ -11,16 +10,17 @@ from mezzotint.evaluation.results import differing, keep
 from mezzotint.evaluation.summary import summary_sentences
 from mezzotint.metrics import registry
 from mezzotint.runtime.hardware import hardware
+from mezzotint.runtime.log import log
 
 __all__ = ["evaluate"]
 
 Json = dict[str, Any]
 
 
-def evaluate(request: EvaluateRequest, say: Callable[[str], None]) -> Json:
+def evaluate(request: EvaluateRequest) -> Json:
     """Evaluate a request: a JSON object, written with its pictures where there is a place."""
     clock, requested = Clock(), request.requested()
-    context = gather(request, clock, say)
+    context = gather(request, clock)
     groups = {name: group for name, group in registry.GROUPS.items() if name in requested}
     with clock("metrics"):
         numbers = registry.measure(context.reading, context.reference, groups)
@@ -41,7 +41,7 @@ def evaluate(request: EvaluateRequest, say: Callable[[str], None]) -> Json:
     }
     out = context.pictures.out
     if out is not None and (names := differing(out, result)):
-        say(
+        log.info(
             f"{out} holds an evaluation of other {', '.join(names)}, which this one will replace: "
             "--out keeps both"
         )

@@ -9,7 +9,6 @@ evaluation goes on, and a larger n draws only the blocks that are missing or too
 import dataclasses
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +22,14 @@ from mezzotint import imaging
 from mezzotint.config.tables import to_table
 from mezzotint.data import ImageSet, find_class
 from mezzotint.data.encoded import Encoded, Picture
-from mezzotint.data.pixels import fill, survey
+from mezzotint.data.pixels import common_layout, fill
 from mezzotint.data.readers.folder import SUFFIXES, read_folder
 from mezzotint.errors import InputError
 from mezzotint.imaging import describe_shape
 from mezzotint.metrics.extractors.weights_io import weights_digest
 from mezzotint.runs.run import CheckpointRef, Run
+from mezzotint.runtime.log import log
+from mezzotint.runtime.progress_bar import progress
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Model, SampleBatch
 
@@ -41,7 +42,6 @@ __all__ = [
     "run_samples",
 ]
 
-Say = Callable[[str], None]
 
 BLOCK = 2560
 """Samples in a file: a whole number of the model's usual chunks, so blocks change no byte."""
@@ -73,7 +73,6 @@ class RunSamples:
     data: ImageSet
     facts: Mapping[str, Any]
     seed: int
-    say: Say = field(repr=False)
 
     def batch(self, n: int) -> SampleBatch:
         """The first n of the stream."""
@@ -85,21 +84,19 @@ class RunSamples:
     def samples(self, n: int) -> SampleSet:
         """The first n samples, drawn or found."""
         drawing = self.batch(n)
-        parts, started, drawn = [], time.monotonic(), 0
+        parts = []
         first = self.model.compute.ranks.first
-        for start in range(0, n, BLOCK):
-            rows = slice(start, min(n, start + BLOCK))
-            part = self._broadcast(
-                self._found(drawing[rows], start) if first else None, drawing[rows]
-            )
-            if part is None:
-                part = self.model.sample_batch(drawing[rows])
-                if first:
-                    self._keep(part, drawing[rows], start)
-                drawn += len(part)
-                left = (time.monotonic() - started) / drawn * (n - rows.stop)
-                self.say(f"drawn {rows.stop:,} of {n:,} samples, {left:.0f} s left")
-            parts.append(part)
+        with progress("drawing", n) as update:
+            for start in range(0, n, BLOCK):
+                rows = slice(start, min(n, start + BLOCK))
+                part = self._broadcast(
+                    self._found(drawing[rows], start) if first else None, drawing[rows]
+                )
+                if part is None:
+                    part = self.model.sample_batch(drawing[rows], _after(start, update))
+                    if first:
+                        self._keep(part, drawing[rows], start)
+                parts.append(part)
         return SampleSet(
             torch.cat(parts), drawing.labels, {**self.facts, "n": n}, self._styles_of(drawing)
         )
@@ -152,7 +149,12 @@ class RunSamples:
             path, names = folder / f"{start:08d}.npz", self.model.style_names
             imaging.save_npz(path, images, drawing.labels, self.facts, drawing.styles, names)
         except OSError as error:
-            self.say(f"{folder} keeps no samples ({error.strerror}): they are drawn again")
+            log.info(f"{folder} keeps no samples ({error.strerror}): they are drawn again")
+
+
+def _after(start: int, update: Callable[[int], None]) -> Callable[[int], None]:
+    """Return the update of a block, of which `start` images come before."""
+    return lambda done: update(start + done)
 
 
 def _equal(kept: Tensor, wanted: Tensor) -> bool:
@@ -169,16 +171,15 @@ def run_samples(
     changes: Mapping[str, object] = {},  # noqa: B006 - never changed
     seed: int = 0,
     data_dir: Path | None = None,
-    say: Say,
 ) -> RunSamples:
     """A run's model and its data; `changes` are sampling settings."""
-    run = Run.at(path, say)
+    run = Run.at(path)
     origin, own = run.config.origin, data is None
     if data is None:
-        data = run.images(data_dir, say, origin.styles)
+        data = run.images(data_dir, origin.styles)
     model, notices = run.model(checkpoint)
     for notice in notices:
-        say(notice)
+        log.info(notice)
     if tuple(data.images.shape[1:]) != model.shape or data.classes != model.classes:
         raise InputError(
             f"{path} draws {len(model.classes)} classes of {describe_shape(model.shape)}, and "
@@ -187,7 +188,7 @@ def run_samples(
         )
     _refuse_other_choices(path, model, data)
     if own and data.styles != run.config.data.styles:
-        say(
+        log.info(
             f"the styles of {data.name} are measured otherwise by this version than when {path} "
             "was trained: requested and measured styles may differ a little"
         )
@@ -203,7 +204,7 @@ def run_samples(
         **_drawn_with(model),
         "seed": seed,
     }
-    return RunSamples(run, model, data, facts, seed, say)
+    return RunSamples(run, model, data, facts, seed)
 
 
 def _refuse_other_choices(path: Path, model: Model, data: ImageSet) -> None:
@@ -247,7 +248,7 @@ def npz_samples(path: Path, data: ImageSet) -> SampleSet:
     return checked(SampleSet(found.images, labels, facts, found.styles), data)
 
 
-def folder_samples(path: Path, data: ImageSet, say: Say) -> SampleSet:
+def folder_samples(path: Path, data: ImageSet) -> SampleSet:
     """The images of a folder: in class subfolders, or (then without labels) directly in it.
 
     Decoded as real images are, but never resized; grey that was saved as RGB is grey again.
@@ -255,7 +256,7 @@ def folder_samples(path: Path, data: ImageSet, say: Say) -> SampleSet:
     visible = [child for child in path.iterdir() if not child.name.startswith(".")]
     labels = None
     if any(child.is_dir() for child in visible):
-        found = read_folder(path, say)
+        found = read_folder(path)
         names = imaging.folder_names(data.classes)
         own = imaging.folder_names(found.classes)
         labels = torch.tensor([find_class(names, name) for name in own])[found.labels]
@@ -268,10 +269,9 @@ def folder_samples(path: Path, data: ImageSet, say: Say) -> SampleSet:
                 f"{path} holds no images: give a folder with PNG files in class subfolders"
             )
 
-    def refuse(decision: str) -> None:
+    layout = common_layout(found)
+    if layout is None:
         raise InputError(f"{path} holds images of several sizes: bring them to one size")
-
-    layout = survey(found, None, refuse)
     pixels = np.empty((len(found.labels), *layout), np.uint8)
     fill(pixels, found, layout)
     images = torch.from_numpy(pixels)

@@ -26,8 +26,9 @@ from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.metrics.kernel import kernel_distance
 from mezzotint.metrics.registry import Read, Reference, even_coverage
 from mezzotint.runs.run import CheckpointRef
-from mezzotint.runtime.log import progress_lines
+from mezzotint.runtime.log import log
 from mezzotint.runtime.outputs import check_output
+from mezzotint.runtime.progress_bar import progress
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Model, SampleBatch
 from mezzotint.sampling.noise import image_keys
@@ -202,9 +203,6 @@ def _ask(missing: int, passed: int, tried: int) -> int:
     return min(4 * missing + 16, int(missing / share) + 1)
 
 
-Say = Callable[[str], None]
-
-
 GROWTH = (1, 2, 3, 5, 10)
 """Pools, in multiples of the images kept, whose effect is measured."""
 
@@ -245,7 +243,7 @@ class SelectRequest:
     data_dir: Path | None
 
 
-def select(request: SelectRequest, say: Say) -> dict[str, Any]:
+def select(request: SelectRequest) -> dict[str, Any]:
     """Draw, score, keep; a folder of the kept images, a ranked sheet, and what it did."""
     check_output("--out", request.out, ("",), overwrite=False)
     if request.top > request.pool:
@@ -258,7 +256,6 @@ def select(request: SelectRequest, say: Say) -> dict[str, Any]:
         changes=request.changes,
         seed=request.seed,
         data_dir=request.data_dir,
-        say=say,
     )
     model = stream.model
     labels = (
@@ -266,13 +263,12 @@ def select(request: SelectRequest, say: Say) -> dict[str, Any]:
         if request.label is None
         else [model.label_index(request.label)]
     )
-    score = scorer(stream.data, request.score, say)
+    score = scorer(stream.data, request.score)
     if request.refill is not None:
-        return _refill(request, stream, score, labels, say)
+        return _refill(request, stream, score, labels)
     asked = torch.tensor(labels).repeat_interleave(request.pool * request.pools)
-    images = model.sample_batch(
-        SampleBatch.of(asked, request.seed), progress_lines("drawing", len(asked), say)
-    )
+    with progress("drawing", len(asked)) as update:
+        images = model.sample_batch(SampleBatch.of(asked, request.seed), update)
     scores = score(images, asked)
     rows = best_of(scores, asked, request.pool, request.top)
     kept = Kept(images[rows], asked[rows], scores[rows], rows, len(asked), len(rows))
@@ -286,7 +282,7 @@ def select(request: SelectRequest, say: Say) -> dict[str, Any]:
         "classes": [
             _class_row(model.classes[i], i, asked, scores, rows, threshold) for i in labels
         ],
-        "effect": _effects(request, stream, images, asked, scores, say),
+        "effect": _effects(request, stream, images, asked, scores),
         "written": written,
     }
     if result["effect"]:  # measured: worth a place in the report
@@ -299,7 +295,7 @@ def select(request: SelectRequest, say: Say) -> dict[str, Any]:
 
 
 def _refill(
-    request: SelectRequest, stream: RunSamples, score: Score, labels: list[int], say: Say
+    request: SelectRequest, stream: RunSamples, score: Score, labels: list[int]
 ) -> dict[str, Any]:
     """Filter and draw again until the wanted number is there."""
     assert request.refill is not None
@@ -307,13 +303,12 @@ def _refill(
 
     def draw(asked: Tensor, start: int) -> Tensor:
         keys = image_keys(request.seed, torch.arange(start, start + len(asked)))
-        return stream.model.sample_batch(
-            SampleBatch(asked, keys), progress_lines("drawing", len(asked), say)
-        )
+        with progress("drawing", len(asked)) as update:
+            return stream.model.sample_batch(SampleBatch(asked, keys), update)
 
     wanted = request.refill * len(labels)
     for kept in refilled(draw, score, labels, request.refill, request.threshold):
-        say(f"{len(kept.labels):,} of {wanted:,} images, {kept.drawn:,} drawn")
+        log.info(f"{len(kept.labels):,} of {wanted:,} images, {kept.drawn:,} drawn")
     order = kept.labels.argsort(stable=True)
     kept = dataclasses.replace(
         kept,
@@ -380,19 +375,18 @@ def _effects(
     images: Tensor,
     labels: Tensor,
     scores: Tensor,
-    say: Say,
 ) -> list[dict[str, Any]]:
     """Accuracy, distance and variety as the pool grows; [] for too few samples."""
     classes = len(stream.data.classes)
     kept = int(torch.bincount(labels, minlength=classes).min()) // request.pool * request.top
     if len(images) < FEWEST or kept < max(2, FEWEST_KEPT / classes):
-        say(
+        log.info(
             f"too few to measure what selection does ({len(images)} samples, {kept} of each class "
             f"kept): it is from {FEWEST} samples of all classes and "
             f"{max(FEWEST_KEPT, 2 * classes)} kept on (more --pools)"
         )
         return []
-    classifier = classifier_for(stream.data, say)
+    classifier = classifier_for(stream.data)
     reference = Reference.of(stream.data, classifier, classifier, n=len(images), anchors=())
     grown = {request.top * times for times in GROWTH}
     pools = sorted({pool for pool in grown if pool <= request.pool} | {request.pool})

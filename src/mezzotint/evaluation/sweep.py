@@ -18,7 +18,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from mezzotint.runtime import checksum
 from mezzotint.runtime.atomic import write_bytes
 from mezzotint.runtime.distributed import current_ranks
 from mezzotint.runtime.hardware import hardware
+from mezzotint.runtime.log import log
 from mezzotint.runtime.rng import generator
 
 __all__ = [
@@ -52,7 +53,6 @@ __all__ = [
 ]
 
 Json = dict[str, Any]
-Say = Callable[[str], None]
 
 SPLIT = "validation"
 FILE, PICTURE = "sweep.json", "sweep.png"
@@ -198,16 +198,16 @@ def settings(ask: SweepRequest, *, guidable: bool, snapshot: bool) -> list[Setti
     return found
 
 
-def sweep(ask: SweepRequest, say: Say) -> Json:
+def sweep(ask: SweepRequest) -> Json:
     """Draw and measure every setting; a JSON object, also written with its picture.
 
     What was drawn before is found again, setting by setting. Several processes share the drawing,
     then each computes the same numbers and the first writes them.
     """
     started, folder = time.monotonic(), ask.out or ask.run
-    run = Run.at(ask.run, say)
+    run = Run.at(ask.run)
     if (folder / FILE).exists():
-        say(f"{folder / FILE} is there already and will be replaced: --out keeps both")
+        log.info(f"{folder / FILE} is there already and will be replaced: --out keeps both")
     snapshot = run.has("early")
     stream = run_samples(
         ask.run,
@@ -215,13 +215,12 @@ def sweep(ask: SweepRequest, say: Say) -> Json:
         changes=ask.changes,
         seed=ask.seed,
         data_dir=ask.data_dir,
-        say=say,
     )
     wanted = settings(ask, guidable="label" in stream.model.droppable, snapshot=snapshot)
     streams = [stream.changed(**setting.changes()) for setting in wanted]  # refused now, or never
     ranks = current_ranks()
     with ranks.rank0_first():  # what the first makes and keeps, the others find
-        classifier = classifier_for(stream.data, say)
+        classifier = classifier_for(stream.data)
     _refuse_few(ask, stream, int(classifier.features(stream.data.images[:1]).shape[1]))
     points = []
     reference = Reference.of(
@@ -234,7 +233,7 @@ def sweep(ask: SweepRequest, say: Say) -> Json:
         anchors=(),
     )
     for number, (setting, own) in enumerate(zip(wanted, streams, strict=True), 1):
-        say(f"{setting.title} ({number} of {len(wanted)})")
+        log.info(f"{setting.title} ({number} of {len(wanted)})")
         samples = own.samples(ask.n)
         points.append(measured(setting, reference.read(samples.images, samples.labels), reference))
     rows = chosen(stream.data, "train", ask.n, ask.seed)

@@ -29,6 +29,7 @@ from mezzotint.reporting import figures
 from mezzotint.runs.online_metrics import OnlineMetrics
 from mezzotint.runs.run import CheckpointRef, Run, disk_errors_in_one_line, read_checkpoint
 from mezzotint.runtime.atomic import write_bytes
+from mezzotint.runtime.log import log
 from mezzotint.runtime.outputs import check_output
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Model, SampleBatch
@@ -127,9 +128,6 @@ def tuned(
             yield record
 
 
-Say = Callable[[str], None]
-
-
 @dataclass(frozen=True)
 class TuneRequest:
     """What to tune, and how."""
@@ -147,7 +145,7 @@ class TuneRequest:
     data_dir: Path | None
 
 
-def tune(request: TuneRequest, say: Say) -> dict[str, Any]:
+def tune(request: TuneRequest) -> dict[str, Any]:
     """Tune a run to a prompt's score; return what tuning.json says of the new run."""
     check_output("--out", request.out, ("",), overwrite=False)
     words = Prompt(request.prompt, score=request.score)
@@ -157,7 +155,6 @@ def tune(request: TuneRequest, say: Say) -> dict[str, Any]:
         changes=request.changes,
         seed=request.seed,
         data_dir=request.data_dir,
-        say=say,
     )
     if "{}" not in words.prompt:
         raise InputError(
@@ -168,9 +165,9 @@ def tune(request: TuneRequest, say: Say) -> dict[str, Any]:
     trained = numbers(stream.model.denoiser.network, request.plan.rank)
     check_last(stream.model, request.last)
     if words.score == "clip" and (strange := check(words.prompt, stream.data)):
-        say(strange)
-    clip = clip_for(stream.data, words.score, say)
-    metrics = OnlineMetrics.of(stream.data, request.check_images, say, stream.model.compute.device)
+        log.info(strange)
+    clip = clip_for(stream.data, words.score)
+    metrics = OnlineMetrics.of(stream.data, request.check_images, stream.model.compute.device)
     facts = {"prompt": words.prompt, "clip": clip.name, "weights": request.checkpoint.weights}
     log_likelihood = prompt_log_likelihood(clip, words.prompt, stream.model.classes)
     target = Reward(log_likelihood, request.last, request.seed, facts)
@@ -181,7 +178,7 @@ def tune(request: TuneRequest, say: Say) -> dict[str, Any]:
             rewards.append(record)
             continue
         looks.append(record)
-        say(_look(record, rewards[-1].reward if rewards else None))
+        log.info(_look(record, rewards[-1].reward if rewards else None))
     kept = [look for look in looks if look.in_bounds][-1]
     result = {
         "run": str(request.out),

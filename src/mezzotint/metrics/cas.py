@@ -19,6 +19,7 @@ from mezzotint.errors import InputError
 from mezzotint.metrics.extractors.classifier import VERSION, Recipe, fit
 from mezzotint.runtime.atomic import write_bytes
 from mezzotint.runtime.cache import cache_directory
+from mezzotint.runtime.log import log
 
 __all__ = ["RECIPES", "SEEDS", "Cas", "cas", "check", "real_cas", "recipe_for"]
 
@@ -102,7 +103,6 @@ def cas(
 
 def real_cas(
     data: ImageSet,
-    say: Callable[[str], None],
     device: str = "cpu",
     watch: Callable[[int, int], None] = lambda seed, seen: None,
 ) -> Cas:
@@ -115,12 +115,12 @@ def real_cas(
     try:
         return Cas(tuple(json.loads(kept.read_text())))
     except (OSError, ValueError, TypeError):  # not there, or damaged: made anew
-        say(f"cas: training on the real images of {data.name}, once")
+        log.info(f"cas: training on the real images of {data.name}, once")
     found = cas(*data.split("train"), data, device=device, watch=watch)
     try:
         write_bytes(kept, json.dumps(found.accuracies).encode())
     except OSError as error:
-        say(f"{kept.parent} does not keep it ({error.strerror})")
+        log.info(f"{kept.parent} does not keep it ({error.strerror})")
     return found
 
 

@@ -7,6 +7,7 @@ split, with growing blur, noise and erased squares, with classes missing, labels
 half of the images replaced by copies of the other half.
 """
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from mezzotint.metrics.corruption import blur, erase, missing_classes, noise
 from mezzotint.metrics.extractors.classifier import Classifier
 from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.metrics.registry import GROUPS, Reference
+from mezzotint.runtime.log import log
 from mezzotint.runtime.rng import generator
 
 __all__ = ["Row", "damaged", "sanity_rows", "table"]
@@ -90,6 +92,8 @@ def _halved(images: Tensor, labels: Tensor, draws: torch.Generator) -> tuple[Ten
 
 
 if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s")
+    log.setLevel(logging.INFO)
     for source in sys.argv[1:]:
-        chosen = load(source, say=print)
-        print(f"\n{source}\n\n{table(sanity_rows(chosen, classifier_for(chosen, print)))}")
+        chosen = load(source)
+        print(f"\n{source}\n\n{table(sanity_rows(chosen, classifier_for(chosen)))}")

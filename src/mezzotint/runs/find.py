@@ -1,10 +1,10 @@
 """The library's front door: train a run, load a model. The command line goes through it too."""
 
-import sys
 from pathlib import Path
 
 from mezzotint.config.legacy import renamed_keywords
 from mezzotint.runs.run import CheckpointRef, Run
+from mezzotint.runtime.log import log
 from mezzotint.sampling.model import Model
 
 __all__ = ["load"]
@@ -27,13 +27,8 @@ def load(
     guide_model: whether the early snapshot comes along, for autoguidance; None: where the run's
         own sampling settings ask for it.
     """
-    found = run if isinstance(run, Run) else Run.at(run, say)
+    found = run if isinstance(run, Run) else Run.at(run)
     model, notices = found.model(CheckpointRef(weights, checkpoint, device, guide_model))
     for notice in notices:
-        say(notice)
+        log.info(notice)
     return model
-
-
-def say(line: str) -> None:
-    """Tell the user something, on standard error."""
-    print(line, file=sys.stderr, flush=True)

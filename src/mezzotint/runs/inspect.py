@@ -1,6 +1,5 @@
 """Layers, schedule and settings of a preset or a run."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from mezzotint.sampling import trajectories
 
 __all__ = ["PICTURES", "inspection"]
 
-Say = Callable[[str], None]
 
 PICTURES = ("schedule.png", "forward.png")
 """What `inspect --out` writes."""
@@ -32,10 +30,10 @@ CURVE_POINTS = 400
 
 
 def inspection(
-    name: str, settings: tuple[str, ...], out: Path | None, data_dir: Path | None, say: Say
+    name: str, settings: tuple[str, ...], out: Path | None, data_dir: Path | None
 ) -> dict[str, Any]:
     """Layers and schedule of a preset or a run; writes pictures into `out`."""
-    config, shape, classes, styles = _config_of(name, settings, say)
+    config, shape, classes, styles = _config_of(name, settings)
     channels, height, width = shape
     network = build_denoiser(config, channels, classes, styles).network
     layers = summarise(network, (channels, height, width))  # type: ignore[arg-type]
@@ -58,9 +56,9 @@ def inspection(
     }
     if out is not None:
         if Run.is_at(name):
-            images = Run.at(name, say).images(data_dir, say)
+            images = Run.at(name).images(data_dir)
         else:
-            images = load(usual_source(name), data_dir=data_dir, say=say)
+            images = load(usual_source(name), data_dir=data_dir)
         u = torch.linspace(0, 1, CURVE_POINTS, dtype=torch.float64)
         curve = schedule.sigma(u)
         pictures = [
@@ -74,13 +72,13 @@ def inspection(
 
 
 def _config_of(
-    name: str, settings: tuple[str, ...], say: Say
+    name: str, settings: tuple[str, ...]
 ) -> tuple[Config, tuple[int, int, int], int, tuple[Style, ...]]:
     """Configuration, (C, H, W), classes and styles of a run or a preset."""
     if Run.is_at(name):
         if settings:
             raise InputError("--set changes a preset; a run is what it is: leave it out")
-        found = Run.at(name, say).config
+        found = Run.at(name).config
         facts = found.data
         shape = facts.channels, facts.height, facts.width
         return found, shape, len(facts.classes), facts.styles

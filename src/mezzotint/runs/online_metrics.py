@@ -5,7 +5,6 @@ reference is the validation split (a checkpoint must not be chosen on the images
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -43,17 +42,16 @@ class OnlineMetrics:
     """What to draw: the reference's own labels and styles, repeated to n."""
 
     @staticmethod
-    def of(data: ImageSet, n: int, say: Callable[[str], None], device: str) -> "OnlineMetrics":
+    def of(data: ImageSet, n: int, device: str) -> "OnlineMetrics":
         """Read the reference for n samples; make the set's classifier if there is none yet.
 
         Args:
             data: The data set.
             n: Number of samples that are drawn at each measurement.
-            say: Takes a line for each wait.
             device: Where the classifier reads images, such as "cuda".
 
         """
-        classifier = classifier_for(data, say).on(device)
+        classifier = classifier_for(data).on(device)
         reference = Reference.of(data, classifier, classifier, n=n, split="validation", anchors=())
         held = chosen(data, "validation", n, seed=0)
         rows = held[torch.arange(n) % len(held)]

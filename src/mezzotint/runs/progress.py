@@ -2,14 +2,14 @@
 
 import contextlib
 import math
-import sys
 import time
 from collections.abc import Iterable
 
 from mezzotint.runs.run import Run
 from mezzotint.runs.trainer import Event, MetricsLogged, Notice, Previewed
-from mezzotint.runtime.distributed import current_ranks
 from mezzotint.runtime.hardware import peak_memory
+from mezzotint.runtime.log import log
+from mezzotint.runtime.progress_bar import bar, draws_bar
 from mezzotint.training import MicroBatchReduced, Skipped, Stepped, Stopped, Validated
 
 __all__ = ["follow", "peak_memory"]
@@ -17,45 +17,41 @@ __all__ = ["follow", "peak_memory"]
 LINE_EVERY = 10.0
 """Seconds between lines where there is no terminal."""
 
+METER = "{percentage:3.0f}%|{bar}| {desc}"
+"""The bar, with the meter's line beside it."""
+
 SMOOTH = 0.05
 """Weight of the newest step in the loss shown."""
 
 
-def follow(run: Run, records: Iterable[Event]) -> Stopped | None:
-    """Consume a training's records and show them on standard error; how it stopped, if early.
+def follow(run: Run, records: Iterable[Event], show: bool | None = None) -> Stopped | None:
+    """Consume a training's records, and log and show them.
 
-    Of several processes the first shows them.
+    Args:
+        run: The run that is trained.
+        records: What its trainer yields.
+        show: True: the meter as a bar; False: no meter; None: a bar in a terminal or a notebook,
+            log lines elsewhere.
+
+    Returns:
+        How it stopped, if early.
+
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    first = current_ranks().first
-    console = Console(stderr=True, soft_wrap=True, highlight=False, quiet=not first)
     total = run.config.machine.images
-    meter = _Meter(total)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f}%"),
-    )
-    live = first and (console.is_terminal or console.is_jupyter)
-    stopped = None
-    with Progress(*columns, console=console, disable=not live, transient=True) as bar:
-        task = bar.add_task("training", total=total)
+    meter, live, stopped = _Meter(total), draws_bar(show), None
+    with bar("training", total, METER) if live else contextlib.nullcontext() as update:
         for record in records:
             if isinstance(record, Stepped):
                 meter.step(record)
-                if live:
-                    bar.update(task, completed=record.images_seen, description=meter.line())
-                elif first and meter.due():
-                    with contextlib.suppress(OSError):  # a log on a full disk, a reader that left
-                        print(meter.line(), file=sys.stderr, flush=True)
+                if update is not None:
+                    update(record.images_seen, meter.line())
+                elif show is None and meter.due():
+                    log.info(meter.line())
                 continue
             if isinstance(record, Stopped):
                 stopped = record
             if text := _words(record):
-                with contextlib.suppress(OSError):
-                    console.print(text, markup=False)
+                log.info(text)
     return stopped
 
 

@@ -13,7 +13,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from mezzotint.runtime import checksum
 from mezzotint.runtime.atomic import is_draft, write_bytes
 from mezzotint.runtime.device import Compute
 from mezzotint.runtime.distributed import current_ranks
+from mezzotint.runtime.log import log
 from mezzotint.sampling.model import Model
 from mezzotint.training import Plan, TrainState
 from mezzotint.training import checkpoint as checkpoints
@@ -91,14 +92,13 @@ class Run:
         return any((Path(path) / name).is_file() for name in (Path("config.toml"), *CHECKPOINTS))
 
     @staticmethod
-    def at(path: Path | str, say: Callable[[str], None] = lambda line: None) -> "Run":
+    def at(path: Path | str) -> "Run":
         """The run in a directory; InputError if there is none, or none that can be read.
 
         Somebody else's run may hold links: one that leads out of it would have files read or
         written that are none of its own, and is refused.
 
-        Where config.toml is missing or damaged, the copy in a checkpoint counts, and `say` is
-        called.
+        Where config.toml is missing or damaged, the copy in a checkpoint counts; that is logged.
         """
         path = Path(path)
         if not Run.is_at(path):
@@ -111,7 +111,7 @@ class Run:
             copy, name = _copied_config(path)
             if copy is None:
                 raise
-            say(f"{error}; the copy in {name} counts")
+            log.info(f"{error}; the copy in {name} counts")
             return Run(path, copy)
         if not intact:
             _refuse_edited(file, found, _copied_config(path)[0])
@@ -148,9 +148,7 @@ class Run:
         """The log of losses."""
         return self.path / "metrics.jsonl"
 
-    def images(
-        self, data_dir: Path | None, say: Callable[[str], None], styles: Iterable[str] = ()
-    ) -> ImageSet:
+    def images(self, data_dir: Path | None, styles: Iterable[str] = ()) -> ImageSet:
         """The data that it was trained on, with some styles; the first rank decodes them.
 
         What lies there may have changed since: that is said.
@@ -163,10 +161,9 @@ class Run:
                 limit=origin.limit,
                 styles=tuple(styles),
                 data_dir=data_dir,
-                say=say,
             )
         if data.fingerprint != self.config.data.fingerprint:
-            say(
+            log.info(
                 f"{origin.source} holds other images than {self.path} was trained on: what is "
                 "held out now may be among its training images"
             )

@@ -4,7 +4,6 @@
 the budget is a time, and refuses a directory that holds something else.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,11 @@ from mezzotint.runs.run import Run, is_leftover
 from mezzotint.runs.speed import OVERHEAD, images_per_second
 from mezzotint.runtime.device import Compute, resolve_device
 from mezzotint.runtime.distributed import Ranks, current_ranks
+from mezzotint.runtime.log import log
 from mezzotint.training import fitting_weights
 
 __all__ = ["OVERHEAD", "TrainRequest", "setup", "recommended", "warnings"]
 
-Say = Callable[[str], None]
 
 LOW_SNR = 0.01
 """Above this terminal SNR (sigma below 10) the last level is visibly not noise."""
@@ -61,9 +60,9 @@ class TrainRequest:
     """Decide everything, measure and write nothing."""
 
 
-def setup(request: TrainRequest, say: Say) -> tuple[Run, ImageSet]:
+def setup(request: TrainRequest) -> tuple[Run, ImageSet]:
     """Return the requested run, new or found, and its data; nothing is written yet."""
-    found = _existing(request.out, say)
+    found = _existing(request.out)
     preset = request.preset or recommended(request.source)
     images = (
         found.config.origin.variant_budget
@@ -82,7 +81,6 @@ def setup(request: TrainRequest, say: Say) -> tuple[Run, ImageSet]:
             limit=request.limit,
             styles=request.styles,
             data_dir=request.data_dir,
-            say=say,
         )
     if len(data.splits["validation"]) == 0:
         raise InputError(
@@ -95,7 +93,7 @@ def setup(request: TrainRequest, say: Say) -> tuple[Run, ImageSet]:
     facts = DataFacts.of(data)
     network = facts.denoiser(config).network  # refuses what cannot work
     if found is None and request.init_from is not None:
-        _check_fit(request.init_from, network, say)
+        _check_fit(request.init_from, network)
     origin = Origin(
         source=request.source,
         preset=preset,
@@ -107,10 +105,10 @@ def setup(request: TrainRequest, say: Say) -> tuple[Run, ImageSet]:
     )
     if found is not None:
         _refuse_other(found, config, origin, facts)
-        machine = _here(found.config.machine, request.device, say)
+        machine = _here(found.config.machine, request.device)
     else:
-        machine = _new_machine(request.device, say)
-    measured = _with_budget(machine, budget, config, data, say, dry=request.dry)
+        machine = _new_machine(request.device)
+    measured = _with_budget(machine, budget, config, data, dry=request.dry)
     if found is not None:
         _refuse_used_up(found, measured)
     images, words = preset_variant(preset, measured.images)
@@ -119,10 +117,12 @@ def setup(request: TrainRequest, say: Say) -> tuple[Run, ImageSet]:
         config = parse_config(with_deviation(table, data.deviation), Config)
         _refuse_too_many(ranks, config)  # it may have another batch
         origin = origin.model_copy(update={"variant_budget": images})
-        say(f"{preset} with its settings for {words}")
-        measured = _with_budget(machine, budget, config, data, say, dry=request.dry)
+        log.info(f"{preset} with its settings for {words}")
+        measured = _with_budget(machine, budget, config, data, dry=request.dry)
     elif origin.variant_budget and measured.images and images != origin.variant_budget:
-        say(f"{preset} keeps its settings for {preset_variant(preset, origin.variant_budget)[1]}")
+        log.info(
+            f"{preset} keeps its settings for {preset_variant(preset, origin.variant_budget)[1]}"
+        )
     machine = measured
     tables = {**to_table(config), "origin": origin, "data": facts, "machine": machine}
     run = Run(request.out, RunConfig.model_validate(tables))
@@ -187,12 +187,12 @@ def _variant_of_base(request: TrainRequest, preset: str) -> int:
     return origin.variant_budget if origin.preset == preset else 0
 
 
-def _existing(out: Path, say: Say) -> Run | None:
+def _existing(out: Path) -> Run | None:
     """The run that lies at `out`; None where nothing lies there; InputError for something else."""
     if out.is_file():
         raise InputError(f"--out {out} is a file: choose a directory for the run")
     if Run.is_at(out):
-        return Run.at(out, say)
+        return Run.at(out)
     found = list(out.iterdir()) if out.is_dir() else []
     others = [item for item in found if not is_leftover(item.name)]
     if others:
@@ -217,10 +217,10 @@ def _init_from(request: TrainRequest, found: Run | None) -> str | None:
     return began
 
 
-def _check_fit(base: Path, network: nn.Module, say: Say) -> None:
+def _check_fit(base: Path, network: nn.Module) -> None:
     """Say how much of a run's weights a network can take; InputError where it is too little."""
     own = network.state_dict()
-    weights, _ = Run.at(base, say).weights()  # the trainer, which takes them, passes on the notice
+    weights, _ = Run.at(base).weights()  # the trainer, which takes them, passes on the notice
     fitting = fitting_weights(network, weights)
     numbers, total = (sum(v.numel() for v in part.values()) for part in (fitting, own))
     if numbers < LEAST_FIT * total:
@@ -231,7 +231,7 @@ def _check_fit(base: Path, network: nn.Module, say: Say) -> None:
         )
     fresh = [name for name in own if name not in fitting]
     note = f"; random: {', '.join(fresh)}" if fresh else ""
-    say(f"starting with {numbers:,} of {total:,} weights from {base}{note}")
+    log.info(f"starting with {numbers:,} of {total:,} weights from {base}{note}")
 
 
 def _refuse_other(found: Run, config: Config, origin: Origin, facts: DataFacts) -> None:
@@ -284,11 +284,11 @@ def _refuse_too_many(ranks: Ranks, config: Config) -> None:
         )
 
 
-def _new_machine(requested: str, say: Say) -> Machine:
+def _new_machine(requested: str) -> Machine:
     """What this machine does best, decided for a new run."""
     compute = choose_compute(requested)
     if compute.device == "cpu" and kernels.library() is None:
-        say(
+        log.info(
             "no C++ kernels, for want of a compiler: training takes half as long again, "
             "sampling twice as long"
         )
@@ -300,18 +300,22 @@ def _new_machine(requested: str, say: Say) -> Machine:
     )
 
 
-def _here(machine: Machine, requested: str, say: Say) -> Machine:
+def _here(machine: Machine, requested: str) -> Machine:
     """The choices of a run as this machine can obey them; says so where it cannot."""
     compute = machine.on_this_machine(requested)
     if machine.torch != torch.__version__:
-        say(f"torch is {torch.__version__}, and was {machine.torch}: no longer equal bit for bit")
+        log.info(
+            f"torch is {torch.__version__}, and was {machine.torch}: no longer equal bit for bit"
+        )
         machine = machine.model_copy(update={"torch": torch.__version__})
     if compute == machine.compute():
         best = resolve_device()
         if requested == "auto" and machine.device != best:
-            say(f"this run goes on on {machine.device}, as it was left; --device {best} uses that")
+            log.info(
+                f"this run goes on on {machine.device}, as it was left; --device {best} uses that"
+            )
         return machine
-    say(
+    log.info(
         f"this run was made on {_words(machine.compute())} and goes on on {_words(compute)}: "
         "no longer equal bit for bit"
     )
@@ -334,7 +338,6 @@ def _with_budget(
     budget: Budget,
     config: Config,
     data: ImageSet,
-    say: Say,
     *,
     dry: bool,
 ) -> Machine:
@@ -348,7 +351,7 @@ def _with_budget(
     if speed == 0 and dry:
         return machine.model_copy(update={"images": 0})  # not known before it is measured
     if speed == 0:
-        say("measuring how fast this machine trains …")
+        log.info("measuring how fast this machine trains …")
         speed = round(images_per_second(config, data, machine.compute()), 2)
     images = max(config.training.batch, int(speed * budget.amount * OVERHEAD))
     return machine.model_copy(update={"images_per_second": speed, "images": images})

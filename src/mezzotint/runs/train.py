@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mezzotint.config.legacy import renamed_keywords
-from mezzotint.runs.find import say
 from mezzotint.runs.progress import follow
 from mezzotint.runs.run import Run
 from mezzotint.runs.setup import TrainRequest, setup, warnings
 from mezzotint.runs.trainer import CheckpointInterval, Trainer
+from mezzotint.runtime.log import log
 
 __all__ = ["train"]
 
@@ -56,9 +56,9 @@ def train(
         data_dir=Path(data_dir) if data_dir is not None else None,
         init_from=Path(init_from) if init_from is not None else None,
     )
-    run, data = setup(request, say)
+    run, data = setup(request)
     for warning in warnings(run.config, run.config.data):
-        say(f"warning: {warning}")
+        log.warning(warning)
     with Trainer(run, data, checkpoint_every) as trainer:
         follow(run, trainer.run())
     return run

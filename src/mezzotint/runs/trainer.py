@@ -372,15 +372,13 @@ class Trainer:
         settings = self._run.config.training
         if settings.metrics_every == 0:
             return
-        notices: list[str] = []
         with self.ranks.rank0_first():  # the first makes the classifier, where there is none yet
             self.online_metrics = OnlineMetrics.of(
-                self.data, settings.metrics_images, notices.append, self.compute.device
+                self.data, settings.metrics_images, self.compute.device
             )
         self.metrics_cost = self.ranks.broadcast_from_rank0(
             self.online_metrics.cost(self._averaged())
         )
-        yield from map(Notice, notices)
         yield Notice(
             f"metrics: measuring {settings.metrics_images:,} samples takes about "
             f"{self.metrics_cost:.0f} s, every {settings.metrics_every:,} images and never more "

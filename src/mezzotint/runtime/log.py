@@ -1,36 +1,20 @@
-"""Write progress lines for the log of a training: how far it is, and the time left."""
+"""The library's logger: progress and notices are INFO, what a user should know is WARNING.
 
-import time
-from collections.abc import Callable
+The library installs no handler, so that Python shows warnings alone. The command line shows both
+(`cli.stderr`); any other program that wants the notices too writes
 
-__all__ = ["progress_lines"]
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("mezzotint").setLevel("INFO")
+"""
 
-EVERY = 15.0
-"""Seconds between two lines."""
+import logging
+import os
+
+__all__ = ["is_first_rank", "log"]
+
+log = logging.getLogger("mezzotint")
 
 
-def progress_lines(
-    what: str,
-    total: int,
-    say: Callable[[str], None],
-    clock: Callable[[], float] = time.monotonic,
-) -> Callable[[int], None]:
-    """A function of the images seen so far, of `total`; it speaks now and then.
-
-    Time counts from its first call.
-    """
-    first: tuple[float, int] | None = None
-    said = 0.0
-
-    def watch(seen: int) -> None:
-        nonlocal first, said
-        now = clock()
-        if first is None:
-            first, said = (now, seen), now
-        if now - said < EVERY or seen == first[1]:
-            return
-        said = now
-        left = (now - first[0]) / (seen - first[1]) * (total - seen)
-        say(f"{what}: {seen:,} of {total:,} images, {left:.0f} s left")
-
-    return watch
+def is_first_rank() -> bool:
+    """Whether this process speaks: it is alone, or rank 0 of those that torchrun started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"

@@ -17,6 +17,7 @@ from mezzotint.metrics.clip.likelihood import (
 )
 from mezzotint.metrics.clip.scorers import clip_for
 from mezzotint.runtime.distributed import current_ranks
+from mezzotint.runtime.log import log
 from mezzotint.sampling.model import Model
 
 __all__ = ["GRADIENTS", "LOOKS", "Prompt", "with_prompt", "likelihood_guidance"]
@@ -61,9 +62,6 @@ def likelihood_guidance(
         return guided if interval is None else guidance_interval(guided, denoise, *interval)
 
     return wrapper
-
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -134,13 +132,13 @@ class Prompt:
         )
 
 
-def with_prompt(model: Model, words: Prompt, data: ImageSet, say: Say) -> Model:
+def with_prompt(model: Model, words: Prompt, data: ImageSet) -> Model:
     """The same model, guided by a CLIP that reads the prompt."""
     # Before a CLIP is trained, which takes minutes.
     if words.score == "clip" and (strange := check(words.prompt, data)):
-        say(strange)
+        log.info(strange)
     with current_ranks().rank0_first():  # the first trains the CLIP
-        clip = clip_for(data, words.score, say)
+        clip = clip_for(data, words.score)
     rows = spread(data.splits["validation"], LOOKS)
     wrapper = likelihood_guidance(
         prompt_log_likelihood(clip, words.prompt, model.classes),

@@ -45,7 +45,7 @@ def test_pixels_labels_and_classes_are_those_of_the_files(tmp_path):
         assert np.array_equal(data.images[row].permute(1, 2, 0), expected)
 
 
-def test_a_folder_of_ours_has_the_classes_that_it_was_written_with(tmp_path):
+def test_a_folder_of_ours_has_the_classes_that_it_was_written_with(tmp_path, logged):
     classes = ("T-shirt/top", "Sandal", "unused", "Bag")
     images = torch.from_numpy(np.stack([grey() for _ in range(12)]))[:, None]
     labels = torch.tensor([3, 1, 0] * 4)
@@ -68,9 +68,8 @@ def test_a_folder_of_ours_has_the_classes_that_it_was_written_with(tmp_path):
         ("", None),
     ]:
         (tmp_path / "own" / "train" / "manifest.jsonl").write_text(text)
-        said = []
-        assert load(str(tmp_path / "own"), say=said.append).classes[:2] == ("Added", "Bag")
-        assert words is None or any(words in line for line in said)
+        assert load(str(tmp_path / "own")).classes[:2] == ("Added", "Bag")
+        assert words is None or any(words in line for line in logged)
 
 
 @pytest.mark.parametrize(("kind", "options"), [("jpg", {}), ("webp", {"lossless": True})])
@@ -158,13 +157,12 @@ def test_a_given_size_is_the_central_square_resized(tmp_path):
     assert np.array_equal(found, np.asarray(centre))
 
 
-def test_mixed_sizes_take_the_commonest_side_and_say_so(tmp_path):
+def test_mixed_sizes_take_the_commonest_side_and_say_so(tmp_path, logged):
     for i, shape in enumerate([(8, 8), (6, 9), (7, 6), (12, 6)]):
         write(tmp_path / "set" / "a" / f"{i}.png", grey(*shape))
-    said: list[str] = []
-    data = load(str(tmp_path / "set"), say=said.append)
+    data = load(str(tmp_path / "set"))
     assert data.images.shape == (4, 1, 6, 6)
-    assert any("4 sizes" in line and "6x6" in line for line in said)
+    assert any("4 sizes" in line and "6x6" in line for line in logged)
 
 
 def test_own_split_folders_are_used(tmp_path):
@@ -187,7 +185,7 @@ def test_own_split_folders_are_used(tmp_path):
         assert seen == {(v.tobytes(), k[1]) for k, v in pixels.items() if k[0] == folder}
 
 
-def test_what_is_no_split_with_classes_is_left_out_not_without_a_word(tmp_path):
+def test_what_is_no_split_with_classes_is_left_out_not_without_a_word(tmp_path, logged):
     root = tmp_path / "set"
     for label in ("a", "b"):
         for i in range(10):
@@ -196,13 +194,12 @@ def test_what_is_no_split_with_classes_is_left_out_not_without_a_word(tmp_path):
     write(root / "test" / "1.png", grey())  # as competitions hide what it is
     write(root / "Val" / "1.png", grey())
     write(root / "extra" / "a" / "1.png", grey())
-    said: list[str] = []
-    data = load(str(root), say=said.append)
+    data = load(str(root))
     assert {name: own.tolist() for name, own in data.splits.items()} == {
         name: own.tolist() for name, own in single.splits.items()
     }
     assert len(data.splits["test"]) == 3  # 15 % of 20, cut from train
-    assert [line for line in said if "left out" in line] == [
+    assert [line for line in logged if "left out" in line] == [
         f"{root / 'Val'} has no class subfolders, so no labels: left out",
         f"{root / 'extra'} is of no split that is used (train, validation, test): left out",
         f"{root / 'test'} has no class subfolders, so no labels: left out",
@@ -231,12 +228,11 @@ def test_number_names_are_sorted_by_number(tmp_path):
     assert data.class_index(10) == 10
 
 
-def test_what_is_no_image_is_left_out_and_counted(tmp_path):
+def test_what_is_no_image_is_left_out_and_counted(tmp_path, logged):
     write(tmp_path / "set" / "a" / "0.png", grey())
     (tmp_path / "set" / "a" / "notes.txt").write_text("hello")
-    said: list[str] = []
-    assert len(load(str(tmp_path / "set"), say=said.append).images) == 1
-    assert any(": 1 files that are not PNG" in line for line in said)
+    assert len(load(str(tmp_path / "set")).images) == 1
+    assert any(": 1 files that are not PNG" in line for line in logged)
 
 
 def test_mistakes_name_the_folder_or_file(tmp_path):

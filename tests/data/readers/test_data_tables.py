@@ -74,13 +74,13 @@ def test_parquet_and_the_hubs_own_object_give_one_fingerprint(tmp_path, monkeypa
     (tmp_path / "set" / "test").mkdir(parents=True)
     for split, own in whole.items():
         own.to_parquet(tmp_path / "set" / split / "0000.parquet")
-    monkeypatch.setattr("mezzotint.data.readers.hub.fetch", lambda repository, say: whole)
+    monkeypatch.setattr("mezzotint.data.readers.hub.fetch", lambda repository: whole)
     local, remote = load(str(tmp_path / "set")), load("hf:some/body")
     assert remote.name == "hf:some/body"
     assert torch.equal(local.images, remote.images)
     assert local.fingerprint == remote.fingerprint
     own = load_dataset("parquet", data_dir=str(tmp_path / "set"), cache_dir=str(tmp_path / "hf"))
-    monkeypatch.setattr("mezzotint.data.readers.hub.fetch", lambda repository, say: own)
+    monkeypatch.setattr("mezzotint.data.readers.hub.fetch", lambda repository: own)
     assert load("hf:some/body").fingerprint == local.fingerprint
 
 
@@ -92,7 +92,7 @@ def test_pictures_that_are_files_beside_the_table(tmp_path):
     whole = load_dataset(
         "imagefolder", data_dir=str(tmp_path / "pets"), cache_dir=str(tmp_path / "hf")
     )
-    encoded = read_hub("pets", whole, print)
+    encoded = read_hub("pets", whole)
     assert encoded.classes == ("x", "y", "z")
     order = [i for label in range(3) for i in range(12) if LABELS[i] == label]
     contents = [p.content if isinstance(p.content, bytes) else p.content.read_bytes()
@@ -109,13 +109,12 @@ def test_without_metadata_the_types_decide(tmp_path, labels):
     assert np.array_equal(data.images[:, 0], PIXELS[:4])
 
 
-def test_a_test_split_without_labels_is_left_out(tmp_path):
-    said: list[str] = []
+def test_a_test_split_without_labels_is_left_out(tmp_path, logged):
     whole = DatasetDict(train=hub_set(), test=hub_set(labels=[-1] * 12), extra=hub_set())
-    encoded = read_hub("some", whole, said.append)
+    encoded = read_hub("some", whole)
     assert list(encoded.splits) == ["train"]
-    assert any("some, test has no labels" in line for line in said)
-    assert any("some, extra is of no split" in line for line in said)
+    assert any("some, test has no labels" in line for line in logged)
+    assert any("some, extra is of no split" in line for line in logged)
 
 
 def message(call):
@@ -139,22 +138,21 @@ def test_mistakes_are_named(tmp_path):
     assert "row 1 has no known label" in message(lambda: load(str(tmp_path / "null")))
     wide = DatasetDict(train=hub_set(labels=[0, 1, 2] * 4).rename_column("kind", "n2"))
     no_image = DatasetDict(train=wide["train"].remove_columns("pic"))
-    assert "0 image" in message(lambda: read_hub("w", no_image, print))
+    assert "0 image" in message(lambda: read_hub("w", no_image))
     pq.write_table(pa.table({"label": [1], "image": pa.array([{"bytes": b"?", "path": "p"}])}),
                    bad)  # fmt: skip
     assert "train, row 0 is truncated or no image" in message(lambda: load(str(bad.parent)))
 
 
-def test_an_unreachable_hub_fails_at_once_and_leaves_no_trace(monkeypatch):
+def test_an_unreachable_hub_fails_at_once_and_leaves_no_trace(monkeypatch, logged):
     import datasets
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    said: list[str] = []
     with pytest.raises(FetchError):
-        fetch("nobody/has-such-a-set", said.append)
-    assert "does not answer" in said[0]
+        fetch("nobody/has-such-a-set")
+    assert "does not answer" in logged[0]
     assert before == (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE)
 
 
@@ -174,7 +172,7 @@ def test_two_threads_that_fetch_at_once_leave_no_trace(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(lambda name: fetch(name, lambda line: None), spans)) == list(spans)
+        assert list(pool.map(lambda name: fetch(name), spans)) == list(spans)
     assert seen == [(True, True)] * 2
     assert before == (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE)
 

@@ -96,25 +96,25 @@ def test_damaged_values_are_measured_anew(cache, measurings, damage):
     assert file.read_bytes() == whole
 
 
-def test_a_cache_that_keeps_nothing_is_said(cache, monkeypatch):
-    said = []
+def test_a_cache_that_keeps_nothing_is_said(cache, monkeypatch, logged):
     cache.parent.mkdir(exist_ok=True)
     cache.write_text("a file where the folder should be")
-    data = load("digits", styles=("slant",), say=said.append)
+    data = load("digits", styles=("slant",))
     assert len(data.styles_of(data.splits["test"])) == len(data.splits["test"])
-    assert any("keeps no slant" in line for line in said)
+    assert any("keeps no slant" in line for line in logged)
 
 
-def test_a_disk_that_fills_while_it_is_written_is_said_of_images_and_measures(cache, monkeypatch):
+def test_a_disk_that_fills_while_it_is_written_is_said_of_images_and_measures(
+    cache, monkeypatch, logged
+):
     def full(*arguments, **named):
         raise OSError(28, "No space left on device")
 
-    said = []
     for name in ("save", "savez"):
         monkeypatch.setattr(np, name, full)
-    data = load("digits", styles=("slant",), say=said.append)
+    data = load("digits", styles=("slant",))
     assert len(data.styles_of(data.splits["test"])) == len(data.splits["test"])
-    assert [line for line in said if "keeps" in line] == [
+    assert [line for line in logged if "keeps" in line] == [
         f"{cache} keeps no images (No space left on device): they are decoded at every start",
         f"{cache} keeps no slant (No space left on device): it is measured at every start",
     ]
@@ -229,9 +229,8 @@ def test_strokes_are_not_measured_on_photographs(folder):
         load(str(folder), styles=("thickness",))
 
 
-def test_all_that_fit_are_found_and_the_others_are_not_there(folder):
-    said = []
-    names = [style.name for style in load("digits", styles=None, say=said.append).styles]
+def test_all_that_fit_are_found_and_the_others_are_not_there(folder, logged):
+    names = [style.name for style in load("digits", styles=None).styles]
     assert {"thickness", "slant", "width"} < set(names)
     assert not {"colourfulness", "outline"} & set(names)
     lines = [f"{file},{'x' if i else 'y'}" for i, file in enumerate(FILES)]

@@ -35,10 +35,6 @@ def fits(monkeypatch):
     return calls
 
 
-def silent(line):
-    raise AssertionError(line)
-
-
 def of_classes(data, count):
     """Only the first classes of a set."""
     kept = {
@@ -50,8 +46,8 @@ def of_classes(data, count):
     )  # fmt: skip
 
 
-def test_digits_are_evaluated_by_the_shipped_weights_in_silence(digits, cache, fits):
-    found = classifier_for(digits, silent)
+def test_digits_are_evaluated_by_the_shipped_weights_in_silence(digits, cache, fits, quiet):
+    found = classifier_for(digits)
     assert found.digest == Classifier.load(WEIGHTS / "digits.safetensors").digest
     assert found.name == "digits classifier"
     assert (found.resize, found.shape, found.classes) == ("none", (1, 8, 8), digits.classes)
@@ -68,22 +64,22 @@ def test_shipped_weights_are_for_the_very_set_only(digits, mine):
     assert shipped(dataclasses.replace(digits, images=larger)) is None
 
 
-def test_another_set_gets_its_own_trained_once_and_kept(mine, cache, fits):
-    said = []
-    first = classifier_for(mine, said.append, SHORT)
+def test_another_set_gets_its_own_trained_once_and_kept(mine, cache, fits, logged):
+    first = classifier_for(mine, SHORT)
     assert len(fits) == 1
     assert (fits[0]["source"], fits[0]["recipe"], fits[0]["augment"]) == (
         "mine", SHORT, mine.augment,
     )  # fmt: skip
-    assert "640 images" in said[0]
+    assert "640 images" in logged[0]
     images, labels = mine.split("test")
     right = (first.read(images).probabilities.argmax(1) == labels).double().mean()
-    assert f"it reads {right:.1%} of 270 held-out images right" in said
+    assert f"it reads {right:.1%} of 270 held-out images right" in logged
     assert [path.name for path in cache.iterdir()] == [
         f"classifier-{mine.fingerprint}-{SHORT.digest}-v{VERSION}.safetensors"
     ]
-    again = classifier_for(mine, silent, SHORT)
-    assert len(fits) == 1
+    lines = len(logged)
+    again = classifier_for(mine, SHORT)
+    assert (len(fits), len(logged)) == (1, lines)
     assert again.digest == first.digest
     assert torch.equal(again.features(images[:9]), first.features(images[:9]))
 
@@ -97,7 +93,7 @@ def test_it_is_trained_on_the_train_split_alone(mine, cache, monkeypatch):
 
     fit = module.fit
     monkeypatch.setattr(module, "fit", watching)
-    classifier_for(mine, lambda line: None, Recipe(images=128))
+    classifier_for(mine, Recipe(images=128))
     (images, labels), (expected, truth) = arguments[0], mine.split("train")
     assert torch.equal(images, expected)
     assert torch.equal(labels, truth)
@@ -105,36 +101,35 @@ def test_it_is_trained_on_the_train_split_alone(mine, cache, monkeypatch):
 
 def test_other_data_and_another_recipe_have_files_of_their_own(mine, cache, fits):
     one = Recipe(images=128)
-    classifier_for(mine, lambda line: None, one)
-    classifier_for(mine, lambda line: None, dataclasses.replace(one, rate=0.1))
-    classifier_for(dataclasses.replace(mine, fingerprint="other"), lambda line: None, one)
+    classifier_for(mine, one)
+    classifier_for(mine, dataclasses.replace(one, rate=0.1))
+    classifier_for(dataclasses.replace(mine, fingerprint="other"), one)
     assert len(fits) == len(list(cache.iterdir())) == 3
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", None])
 def test_a_damaged_cache_file_is_one_line(mine, cache, content):
-    classifier_for(mine, lambda line: None, Recipe(images=128))
+    classifier_for(mine, Recipe(images=128))
     (path,) = cache.iterdir()
     path.write_bytes(path.read_bytes()[:5000] if content is None else content)
     with pytest.raises(InputError, match=r"v\d+\.safetensors is damaged: delete it") as caught:
-        classifier_for(mine, silent, Recipe(images=128))
+        classifier_for(mine, Recipe(images=128))
     assert "\n" not in str(caught.value)
     path.unlink()
-    classifier_for(mine, lambda line: None, Recipe(images=128))
+    classifier_for(mine, Recipe(images=128))
 
 
-def test_a_cache_that_cannot_be_written_is_said_and_survived(mine, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_said_and_survived(mine, tmp_path, monkeypatch, logged):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MEZZOTINT_CACHE", str(tmp_path / "file" / "cache"))
-    said = []
-    found = classifier_for(mine, said.append, Recipe(images=128))
+    found = classifier_for(mine, Recipe(images=128))
     assert found.shape == (1, 8, 8)
-    assert "keeps no classifier (Not a directory)" in said[-1]
+    assert "keeps no classifier (Not a directory)" in logged[-1]
 
 
-def test_one_class_has_no_classifier(digits, cache):
+def test_one_class_has_no_classifier(digits, cache, quiet):
     with pytest.raises(InputError, match=r"single class.*--extractor") as caught:
-        classifier_for(of_classes(digits, 1), silent)
+        classifier_for(of_classes(digits, 1))
     assert "\n" not in str(caught.value)
 
 
@@ -160,27 +155,25 @@ class Guesser:
     [(2, 0.98, False), (2, 0.7, True), (3, 0.7, False), (10, 0.6, False), (10, 0.5, True)],
 )
 def test_only_a_classifier_nearer_to_chance_than_to_all_is_warned_of(
-    digits, cache, monkeypatch, classes, share, warns
+    digits, cache, monkeypatch, classes, share, warns, logged
 ):
     """98 % of two classes is no few, 70 % is: chance alone reads half of them."""
     data = of_classes(digits, classes)
     guesser = Guesser(data.split("test")[1], classes, share)
     monkeypatch.setattr(module, "fit", lambda *args, **kwargs: guesser)
-    said = []
-    classifier_for(dataclasses.replace(data, name="mine"), said.append)
-    assert any("that is few" in line for line in said) == warns
+    classifier_for(dataclasses.replace(data, name="mine"))
+    assert any("that is few" in line for line in logged) == warns
 
 
-def test_without_a_test_split_it_is_checked_on_validation(mine, cache):
-    said = []
+def test_without_a_test_split_it_is_checked_on_validation(mine, cache, logged):
     splits = {**mine.splits, "test": torch.empty(0, dtype=torch.int64)}
-    classifier_for(dataclasses.replace(mine, splits=splits), said.append, Recipe(images=128))
-    assert "of 153 held-out images" in said[1]
+    classifier_for(dataclasses.replace(mine, splits=splits), Recipe(images=128))
+    assert "of 153 held-out images" in logged[1]
 
 
 def test_nothing_in_a_file_is_code(mine, cache):
     """Weights and JSON alone: the facts are readable without torch."""
-    classifier_for(mine, lambda line: None, Recipe(images=128))
+    classifier_for(mine, Recipe(images=128))
     (path,) = cache.iterdir()
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")

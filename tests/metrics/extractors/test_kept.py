@@ -27,19 +27,15 @@ class Means:
         return images.float().flatten(1).unflatten(1, (2, -1)).mean(2)
 
 
-def silent(line):
-    raise AssertionError(line)
-
-
 @pytest.fixture
 def rows(digits):
     return digits.splits["train"]
 
 
-def test_the_second_time_nothing_is_read(cache, digits, rows):
+def test_the_second_time_nothing_is_read(cache, digits, rows, quiet):
     extractor = Means()
-    first = kept_features(extractor, digits, rows, silent)
-    second = kept_features(extractor, digits, rows, silent)
+    first = kept_features(extractor, digits, rows)
+    second = kept_features(extractor, digits, rows)
     assert extractor.read == len(rows)
     assert second.dtype == torch.float32
     assert torch.equal(first, second)
@@ -48,8 +44,8 @@ def test_the_second_time_nothing_is_read(cache, digits, rows):
     assert file.name.startswith(f"features-{digits.fingerprint}-")
 
 
-def test_other_rows_data_or_extractors_have_files_of_their_own(cache, digits, rows):
-    kept_features(Means(), digits, rows, silent)
+def test_other_rows_data_or_extractors_have_files_of_their_own(cache, digits, rows, quiet):
+    kept_features(Means(), digits, rows)
     other = dataclasses.replace(digits, images=255 - digits.images, fingerprint="another")
     for extractor, data, some in (
         (Means("b"), digits, rows),
@@ -57,19 +53,19 @@ def test_other_rows_data_or_extractors_have_files_of_their_own(cache, digits, ro
         (Means(), digits, rows.flip(0)),
         (Means(), other, rows),
     ):
-        found = kept_features(extractor, data, some, silent)
+        found = kept_features(extractor, data, some)
         assert torch.equal(found, Means().features(data.images[some]))
         assert extractor.read == len(some)
     resized = Means()
     resized.resize = "bicubic to 224"
-    kept_features(resized, digits, rows, silent)
+    kept_features(resized, digits, rows)
     assert resized.read == len(rows)
     assert len(list(cache.glob("*"))) == 6
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other", "few", "double", "flat"])
-def test_a_damaged_file_is_made_anew(cache, digits, rows, damage):
-    expected = kept_features(Means(), digits, rows, silent)
+def test_a_damaged_file_is_made_anew(cache, digits, rows, damage, quiet):
+    expected = kept_features(Means(), digits, rows)
     (file,) = cache.glob("*")
     whole = file.read_bytes()
     with zipfile.ZipFile(file) as archive:
@@ -87,22 +83,22 @@ def test_a_damaged_file_is_made_anew(cache, digits, rows, damage):
         flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
         file.write_bytes({"cut": whole[:middle], "flipped": flipped, "empty": b""}[damage])
     extractor = Means()
-    assert torch.equal(kept_features(extractor, digits, rows, silent), expected)
+    assert torch.equal(kept_features(extractor, digits, rows), expected)
     assert extractor.read == len(rows)
-    assert torch.equal(kept_features(extractor, digits, rows, silent), expected)
+    assert torch.equal(kept_features(extractor, digits, rows), expected)
     assert extractor.read == len(rows)
 
 
-def test_a_cache_that_cannot_be_written_is_a_line(tmp_path, digits, rows, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_a_line(tmp_path, digits, rows, monkeypatch, logged):
     (tmp_path / "file").touch()
     monkeypatch.setenv("MEZZOTINT_CACHE", str(tmp_path / "file" / "cache"))
-    lines, extractor = [], Means()
+    extractor = Means()
     for _ in range(2):
-        found = kept_features(extractor, digits, rows, lines.append)
+        found = kept_features(extractor, digits, rows)
         assert torch.equal(found, Means().features(digits.images[rows]))
     assert extractor.read == 2 * len(rows)
-    assert len(lines) == 2
-    assert "keeps no features (Not a directory)" in lines[0]
+    assert len(logged) == 2
+    assert "keeps no features (Not a directory)" in logged[0]
 
 
 def test_a_second_evaluation_reads_no_training_image(cache, digits, tmp_path, monkeypatch):
@@ -121,7 +117,7 @@ def test_a_second_evaluation_reads_no_training_image(cache, digits, tmp_path, mo
         asked = EvaluateRequest(
             path, against="digits", metrics=("memorisation",), extractor="classifier"
         )
-        found.append(evaluate(asked, lambda line: None)["memorisation"])
+        found.append(evaluate(asked)["memorisation"])
     count = len(digits.splits["train"])
     held = sum(len(digits.splits[name]) for name in ("validation", "test"))
     second = read.index("evaluation", 1)

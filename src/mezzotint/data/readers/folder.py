@@ -19,10 +19,11 @@ from pathlib import Path
 
 import torch
 
-from mezzotint.data.encoded import Encoded, Picture, Say, in_threads, read
+from mezzotint.data.encoded import Encoded, Picture, in_threads, read
 from mezzotint.data.splits import SPLIT_NAMES
 from mezzotint.errors import InputError
 from mezzotint.imaging import manifest_classes
+from mezzotint.runtime.log import log
 
 __all__ = ["read_folder"]
 
@@ -31,7 +32,7 @@ STYLES = "styles.csv"
 KINDS = "PNG, JPEG, WebP or BMP"
 
 
-def read_folder(folder: Path, say: Say) -> Encoded:
+def read_folder(folder: Path) -> Encoded:
     """The pictures below `folder`; `InputError` for an empty class or for no class at all."""
     files: list[Path] = []
     labels: list[int] = []
@@ -39,10 +40,10 @@ def read_folder(folder: Path, say: Say) -> Encoded:
     names: list[str] = []
     classes: tuple[str, ...] = ()
     ignored = 0
-    for split, root in _roots(folder, say).items():
+    for split, root in _roots(folder).items():
         found = _subfolders(root)
         if not names:  # train comes first
-            found, classes = _classes(root, found, say)
+            found, classes = _classes(root, found)
             names = [path.name for path in found]
         start = len(files)
         for path in found:
@@ -62,7 +63,7 @@ def read_folder(folder: Path, say: Say) -> Encoded:
             f"put the {KINDS} files of each class into a subfolder named after it"
         )
     if ignored:
-        say(f"{folder}: {ignored} files that are not {KINDS} are left out")
+        log.info(f"{folder}: {ignored} files that are not {KINDS} are left out")
     pictures = [Picture(str(file), file) for file in files]
     return Encoded(
         classes,
@@ -106,7 +107,7 @@ def _columns(folder: Path, files: list[Path]) -> dict[str, Callable[[], list[str
     return {name: reader(i) for i, name in enumerate(names) if i != key}
 
 
-def _roots(folder: Path, say: Say) -> dict[str, Path]:
+def _roots(folder: Path) -> dict[str, Path]:
     """The folder that holds the classes of each split, train first; alone, `folder` is train."""
     subfolders = _subfolders(folder)
     if not any(path.name.lower() == "train" and _subfolders(path) for path in subfolders):
@@ -115,9 +116,9 @@ def _roots(folder: Path, say: Say) -> dict[str, Path]:
     for path in subfolders:
         split = SPLIT_NAMES.get(path.name.lower())
         if split is None:
-            say(f"{path} is of no split that is used (train, validation, test): left out")
+            log.info(f"{path} is of no split that is used (train, validation, test): left out")
         elif not _subfolders(path):
-            say(f"{path} has no class subfolders, so no labels: left out")
+            log.info(f"{path} has no class subfolders, so no labels: left out")
         elif split in known:
             raise InputError(
                 f"{folder} holds two {split} splits, {known[split].name} and {path.name}: "
@@ -138,12 +139,12 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: _natural(path.name))
 
 
-def _classes(root: Path, found: list[Path], say: Say) -> tuple[list[Path], tuple[str, ...]]:
+def _classes(root: Path, found: list[Path]) -> tuple[list[Path], tuple[str, ...]]:
     """Class folders in their order, and the names of the classes."""
     try:
         known = manifest_classes(root)
     except InputError as error:  # somebody else's file of that name
-        say(f"{error}: the classes are called as their folders, in sorted order")
+        log.info(f"{error}: the classes are called as their folders, in sorted order")
         known = {}
     order = list(known)
     # What was added to a folder of ours comes last, in sorted order.

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mezzotint.data.encoded import Encoded, Say
+from mezzotint.data.encoded import Encoded
 from mezzotint.data.readers.tables import ROWS, Table, read_tables
 from mezzotint.data.splits import SPLIT_NAMES
 from mezzotint.errors import InputError
+from mezzotint.runtime.log import log
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,11 +30,11 @@ class FetchError(Exception):
     """The hub gave no data set; the message is the reason, in one line."""
 
 
-def fetch(repository: str, say: Say) -> "DatasetDict":
+def fetch(repository: str) -> "DatasetDict":
     """The hub's data set OWNER/NAME, or its local copy; `FetchError` when there is neither."""
     import datasets
 
-    with _one_at_a_time, _offline_unless_reachable(say):
+    with _one_at_a_time, _offline_unless_reachable():
         try:
             return datasets.load_dataset(repository)
         # Behind this call lie a network, a disk and somebody else's files: whatever goes wrong
@@ -42,18 +43,20 @@ def fetch(repository: str, say: Say) -> "DatasetDict":
             raise FetchError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def read_hub(name: str, dataset: "DatasetDict", say: Say) -> Encoded:
+def read_hub(name: str, dataset: "DatasetDict") -> Encoded:
     """The splits train, validation and test; image and label columns by feature type."""
     known = {SPLIT_NAMES[split]: split for split in dataset if split in SPLIT_NAMES}
     if "train" not in known:
         raise InputError(f"{name} has no train split, only {', '.join(dataset)}: choose another")
     for strange in set(dataset) - set(known.values()):
-        say(f"{name}, {strange} is of no split that is used (train, validation, test): left out")
+        log.info(
+            f"{name}, {strange} is of no split that is used (train, validation, test): left out"
+        )
     tables = {}
     for split in sorted(known, key=["train", "validation", "test"].index):
         own = dataset[known[split]]
         tables[split] = _table(f"{name}, {split}", own)
-    return read_tables(tables, say)
+    return read_tables(tables)
 
 
 def _table(where: str, dataset: "Dataset") -> Table:
@@ -65,7 +68,7 @@ def _table(where: str, dataset: "Dataset") -> Table:
 
 
 @contextmanager
-def _offline_unless_reachable(say: Say) -> Iterator[None]:
+def _offline_unless_reachable() -> Iterator[None]:
     import datasets
     import huggingface_hub
     from huggingface_hub import constants
@@ -75,7 +78,7 @@ def _offline_unless_reachable(say: Say) -> Iterator[None]:
         reachable = True
     # The client behind the session is requests or httpx, by version, with errors of its own.
     except Exception:
-        say(f"{constants.ENDPOINT} does not answer: looking for a local copy of the data set")
+        log.info(f"{constants.ENDPOINT} does not answer: looking for a local copy of the data set")
         reachable = False
     flags: tuple[Any, ...] = (datasets.config, constants)
     before = [flag.HF_HUB_OFFLINE for flag in flags]

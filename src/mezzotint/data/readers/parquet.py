@@ -19,10 +19,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mezzotint.data.encoded import Encoded, Say
+from mezzotint.data.encoded import Encoded
 from mezzotint.data.readers.tables import ROWS, Features, Table, is_image, read_tables
 from mezzotint.data.splits import SPLIT_NAMES
 from mezzotint.errors import InputError, is_out_of_memory
+from mezzotint.runtime.log import log
 
 __all__ = ["parquet_files", "read_parquet"]
 
@@ -38,7 +39,7 @@ def parquet_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def read_parquet(folder: Path, files: list[Path], say: Say) -> Encoded:
+def read_parquet(folder: Path, files: list[Path]) -> Encoded:
     """The set in these files of the folder; `InputError` where they hold several, or no train."""
     by_split: dict[str, list[Path]] = {}
     for file in files:
@@ -51,7 +52,7 @@ def read_parquet(folder: Path, files: list[Path], say: Say) -> Encoded:
             "add train-00000-of-00001.parquet"
         )
     for strange in by_split.pop("", []):
-        say(f"{strange} is of no split that is used (train, validation, test): left out")
+        log.info(f"{strange} is of no split that is used (train, validation, test): left out")
     tables = {}
     for split in sorted(by_split, key=["train", "validation", "test"].index):
         own = by_split[split]
@@ -62,7 +63,7 @@ def read_parquet(folder: Path, files: list[Path], say: Say) -> Encoded:
             )
         pieces = partial(_pieces, own)
         tables[split] = Table(f"{folder}, {split}", _features(own[0]), pieces, folder)
-    return read_tables(tables, say)
+    return read_tables(tables)
 
 
 def _split(file: Path) -> str:

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from mezzotint.data.encoded import Encoded, Picture, Say, read
+from mezzotint.data.encoded import Encoded, Picture, read
 from mezzotint.errors import InputError
+from mezzotint.runtime.log import log
 
 __all__ = ["ROWS", "Features", "Table", "is_image", "read_tables"]
 
@@ -80,16 +81,16 @@ class _Columns:
     names: tuple[str, ...] | None  # of the classes; None: the label column's own values
 
 
-def read_tables(tables: Mapping[str, Table], say: Say) -> Encoded:
+def read_tables(tables: Mapping[str, Table]) -> Encoded:
     """The splits, given by their names here, train among them, as one set in the order given."""
-    columns = _columns(tables["train"], say)
+    columns = _columns(tables["train"])
     values = {split: _values(table, columns) for split, table in tables.items()}
     classes = columns.names or _classes(values)
     kept, labels, splits, count = {}, [], {}, 0
     for split, table in tables.items():
         own = _labels(values[split], columns, classes, table.where)
         if split != "train" and bool((own == UNLABELLED).all()):
-            say(f"{table.where} has no labels: left out")
+            log.info(f"{table.where} has no labels: left out")
             continue
         if bool((own == UNLABELLED).any()):
             row = int((own == UNLABELLED).argmax())
@@ -150,7 +151,7 @@ def _other(tables: Mapping[str, Table], counts: Sequence[int], name: str) -> lis
     return values
 
 
-def _columns(table: Table, say: Say) -> _Columns:
+def _columns(table: Table) -> _Columns:
     def of_type(*kinds: str) -> list[str]:
         return [name for name, kind in table.features.items() if _kind(kind) in kinds]
 
@@ -162,7 +163,7 @@ def _columns(table: Table, say: Say) -> _Columns:
             f"{', '.join(table.features)}: one of each is needed, drop or add columns"
         )
     if len(labels) > 1:
-        say(f"{table.where} has label columns {', '.join(labels)}: {labels[0]} is used")
+        log.info(f"{table.where} has label columns {', '.join(labels)}: {labels[0]} is used")
     names = table.features[labels[0]].get("names")
     if names and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise InputError(f"{table.where}: the names of the classes are no list of texts")

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from mezzotint.data.cache import kept_measures
-from mezzotint.data.encoded import Encoded, Say
+from mezzotint.data.encoded import Encoded
 from mezzotint.data.styles.measures import MEASURES, Measure, shows_figures
 from mezzotint.data.styles.style import Style, choice_style, number_style
 from mezzotint.errors import InputError, suggest
+from mezzotint.runtime.log import log
 
 __all__ = ["Styled", "is_measure", "styled"]
 
@@ -44,7 +45,6 @@ def styled(
     images: Tensor,
     train: Tensor,
     names: Sequence[str] | None,
-    say: Say,
 ) -> Styled:
     """The styles of these names, for uint8 images (N, C, H, W) decoded at `size`.
 
@@ -63,7 +63,7 @@ def styled(
         if name not in columns and name not in MEASURES:
             raise InputError(f"'{name}' is no style: {suggest(name, {*MEASURES, *columns})}")
         if name in columns and name in MEASURES:
-            say(f"style {name} is the data's own column, not the measure")
+            log.info(f"style {name} is the data's own column, not the measure")
     refused = {
         name: why
         for name in asked
@@ -73,7 +73,7 @@ def styled(
     if names is not None and refused:
         raise InputError(f"{next(iter(refused.values()))}: leave it out")
     wanted = [name for name in asked if name not in columns and name not in refused]
-    measured = kept_measures(encoded, size, images, wanted, say)
+    measured = kept_measures(encoded, size, images, wanted)
     by_name = dict(zip(wanted, measured.T, strict=True))
     found, values = [], []
     for name in (name for name in asked if name not in refused):
@@ -86,7 +86,7 @@ def styled(
         except InputError as error:
             if names is not None:
                 raise
-            say(str(error))
+            log.info(str(error))
             continue
         found.append(style)
         values.append(own)

@@ -3,14 +3,15 @@
 It draws as many samples as there are training images, so it is computed only on request.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from mezzotint.evaluation.context import EvaluationContext, Json
 from mezzotint.evaluation.samples import limited
 from mezzotint.metrics.cas import SEEDS, cas, real_cas, recipe_for
 from mezzotint.runtime.device import resolve_device
 from mezzotint.runtime.distributed import current_ranks
-from mezzotint.runtime.log import progress_lines
+from mezzotint.runtime.progress_bar import progress
 
 __all__ = ["analyse"]
 
@@ -21,19 +22,13 @@ def analyse(context: EvaluationContext) -> Json:
     made = context.stream.samples(len(train)) if context.stream else context.everything
     made = limited(made, len(train), context.request.seed)
     assert made.labels is not None
-
     total = recipe_for(context.data).images
 
-    def watch(what: str) -> Callable[[int, int], None]:
-        lines = {
-            seed: progress_lines(f"cas: {what}, seed {seed}", total, context.say) for seed in SEEDS
-        }
-        return lambda seed, seen: lines[seed](seen)
-
     device = resolve_device(context.request.checkpoint.device)
-    ours = cas(made.images, made.labels, context.data, device=device, watch=watch("synthetic"))
-    with current_ranks().rank0_first():
-        real = real_cas(context.data, context.say, device, watch("real"))
+    with _progress("synthetic", total) as watch:
+        ours = cas(made.images, made.labels, context.data, device=device, watch=watch)
+    with current_ranks().rank0_first(), _progress("real", total) as watch:
+        real = real_cas(context.data, device, watch)
     return {
         "title": "classification accuracy score",
         "value": ours.mean,
@@ -53,3 +48,18 @@ def analyse(context: EvaluationContext) -> Json:
             "split": "test",
         },
     }
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
+    """Show the trainings one after the other; yields a function of the seed and images seen."""
+    updates: dict[int, Callable[[int], None]] = {}
+    with ExitStack() as stack:
+
+        def watch(seed: int, seen: int) -> None:
+            if seed not in updates:
+                stack.close()  # the training before has ended
+                updates[seed] = stack.enter_context(progress(f"cas: {what}, seed {seed}", total))
+            updates[seed](seen)
+
+        yield watch

@@ -31,7 +31,7 @@ def analyse(context: EvaluationContext) -> Json:
     pixels = memorisation(samples.images, images[train], images[held], draws)
     with current_ranks().rank0_first():  # what the first computes and keeps, the others find
         train_features, held_features = (
-            kept_features(extractor, context.data, rows, context.say) for rows in (train, held)
+            kept_features(extractor, context.data, rows) for rows in (train, held)
         )
     draws = generator("memorisation", context.request.seed)
     features = memorisation(context.reading.features, train_features, held_features, draws)

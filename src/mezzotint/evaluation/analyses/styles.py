@@ -15,6 +15,7 @@ from mezzotint.metrics.adherence import adherence
 from mezzotint.metrics.kernel import kernel_distance
 from mezzotint.metrics.per_class import CLASS_BLOCK, FEWEST
 from mezzotint.metrics.registry import chosen, even_coverage
+from mezzotint.runtime.log import log
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import SampleBatch
 
@@ -41,7 +42,7 @@ def analyse(context: EvaluationContext) -> Json | None:
     found: Json = {}
     for index, style in enumerate(context.data.styles):
         if not is_measure(style) or style.name not in context.samples.styles:
-            context.say(f"{style.name} is no measure: whether samples have it is not known")
+            log.info(f"{style.name} is no measure: whether samples have it is not known")
             continue
         if bool(context.samples.styles[style.name].isnan().all()):  # not requested
             continue

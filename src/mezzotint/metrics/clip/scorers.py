@@ -18,16 +18,16 @@ from mezzotint.metrics.clip.clip import Clip, TransformersClip, quality_scores
 from mezzotint.metrics.clip.small_clip import Recipe, SmallClip, file_name, fit
 from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.runtime.cache import cache_directory
-from mezzotint.runtime.log import progress_lines
+from mezzotint.runtime.log import log
+from mezzotint.runtime.progress_bar import progress
 
 __all__ = ["Score", "clip_for", "scorer"]
 
-Say = Callable[[str], None]
 Score = Callable[[Tensor, Tensor], Tensor]
 """From images uint8 (N, C, H, W) and labels (N,) to scores float32 (N,)."""
 
 
-def clip_for(data: ImageSet, specification: str, say: Say) -> Clip:
+def clip_for(data: ImageSet, specification: str) -> Clip:
     """`clip`: the set's own, cached or trained now; `clip:ID`: one that transformers loads."""
     name, _, where = specification.partition(":")
     if name != "clip":
@@ -38,33 +38,34 @@ def clip_for(data: ImageSet, specification: str, say: Say) -> Clip:
     if path.exists():
         return SmallClip.load(path)
     recipe = Recipe()
-    say(f"training the small CLIP of {data.name}, once: {recipe.images:,} images")
+    log.info(f"training the small CLIP of {data.name}, once: {recipe.images:,} images")
     rows = data.splits["train"]
     images = data.images[rows]
-    found = fit(
-        images,
-        data.labels[rows],
-        Captioner(data.classes, Styles.found(images)),
-        name=data.name,
-        augment=data.augment,
-        recipe=recipe,
-        watch=progress_lines(f"CLIP of {data.name}", recipe.images, say),
-    )
+    with progress(f"CLIP of {data.name}", recipe.images) as update:
+        found = fit(
+            images,
+            data.labels[rows],
+            Captioner(data.classes, Styles.found(images)),
+            name=data.name,
+            augment=data.augment,
+            recipe=recipe,
+            watch=update,
+        )
     try:
         found.save(path)
     except OSError as error:
-        say(f"{path.parent} keeps no CLIP ({error.strerror}): it is trained at every start")
+        log.info(f"{path.parent} keeps no CLIP ({error.strerror}): it is trained at every start")
     return found
 
 
-def scorer(data: ImageSet, specification: str, say: Say) -> Score:
+def scorer(data: ImageSet, specification: str) -> Score:
     """The function that a specification names."""
     if specification == "classifier":
-        classifier = classifier_for(data, say)
+        classifier = classifier_for(data)
         return lambda images, labels: classifier.read(images).probabilities[
             torch.arange(len(labels)), labels
         ]
     if specification.partition(":")[0] != "clip":
         raise InputError(f"'{specification}' is no score: give clip, clip:ID or classifier")
-    clip = clip_for(data, specification, say)
+    clip = clip_for(data, specification)
     return lambda images, labels: quality_scores(clip, images, labels, data.classes)

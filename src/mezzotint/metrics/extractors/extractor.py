@@ -8,7 +8,6 @@ compare; for any other set it is trained once on the train split, the same way e
 kept in the cache.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -18,11 +17,11 @@ from mezzotint.data import SOURCES, ImageSet
 from mezzotint.errors import InputError
 from mezzotint.metrics.extractors.classifier import VERSION, Classifier, Recipe, fit
 from mezzotint.runtime.cache import cache_directory
-from mezzotint.runtime.log import progress_lines
+from mezzotint.runtime.log import log
+from mezzotint.runtime.progress_bar import progress
 
 __all__ = ["WEIGHTS", "Extractor", "classifier_for", "shipped"]
 
-Say = Callable[[str], None]
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -55,7 +54,7 @@ def shipped(data: ImageSet) -> Classifier | None:
     return found if same else None
 
 
-def classifier_for(data: ImageSet, say: Say, recipe: Recipe | None = None) -> Classifier:
+def classifier_for(data: ImageSet, recipe: Recipe | None = None) -> Classifier:
     """The set's own classifier: shipped, cached, or trained now (a minute or two on two cores).
 
     recipe: None for the usual one. InputError for a set with a single class.
@@ -74,24 +73,27 @@ def classifier_for(data: ImageSet, say: Say, recipe: Recipe | None = None) -> Cl
     )
     if path.exists():
         return Classifier.load(path)
-    say(f"training the classifier that evaluates {data.name}, once: {recipe.images:,} images")
-    classifier = fit(
-        data.images[rows],
-        data.labels[rows],
-        data.classes,
-        source=data.name,
-        augment=data.augment,
-        recipe=recipe,
-        watch=progress_lines(f"classifier of {data.name}", recipe.images, say),
-    )
+    log.info(f"training the classifier that evaluates {data.name}, once: {recipe.images:,} images")
+    with progress(f"classifier of {data.name}", recipe.images) as update:
+        classifier = fit(
+            data.images[rows],
+            data.labels[rows],
+            data.classes,
+            source=data.name,
+            augment=data.augment,
+            recipe=recipe,
+            watch=update,
+        )
     held, labels = data.split("test" if len(data.splits["test"]) else "validation")
     if len(held):
         right = (classifier.read(held).probabilities.argmax(1) == labels).double().mean()
-        say(f"it reads {right:.1%} of {len(held):,} held-out images right")
+        log.info(f"it reads {right:.1%} of {len(held):,} held-out images right")
         if right < (1 + 1 / len(data.classes)) / 2:  # nearer to chance than to all
-            say("that is few: distances in its features say little; see --extractor")
+            log.info("that is few: distances in its features say little; see --extractor")
     try:
         classifier.save(path)
     except OSError as error:
-        say(f"{path.parent} keeps no classifier ({error.strerror}): it is trained at every start")
+        log.info(
+            f"{path.parent} keeps no classifier ({error.strerror}): it is trained at every start"
+        )
     return classifier

@@ -8,7 +8,6 @@ may be deleted at any time.
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from mezzotint.imaging import load_arrays
 from mezzotint.metrics.extractors.extractor import Extractor
 from mezzotint.runtime.atomic import replacing
 from mezzotint.runtime.cache import cache_directory
+from mezzotint.runtime.log import log
 
 __all__ = ["kept_features"]
 
@@ -28,16 +28,13 @@ VERSION = 1
 """Of the file's form and of how extractors compute; another number makes all files anew."""
 
 
-def kept_features(
-    extractor: Extractor, data: ImageSet, rows: Tensor, say: Callable[[str], None]
-) -> Tensor:
+def kept_features(extractor: Extractor, data: ImageSet, rows: Tensor) -> Tensor:
     """Return features of some images of a data set, from the cache where it has them.
 
     Args:
         extractor: Computes them otherwise.
         data: The data set.
         rows: int64 (N,), indices of its images.
-        say: Takes a line where the cache cannot be written.
 
     Returns:
         float32 (N, D), on the CPU.
@@ -52,7 +49,7 @@ def kept_features(
         with replacing(path) as file:
             np.savez(file, allow_pickle=False, features=features.numpy())
     except OSError as error:
-        say(
+        log.info(
             f"{path.parent} keeps no features ({error.strerror or error}): they are computed "
             "again in every evaluation"
         )

@@ -8,12 +8,14 @@ validation splits; the test split is read once, at the end.
 """
 
 import argparse
+import logging
 
 import torch
 
 from mezzotint.data import SOURCES, load
 from mezzotint.metrics.extractors.classifier import Recipe, fit
 from mezzotint.metrics.extractors.extractor import WEIGHTS
+from mezzotint.runtime.log import log
 
 __all__ = ["RECIPES", "train_reference"]
 
@@ -28,7 +30,7 @@ RECIPES = {
 
 def train_reference(name: str) -> None:
     """Train the classifier of a named source and write it into the package; says its accuracy."""
-    data = load(name, say=print)
+    data = load(name)
     rows = torch.cat([data.splits["train"], data.splits["validation"]])
     classifier = fit(
         data.images[rows],
@@ -46,6 +48,8 @@ def train_reference(name: str) -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s")
+    log.setLevel(logging.INFO)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", choices=SOURCES)
     for source in parser.parse_args().names:
