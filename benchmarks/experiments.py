@@ -16,6 +16,7 @@ from mezzotint.diffusion import GUIDANCE, Condition
 from mezzotint.runs import setup, trainer
 from mezzotint.runtime.device import Compute
 from mezzotint.training import Record, TrainState, loop
+from mezzotint.training import batches as training_batches
 from mezzotint.training.batches import Batch
 from mezzotint.training.plan import Plan
 
@@ -29,7 +30,9 @@ def _replaced(module: Any, name: str, change: Callable[[Any], Any]) -> Experimen
 
 def batches(change: Callable[[Batch], Batch]) -> Experiment:
     """Each batch that is trained on, changed."""
-    return _replaced(loop, "next_batch", lambda draw: lambda *arguments: change(draw(*arguments)))
+    return _replaced(
+        training_batches, "next_batch", lambda draw: lambda *arguments: change(draw(*arguments))
+    )
 
 
 def data(change: Callable[[ImageSet], ImageSet]) -> Experiment:
@@ -48,7 +51,7 @@ def _grown(state: TrainState, data: ImageSet, plan: Plan, arguments: Compute) ->
 
     for third, batch in enumerate((plan.batch // 2, plan.batch, plan.batch * 2), 1):
         until = plan.images * third // 3
-        part = dataclasses.replace(plan, images=until, batch=batch, rate=rate)
+        part = dataclasses.replace(plan, images=until, batch=batch, lr_schedule=rate)
         yield from loop.train(state, data, part, arguments)
 
 
@@ -78,7 +81,7 @@ def half_plain(batch: Batch) -> Batch:
     plain = torch.arange(len(batch.x0)) % 2 == 1
     scales = torch.where(plain, torch.nan, factors[GUIDANCE])
     condition = Condition({**factors, GUIDANCE: scales})
-    return dataclasses.replace(batch, condition=condition, guided=~plain)
+    return dataclasses.replace(batch, condition=condition, guided_mask=~plain)
 
 
 def shifted(data: ImageSet, messages: bool) -> ImageSet:

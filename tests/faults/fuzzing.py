@@ -169,7 +169,7 @@ def weights(spot: Path, chance: random.Random) -> Words:
         else:
             facts = odd(facts, chance)
         checkpoint.write(file, tensors, json.loads(as_json(facts)))
-    checkpoint.previous(file).unlink(missing_ok=True)
+    checkpoint.backup_path(file).unlink(missing_ok=True)
     drawn = ("sample", spot / "run", "--n", 2, "--evaluations", 2, "--out", spot / "made.png")
     return chance.choice([drawn, again(spot)])
 

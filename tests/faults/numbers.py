@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from mezzotint.diffusion import Denoiser
-from mezzotint.training import loop
+from mezzotint.training import batches
 from mezzotint.training.checkpoint import read
 
 from .children import command
@@ -57,7 +57,7 @@ def spoilt(name: str) -> Callable[[range], None]:
     """One number of a batch's tensor is NaN."""
 
     def before(bad: range) -> None:
-        drawn, calls = loop.next_batch, iter(range(10**9))
+        drawn, calls = batches.next_batch, iter(range(10**9))
 
         def spoilt_batch(*arguments: object) -> object:
             batch = drawn(*arguments)
@@ -65,6 +65,6 @@ def spoilt(name: str) -> Callable[[range], None]:
                 getattr(batch, name)[0, 0, 0, 0] = torch.nan
             return batch
 
-        loop.next_batch = spoilt_batch
+        batches.next_batch = spoilt_batch
 
     return before

@@ -130,7 +130,7 @@ def test_with_its_checkpoints_lost_it_begins_there_again(small, tmp_path):
 
 def test_of_damaged_weights_the_backup_counts_and_that_is_said(small, tmp_path):
     base = Run.at(shutil.copytree(small.path, tmp_path / "base"))
-    shutil.copy(base.last, checkpoint.previous(base.last))
+    shutil.copy(base.last, checkpoint.backup_path(base.last))
     base.last.write_bytes(base.last.read_bytes()[:-100])
     run, data = setup(request(tmp_path / "run", base.path))
     assert "going on from last.previous.safetensors" in first_record(run, data).text

@@ -137,14 +137,14 @@ def test_a_checkpoint_cut_in_half_falls_back_and_says_so(tmp_path):
     records_of(run, data, CheckpointInterval(32, "images"))
     content = run.last.read_bytes()
     run.last.write_bytes(content[: len(content) // 2])
-    whole = checkpoint.read(checkpoint.previous(run.last)).facts["images_seen"]
+    whole = checkpoint.read(checkpoint.backup_path(run.last)).facts["images_seen"]
     with Trainer(run, data) as trainer:
         records = trainer.run()
         notices = [next(records).text, next(records).text]
         assert "last.previous.safetensors" in notices[0]
         assert notices[1] == f"resumed at {whole} images"
         # The next save must not make the damaged one the backup.
-        for file in (run.last, checkpoint.previous(run.last)):
+        for file in (run.last, checkpoint.backup_path(run.last)):
             assert checkpoint.read(file).facts["images_seen"] == whole
         list(records)
     assert run.images_seen() == 96
@@ -198,7 +198,7 @@ def test_an_interruption_waits_for_a_step_that_can_be_saved(tmp_path, monkeypatc
         requested = True
 
     def train(state, *rest):
-        for state.bad_run in (1, 0):  # the first is left out
+        for state.nonfinite_run in (1, 0):  # the first is left out
             state.images_seen += 16
             yield Stepped(state.images_seen, 1.0, 1.0, 1.0)
         pytest.fail("went on")

@@ -113,7 +113,7 @@ def test_the_backup_of_a_checkpoint_lasts_too(tmp_path, calls):
     for value in (1.0, 2.0):
         checkpoint.write(path, {"x": torch.full((3,), value)}, {})
     assert_lasts(path, calls)
-    backup = checkpoint.previous(path)
+    backup = checkpoint.backup_path(path)
     assert_lasts(backup, calls)
     assert [c[2] for c in calls if c[0] == "rename"] == [str(path), str(backup), str(path)]
     # The new file is on the disk before the old one gets its second name.

@@ -28,8 +28,8 @@ from mezzotint.runs.facts import DataFacts
 from mezzotint.runtime.cuda_graphs import WARM, CudaGraphs
 from mezzotint.runtime.device import Compute
 from mezzotint.sampling.model import Model, SampleBatch
-from mezzotint.training import Diverged, Skipped, Stepped, train
-from mezzotint.training import loop as loops
+from mezzotint.training import Diverged, Skipped, Stepped, gradients, train
+from mezzotint.training.batches import next_batch
 from tiny import make_data, make_plan
 
 WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "item", "masked_select", "unique")
@@ -133,7 +133,7 @@ def test_graphed_steps_are_the_steps(graphs, monkeypatch, optimizer):
     data, make_state = small(optimizer)
     plan, kept = make_plan(images=112, max_model_guidance=2.0, model_guidance_start=0.5), []
     monkeypatch.setattr(
-        loops, "CudaGraphs", lambda active: kept.append(CudaGraphs(active)) or kept[0]
+        gradients, "CudaGraphs", lambda active: kept.append(CudaGraphs(active)) or kept[0]
     )
     recorded, losses = trained(make_state, data, plan, micro_batch=4)
     assert len(graphs) == 4  # gradients and the optimiser, plain and guided
@@ -184,11 +184,11 @@ def test_no_preset_waits_for_the_device_within_a_step(graphs, name):
     config = parse_config(table, Config)
     state = fresh_state(config, DataFacts.of(data).denoiser(config), Compute())
     plan = dataclasses.replace(plan_of(config, 1 << 40), model_guidance_start=0.0)
-    batch = loops.next_batch(data, plan, 0, "cpu")
-    graphs_ = CudaGraphs(active=True)
+    batch = next_batch(data, plan, 0, "cpu")
+    computer = gradients.GradientComputer(state, plan, Compute())
     for _ in range(WARM + 1):
-        loops._accumulate(state, batch, plan, Compute(), graphs_)
-        graphs_("optimizer", state.optimizer.step)
+        computer.backward(batch)
+        computer.graphed("optimizer", state.optimizer.step)
     assert len(graphs) == 2
 
 

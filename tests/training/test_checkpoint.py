@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from mezzotint.errors import InputError
 from mezzotint.training import checkpoint
-from mezzotint.training.checkpoint import previous, read, recover, write
+from mezzotint.training.checkpoint import backup_path, read, recover, write
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_the_former_one_stays_as_backup(file):
     for value in (1.0, 2.0, 3.0):
         write(file, tensors(value), {"images_seen": value})
     assert read(file).facts["images_seen"] == 3
-    assert read(previous(file)).facts["images_seen"] == 2
+    assert read(backup_path(file)).facts["images_seen"] == 2
     assert sorted(p.name for p in file.parent.iterdir()) == [
         "last.previous.safetensors",
         "last.safetensors",
@@ -148,7 +148,7 @@ def test_what_a_kill_left_half_written_is_gone_after_the_next_save(file, version
     (litter / ".tmpAbCdEf").write_bytes(b"half")
     write(file, tensors(2.0), {})
     assert sorted(p.name for p in file.parent.iterdir()) == sorted(
-        [file.name, previous(file).name]
+        [file.name, backup_path(file).name]
     )
 
 
@@ -168,7 +168,7 @@ def test_a_file_system_without_second_names_keeps_the_backup_too(file, monkeypat
     for value in (1.0, 2.0, 3.0):
         write(file, tensors(value), {"images_seen": value})
     assert read(file).facts["images_seen"] == 3
-    assert read(previous(file)).facts["images_seen"] == 2
+    assert read(backup_path(file)).facts["images_seen"] == 2
     assert len(list(file.parent.iterdir())) == 2
 
 
@@ -196,5 +196,5 @@ def test_a_backup_put_in_its_place_leaves_nothing_else(file):
     checkpoint.restore(file)
     assert read(file).facts["images_seen"] == 1
     write(file, tensors(3.0), {"images_seen": 3})
-    assert read(previous(file)).facts["images_seen"] == 1
-    assert sorted(os.listdir(file.parent)) == sorted([file.name, previous(file).name])
+    assert read(backup_path(file)).facts["images_seen"] == 1
+    assert sorted(os.listdir(file.parent)) == sorted([file.name, backup_path(file).name])

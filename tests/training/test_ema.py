@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from mezzotint.training.ema import follow, gamma
+from mezzotint.training.ema import gamma, update_ema
 
 
 @pytest.mark.parametrize(("width", "expected"), [(0.05, 16.97), (0.10, 6.94), (0.15, 3.56)])
@@ -24,7 +24,7 @@ def test_the_average_has_the_power_profile():
     network, ema = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
     for k, value in enumerate(values, start=1):
         network.weight.data.fill_(value)
-        follow(ema, network, width, batch, k * batch)
+        update_ema(ema, network, width, batch, k * batch)
     g = gamma(width)
     keep = (1 - 1 / np.arange(1, steps + 1)) ** (g + 1)
     weight = (1 - keep) * np.append(np.cumprod(keep[::-1])[-2::-1], 1.0)
@@ -41,6 +41,6 @@ def test_the_first_step_and_width_zero_copy():
         network, ema = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
         network.weight.data.normal_()
         network.running_mean.normal_()
-        follow(ema, network, width, 8, seen)
+        update_ema(ema, network, width, 8, seen)
         assert torch.equal(ema.weight, network.weight)
         assert torch.equal(ema.running_mean, network.running_mean)

@@ -19,11 +19,14 @@ from mezzotint.training import (
     Stepped,
     Stopped,
     Validated,
+    loop,
     train,
+    validation,
+    validation_loss,
 )
-from mezzotint.training import loop as loops
 from mezzotint.training.batches import UNGUIDED_EVERY, held_out, next_batch, rows_after
 from mezzotint.training.checkpoint import read, write
+from mezzotint.training.step import update_second_moments
 
 
 def weights(state):
@@ -111,8 +114,8 @@ def test_what_is_validated_is_of_all_classes_also_where_they_lie_one_after_the_o
         seen.append(rows)
         return held_out(data, plan, rows, *rest)
 
-    monkeypatch.setattr(loops, "held_out", watched)
-    loops.validation_loss(new_state(), data, new_plan(validation_images=8), compute)
+    monkeypatch.setattr(validation, "held_out", watched)
+    validation_loss(new_state(), data, new_plan(validation_images=8), compute)
     assert data.labels[torch.cat(seen)].unique().tolist() == data.labels.unique().tolist()
 
 
@@ -238,14 +241,14 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(data, new_state, new_p
     assert isinstance(after, Stepped)
     assert math.isfinite(after.loss)
     assert state.skipped == 1
-    assert state.bad_run == 0
+    assert state.nonfinite_run == 0
 
 
 def test_a_run_of_such_steps_ends_the_loop(data, new_state, new_plan, compute):
     state = new_state()
     state.denoiser.network.register_forward_hook(lambda m, g, output: output * float("nan"))
     *_, last = train(state, data, new_plan(images=8000), compute)
-    assert last == Diverged(8 * loops.BAD_STEPS_IN_A_ROW)
+    assert last == Diverged(8 * loop.MAX_NONFINITE_STEPS)
     assert not state.healthy()
 
 
@@ -317,7 +320,7 @@ def test_a_learned_schedule_draws_where_the_loss_is_larger(data, new_state, new_
         batch = next_batch(
             data, plan, state.images_seen, "cpu", second_moments=state.second_moments
         )
-        loops._follow_losses(state, batch, size[(batch.position * 4).long()], 4)
+        update_second_moments(state, batch, size[(batch.position * 4).long()], 4)
         state.images_seen += plan.batch
     assert state.second_moments == pytest.approx([1, 4, 9, 16], rel=0.05)
     assert plan.schedule.resampled(state.second_moments).shares == pytest.approx(
@@ -332,9 +335,9 @@ def test_validation_in_small_memory_gives_the_same_loss(data, new_state, new_pla
 
     state, plan = new_state(), new_plan()
     list(train(state, data, plan, compute))
-    whole = loops.validation_loss(state, data, plan, compute)
+    whole = validation_loss(state, data, plan, compute)
     state.ema.register_forward_pre_hook(small_memory)
-    assert loops.validation_loss(state, data, plan, compute) == pytest.approx(whole, rel=1e-5)
+    assert validation_loss(state, data, plan, compute) == pytest.approx(whole, rel=1e-5)
 
 
 def test_the_averaged_denoiser_shares_its_weights_and_leaves_the_modes_alone(
@@ -389,6 +392,6 @@ def test_a_thread_that_uses_the_training_network_is_not_given_the_average_by_a_v
             seen.append(pool.submit(denoised).result())
 
     hook = state.ema.register_forward_pre_hook(elsewhere)
-    loops.validation_loss(state, data, plan, compute)
+    validation_loss(state, data, plan, compute)
     assert seen
     assert all(torch.equal(each, expected) for each in seen)

@@ -58,7 +58,9 @@ LEFTOVERS = {".lock", ".config.toml.new"}
 SECTIONS = {"network", "origin", "data", "machine"}
 """Sections that every config.toml has."""
 
-CHECKPOINTS = tuple(each for file in FILES.values() for each in (file, checkpoints.previous(file)))
+CHECKPOINTS = tuple(
+    each for file in FILES.values() for each in (file, checkpoints.backup_path(file))
+)
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ class Run:
     def has(self, which: str) -> bool:
         """Whether there is such a checkpoint, or its backup."""
         file = self.checkpoint(which)
-        return file.exists() or checkpoints.previous(file).exists()
+        return file.exists() or checkpoints.backup_path(file).exists()
 
     def images_seen(self, which: str = "last") -> int:
         """Where a checkpoint stands; 0 without one."""

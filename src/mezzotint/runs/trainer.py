@@ -174,7 +174,7 @@ class Trainer:
                 yield from self._handle(record)
                 yield record
                 # Never on a step that was left out: such a state is not saved.
-                stepped = isinstance(record, Stepped) and not self.state.bad_run
+                stepped = isinstance(record, Stepped) and not self.state.nonfinite_run
                 if stepped and self.ranks.any(self.interrupt.requested):
                     self._save_for_all()
                     yield Stopped(self.state.images_seen, "interrupted")

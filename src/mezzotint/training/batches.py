@@ -4,8 +4,8 @@ A training batch depends only on (seed, images_seen) and the data. With a learne
 depends on the losses so far. A validation batch has the same noise every time.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -14,10 +14,20 @@ from torch import Tensor
 from mezzotint.data import ImageSet, standards
 from mezzotint.diffusion import GUIDANCE, Condition, Learned, is_null, positions
 from mezzotint.imaging import to_float
+from mezzotint.runtime.device import Compute
 from mezzotint.runtime.rng import generator
 from mezzotint.training.plan import Plan
+from mezzotint.training.state import TrainState
 
-__all__ = ["UNGUIDED_EVERY", "Batch", "condition_of", "held_out", "next_batch", "rows_after"]
+__all__ = [
+    "UNGUIDED_EVERY",
+    "Batch",
+    "TrainingBatches",
+    "condition_of",
+    "held_out",
+    "next_batch",
+    "rows_after",
+]
 
 UNGUIDED_EVERY = 4
 """Model guidance leaves one image in this number to train the denoiser without guidance."""
@@ -40,7 +50,7 @@ class Batch:
     share: slice
     """Rows of the rank's images among the B; `weight` and `position` hold all B."""
 
-    guided: Tensor | None = None
+    guided_mask: Tensor | None = None
     """Mask (b,) of the rank's images that train model guidance, on the CPU; None: none do."""
 
     def to(self, device: str) -> "Batch":
@@ -49,8 +59,8 @@ class Batch:
         x0, sigma, eps, weight = (
             _sent(each, device) for each in (self.x0, self.sigma, self.eps, self.weight)
         )
-        return Batch(
-            x0, Condition(condition), sigma, eps, weight, self.position, self.share, self.guided
+        return replace(
+            self, x0=x0, condition=Condition(condition), sigma=sigma, eps=eps, weight=weight
         )
 
     def micro_batches(self, size: int, device: str) -> list[tuple[slice, Tensor | None]]:
@@ -59,9 +69,37 @@ class Batch:
         The rows are None if the batch does not train model guidance.
         """
         parts = [slice(start, start + size) for start in range(0, len(self.x0), size)]
-        if self.guided is None:
+        if self.guided_mask is None:
             return [(part, None) for part in parts]
-        return [(part, _sent(self.guided[part].nonzero()[:, 0], device)) for part in parts]
+        return [(part, _sent(self.guided_mask[part].nonzero()[:, 0], device)) for part in parts]
+
+
+class TrainingBatches(Iterator[Batch]):
+    """A rank's shares of the batches of a training, each the one after `state.images_seen`."""
+
+    def __init__(self, state: TrainState, data: ImageSet, plan: Plan, compute: Compute) -> None:
+        self.state = state
+        self.data = data
+        self.plan = plan
+        self.compute = compute
+        # A learned schedule's next batch depends on the losses of the present one.
+        self._prefetches = compute.cuda_graphs and not isinstance(plan.schedule, Learned)
+        self._prefetched: Batch | None = None
+
+    def __next__(self) -> Batch:
+        """Return the batch after `state.images_seen`."""
+        batch, self._prefetched = self._prefetched, None
+        return batch or self._batch_after(self.state.images_seen)
+
+    def prefetch(self) -> None:
+        """Prepare the batch after the present one, while a GPU works on that."""
+        if self._prefetches:
+            self._prefetched = self._batch_after(self.state.images_seen + self.plan.batch)
+
+    def _batch_after(self, images_seen: int) -> Batch:
+        share, moments = self.compute.ranks.share(self.plan.batch), self.state.second_moments
+        device = self.compute.device
+        return next_batch(self.data, self.plan, images_seen, device, share, moments)
 
 
 def next_batch(
@@ -98,18 +136,18 @@ def next_batch(
         resampled = plan.schedule.resampled(second_moments)
         weight = resampled.weight(position).float()
         position = resampled.position(position)
-    sigma, guided = plan.schedule.sigma(position).float(), None
+    sigma, guided_mask = plan.schedule.sigma(position).float(), None
     if plan.trains_model_guidance(images_seen):
         scales = _scales(torch.rand(plan.batch, generator=draws), plan.max_model_guidance)
         condition = Condition({**condition.factors, GUIDANCE: scales})
-        guided = ~is_null(scales[share])
+        guided_mask = ~is_null(scales[share])
     if device != "cpu":  # drawing where the noise is used saves the transfer
         draws = generator("noise", plan.seed, images_seen, device=device)
     shape = (plan.batch, *data.images.shape[1:])
     eps = torch.randn(shape, generator=draws, device=device)[share]
     x0 = to_float(_sent(changes[share](data.images[rows[share]]), device))
     condition, sigma = condition[share], sigma[share]
-    return Batch(x0, condition, sigma, eps, weight, position, share, guided).to(device)
+    return Batch(x0, condition, sigma, eps, weight, position, share, guided_mask).to(device)
 
 
 def _sent(tensor: Tensor, device: str) -> Tensor:

@@ -25,7 +25,7 @@ from torch import Tensor
 from mezzotint.errors import InputError
 from mezzotint.runtime.atomic import flush_file, publish, scratch_folder
 
-__all__ = ["Checkpoint", "previous", "read", "recover", "restore", "write"]
+__all__ = ["Checkpoint", "backup_path", "read", "recover", "restore", "write"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Checkpoint:
         return {key[len(prefix) :]: v for key, v in self.tensors.items() if key.startswith(prefix)}
 
 
-def previous(path: Path) -> Path:
+def backup_path(path: Path) -> Path:
     """Return the path of a checkpoint's backup."""
     return path.with_suffix(f".previous{path.suffix}")
 
@@ -63,7 +63,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
         _save(plain, metadata, fresh)
         if path.exists():
             flush_file(fresh)  # if this fails, the backup is unchanged
-            _keep(path, previous(path))
+            _keep(path, backup_path(path))
         publish(fresh, path)
 
 
@@ -147,7 +147,7 @@ def recover(path: Path) -> tuple[Checkpoint, str | None]:
     try:
         return read(path), None
     except InputError as error:
-        backup = previous(path)
+        backup = backup_path(path)
         if not backup.exists():
             raise
         try:
@@ -168,7 +168,7 @@ def restore(path: Path) -> None:
         OSError: The file cannot be written.
 
     """
-    _keep(previous(path), path)
+    _keep(backup_path(path), path)
 
 
 def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:

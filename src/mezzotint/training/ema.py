@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-__all__ = ["follow", "gamma"]
+__all__ = ["gamma", "update_ema"]
 
 
 @cache
@@ -32,7 +32,9 @@ def gamma(width: float) -> float:
 
 
 @torch.no_grad()
-def follow(ema: nn.Module, network: nn.Module, width: float, batch: int, images_seen: int) -> None:
+def update_ema(
+    ema: nn.Module, network: nn.Module, width: float, batch: int, images_seen: int
+) -> None:
     """Move `ema` towards `network` after a step of `batch` images; width 0 copies.
 
     images_seen counts this step's images. Buffers (running averages of BatchNorm) are copied.

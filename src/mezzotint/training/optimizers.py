@@ -35,7 +35,7 @@ __all__ = ["Muon"]
 MOMENTUM = 0.95
 STEPS = 5
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
-SMALLEST = 16
+MIN_MATRIX_SIDE = 16
 """Smallest number of rows and of columns of a matrix that Muon updates.
 
 Thinner matrices touch the image or are embedding tables of few classes. In a larger table, the
@@ -177,4 +177,4 @@ def _rows_columns(p: Tensor) -> tuple[int, int]:
 
 
 def _is_matrix(p: Tensor) -> bool:
-    return p.dim() > 1 and min(_rows_columns(p)) >= SMALLEST
+    return p.dim() > 1 and min(_rows_columns(p)) >= MIN_MATRIX_SIDE

@@ -15,6 +15,18 @@ from mezzotint.training.checkpoint import Checkpoint
 
 __all__ = ["TrainState", "fitting_weights"]
 
+FACTS = {
+    "images_seen": "images_seen",
+    "history": "history",
+    "skipped": "skipped",
+    "nonfinite_run": "bad_run",
+    "lr_scale": "lr_scale",
+    "second_moments": "second_moments",
+    "seconds": "seconds",
+    "micro_batch": "micro_batch",
+}
+"""Attributes of a `TrainState` that a checkpoint stores, with the key of each in the file."""
+
 
 @dataclass
 class TrainState:
@@ -34,7 +46,7 @@ class TrainState:
     skipped: int = 0
     """Total number of steps skipped because the loss or the gradient was not finite."""
 
-    bad_run: int = 0
+    nonfinite_run: int = 0
     """Number of skipped steps since the last good one."""
 
     lr_scale: float = 1.0
@@ -67,11 +79,7 @@ class TrainState:
 
     def facts(self) -> dict[str, Any]:
         """Return all that is not a tensor, ready for JSON."""
-        names = (
-            "images_seen", "history", "skipped", "bad_run", "lr_scale", "second_moments",
-            "seconds", "micro_batch",
-        )  # fmt: skip
-        facts = {name: getattr(self, name) for name in names}
+        facts = {key: getattr(self, name) for name, key in FACTS.items()}
         return {**facts, "scaler": self.scaler.state_dict() if self.scaler else None}
 
     def weights(self) -> dict[str, Tensor]:
@@ -97,7 +105,7 @@ class TrainState:
 
     def healthy(self) -> bool:
         """Return whether all weights are finite and the last step was not skipped."""
-        return self.bad_run == 0 and all(
+        return self.nonfinite_run == 0 and all(
             bool(p.isfinite().all()) for p in self.denoiser.network.state_dict().values()
         )
 
@@ -118,8 +126,9 @@ class TrainState:
         scaler = facts.pop("scaler")
         if self.scaler is not None and scaler is not None:
             self.scaler.load_state_dict(scaler)
-        for name in self.facts().keys() & facts.keys():
-            setattr(self, name, facts[name])
+        for name, key in FACTS.items():
+            if key in facts:
+                setattr(self, name, facts[key])
 
 
 def fitting_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
