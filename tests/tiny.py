@@ -47,7 +47,7 @@ def make_plan(**changes):
         "batch": 8,
         "seed": 5,
         "schedule": LogNormal(),
-        "weight": Uniform(),
+        "loss_weight": Uniform(),
         "learning_rate": 1e-2,
         "dropout": {"label": 0.2},
         "validate_every": 24,

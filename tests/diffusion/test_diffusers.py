@@ -22,7 +22,7 @@ from mezzotint.diffusion import (
     Multistep,
     V,
     ZeroTerminal,
-    clip,
+    clamp_x0,
     samplers,
     sampling_sigmas,
     with_condition,
@@ -138,7 +138,7 @@ def test_ancestral_is_ddpm(prediction, parameterization, clipped):
     xt = noise_from(0)()
     expected = theirs(scheduler, network, xt, generator=torch.Generator().manual_seed(9))
     levels = levels_at(scheduler.timesteps)
-    denoise = clip(denoise) if clipped else denoise
+    denoise = clamp_x0(denoise) if clipped else denoise
     got = ours(Ancestral(1.0), denoise, xt, levels, noise_from(9))
     torch.testing.assert_close(got, expected, **TOLERANCE)
 

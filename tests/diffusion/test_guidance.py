@@ -14,7 +14,7 @@ from mezzotint.diffusion import (
     Heun,
     Karras,
     autoguide,
-    clip,
+    clamp_x0,
     guidance_interval,
     guide,
     sampling_sigmas,
@@ -327,6 +327,6 @@ def test_outside_the_interval_guidance_costs_nothing():
 
 
 def test_clip_keeps_x0_between_minus_one_and_one():
-    got = clip(lambda x, sigma: 3 * x)(X, SIGMA)
+    got = clamp_x0(lambda x, sigma: 3 * x)(X, SIGMA)
     expected = [max(-1.0, min(1.0, 3 * value)) for value in X.flatten().tolist()]
     assert got.flatten().tolist() == expected

@@ -12,7 +12,7 @@ from mezzotint.diffusion import (
     LinearBeta,
     V,
     ZeroTerminal,
-    like,
+    append_dims,
     refuse_pair,
 )
 
@@ -27,10 +27,10 @@ SIGMA = torch.logspace(-3, 4, 60, dtype=torch.float64)
 @ALL
 def test_the_right_prediction_gives_back_x0(parameterization):
     x0, eps = torch.randn(2, 60, 1, 4, 4, generator=torch.Generator().manual_seed(0)).double()
-    sigma = like(x0, SIGMA)
+    sigma = append_dims(x0, SIGMA)
     raw = target(parameterization, x0, eps, sigma)
     c = parameterization(SIGMA)
-    back = like(x0, c.c_skip) * (x0 + sigma * eps) + like(x0, c.c_out) * raw
+    back = append_dims(x0, c.c_skip) * (x0 + sigma * eps) + append_dims(x0, c.c_out) * raw
     torch.testing.assert_close(back, x0, rtol=0, atol=1e-11)
 
 
@@ -92,7 +92,7 @@ def test_coefficients_are_finite_without_signal_in_float32(parameterization):
 
 def test_like_broadcasts_one_value_per_image():
     x = torch.ones(3, 2, 4, 5)
-    got = like(x, torch.tensor([1.0, 2.0, 3.0])) * x
+    got = append_dims(x, torch.tensor([1.0, 2.0, 3.0])) * x
     assert torch.equal(got, torch.einsum("bchw,b->bchw", x, torch.tensor([1.0, 2.0, 3.0])))
 
 

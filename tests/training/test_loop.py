@@ -76,7 +76,7 @@ def test_validation_loss_is_the_mean_over_held_out_images_at_fixed_noise(
             Condition({"label": data.labels[rows]}),
             plan.schedule.sigma(u).float(),
             eps,
-            plan.weight,
+            plan.loss_weight,
         )
     assert state.history[-1] == pytest.approx(float(each.mean()), rel=1e-6)
 
@@ -99,7 +99,7 @@ def test_model_guidance_is_trained_from_its_start_on(data, new_state, new_plan, 
     guided.denoiser.network = guided.ema
     with torch.no_grad():
         sigma = plan.schedule.sigma(u).float()
-        each = loss(guided.denoiser, x0, condition, sigma, eps, plan.weight)
+        each = loss(guided.denoiser, x0, condition, sigma, eps, plan.loss_weight)
     assert guided.history[-1] == pytest.approx(float(each.mean()), rel=1e-5)
 
 
@@ -366,7 +366,7 @@ def test_validation_has_the_bits_of_a_denoiser_whose_network_is_the_average(
     )  # fmt: skip
     with torch.no_grad():
         each = loss(
-            swapped.denoiser, batch.x0, batch.condition, batch.sigma, batch.eps, plan.weight
+            swapped.denoiser, batch.x0, batch.condition, batch.sigma, batch.eps, plan.loss_weight
         )
     assert state.history[-1] == float(each.double().sum()) / 5
 

@@ -9,7 +9,7 @@ from mezzotint.diffusion.denoiser import Denoise, Denoiser
 from mezzotint.diffusion.guidance import (
     LogLikelihood,
     autoguide,
-    clip,
+    clamp_x0,
     dps_guidance,
     guidance_interval,
     guide,
@@ -18,14 +18,14 @@ from mezzotint.diffusion.guidance import (
     with_guidance_scale,
     x0_guidance,
 )
-from mezzotint.diffusion.losses import EdmLoss, MinSnr, Uniform, Weight, loss
+from mezzotint.diffusion.losses import EdmLoss, LossWeight, MinSnr, Uniform, loss
 from mezzotint.diffusion.parameterization import (
     X0,
     Edm,
     Eps,
     Parameterization,
     V,
-    like,
+    append_dims,
     refuse_pair,
 )
 from mezzotint.diffusion.samplers import (
@@ -84,18 +84,18 @@ __all__ = [
     "LogLikelihood",
     "Step",
     "Uniform",
-    "Weight",
+    "LossWeight",
     "ZeroTerminal",
     "autoguide",
     "initial_state",
     "with_condition",
-    "clip",
+    "clamp_x0",
     "distinct_sigmas",
     "training_sigmas",
     "guide",
     "is_null",
     "sampling_sigmas",
-    "like",
+    "append_dims",
     "loss",
     "x0_guidance",
     "posterior_variance",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from mezzotint.diffusion.condition import Condition
-from mezzotint.diffusion.parameterization import Parameterization, like
+from mezzotint.diffusion.parameterization import Parameterization, append_dims
 
 __all__ = ["Denoise", "Denoiser"]
 
@@ -30,8 +30,8 @@ class Denoiser(nn.Module):
         parameter = next(self.network.parameters())
         c = self.parameterization(sigma.to(x).expand(len(x)))
         raw = self.network(
-            (like(x, c.c_in) * x).to(parameter.dtype),
+            (append_dims(x, c.c_in) * x).to(parameter.dtype),
             c.c_noise.to(parameter.dtype),
             condition or Condition(),
         )
-        return like(x, c.c_skip) * x + like(x, c.c_out) * raw.to(x.dtype)
+        return append_dims(x, c.c_skip) * x + append_dims(x, c.c_out) * raw.to(x.dtype)

@@ -44,7 +44,7 @@ and a linear l, `dps_guidance` is exact. `x0_guidance` is exact if the pixels ar
 with equal variance. In all other cases the error shrinks with Cov, which goes to 0 with sigma.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -54,11 +54,12 @@ from mezzotint.diffusion.condition import GUIDANCE, Condition, is_null
 from mezzotint.diffusion.denoiser import Denoise
 
 __all__ = [
-    "Conditioned",
+    "ConditionalDenoise",
     "LogLikelihood",
+    "VarianceOfSigma",
     "autoguide",
+    "clamp_x0",
     "with_condition",
-    "clip",
     "guide",
     "x0_guidance",
     "posterior_variance",
@@ -67,10 +68,10 @@ __all__ = [
     "guidance_interval",
 ]
 
-Conditioned = Callable[[Tensor, Tensor, Condition | None], Tensor]
+ConditionalDenoise = Callable[[Tensor, Tensor, Condition | None], Tensor]
 """A denoiser whose condition is still an argument: (x, sigma, condition) -> x0."""
 
-Variance = Callable[[Tensor], Tensor]
+VarianceOfSigma = Callable[[Tensor], Tensor]
 """Map a sigma () to the posterior variance of a pixel, Var(x0 | x), averaged over pixels and x."""
 
 LogLikelihood = Callable[[Tensor], Tensor]
@@ -80,7 +81,7 @@ Images lie in [-1, 1], but x0 is not clamped to that range.
 """
 
 
-def with_condition(denoiser: Conditioned, condition: Condition | None = None) -> Denoise:
+def with_condition(denoiser: ConditionalDenoise, condition: Condition | None = None) -> Denoise:
     """Return the denoiser with its condition fixed: one network evaluation per call."""
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
@@ -90,7 +91,7 @@ def with_condition(denoiser: Conditioned, condition: Condition | None = None) ->
 
 
 def guide(
-    denoiser: Conditioned,
+    denoiser: ConditionalDenoise,
     condition: Condition,
     scale: float,
     style_scales: Mapping[str, float] = {},  # noqa: B006 - never changed
@@ -131,6 +132,16 @@ def guide(
     rest = scale / model_scale
     increments = [(rest, [label, *(name for name in styles if name not in guided)])]
     increments += [(rest * style_scales.get(name, 1.0), [name]) for name in guided]
+    return _weighted_sum(denoiser, _terms(condition, increments))
+
+
+def _terms(
+    condition: Condition, increments: Sequence[tuple[float, list[str]]]
+) -> list[tuple[float, Condition]]:
+    """Return the conditions at which D_s evaluates the denoiser, each with its weight.
+
+    `increments` lists factors to add one after the other, each with the scale of its difference.
+    """
     scales, conditions, kept = [1.0], [condition.null()], list[str]()
     for own_scale, names in increments:
         kept += names
@@ -140,7 +151,13 @@ def guide(
             conditions.append(condition.null(keep=kept))
     # The sum telescopes: conditions[i] has the weight scales[i] - scales[i + 1].
     parts = zip(pairwise([*scales, 0.0]), conditions, strict=True)
-    terms = [(own - following, part) for (own, following), part in parts if own != following]
+    return [(own - following, part) for (own, following), part in parts if own != following]
+
+
+def _weighted_sum(
+    denoiser: ConditionalDenoise, terms: Sequence[tuple[float, Condition]]
+) -> Denoise:
+    """Return the weighted sum of the denoiser at several conditions, evaluated as one batch."""
     if len(terms) == 1:
         return with_condition(denoiser, terms[0][1])
     weights = torch.tensor([weight for weight, _ in terms], dtype=torch.float64)
@@ -155,7 +172,7 @@ def guide(
     return denoise
 
 
-def with_guidance_scale(denoiser: Conditioned, scale: float) -> Conditioned:
+def with_guidance_scale(denoiser: ConditionalDenoise, scale: float) -> ConditionalDenoise:
     """Return the denoiser with its model-guidance scale fixed: one network evaluation per call.
 
     Images whose factors are all null get no guidance.
@@ -219,7 +236,7 @@ def dps_guidance(denoise: Denoise, log_likelihood: LogLikelihood, scale: float =
 
 
 def x0_guidance(
-    denoise: Denoise, log_likelihood: LogLikelihood, variance: Variance, scale: float = 1.0
+    denoise: Denoise, log_likelihood: LogLikelihood, variance: VarianceOfSigma, scale: float = 1.0
 ) -> Denoise:
     """Guide by a log-likelihood's gradient at x0: D + scale variance(sigma) grad l(D).
 
@@ -238,7 +255,9 @@ def x0_guidance(
     return denoised
 
 
-def posterior_variance(denoise: Denoise, x0: Tensor, levels: Tensor, noise: Tensor) -> Variance:
+def posterior_variance(
+    denoise: Denoise, x0: Tensor, levels: Tensor, noise: Tensor
+) -> VarianceOfSigma:
     """Measure the mean posterior variance of a pixel at each level.
 
     It is the mean squared error of the denoiser on clean images. For the optimal denoiser,
@@ -274,7 +293,7 @@ def posterior_variance(denoise: Denoise, x0: Tensor, levels: Tensor, noise: Tens
     return variance
 
 
-def clip(denoise: Denoise) -> Denoise:
+def clamp_x0(denoise: Denoise) -> Denoise:
     """Return the denoiser with x0 clamped to [-1, 1], as in DDPM's code."""
 
     def clipped(x: Tensor, sigma: Tensor) -> Tensor:

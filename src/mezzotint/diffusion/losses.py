@@ -29,11 +29,11 @@ from torch import Tensor
 
 from mezzotint.diffusion.condition import GUIDANCE, Condition, is_null
 from mezzotint.diffusion.denoiser import Denoiser
-from mezzotint.diffusion.parameterization import like
+from mezzotint.diffusion.parameterization import append_dims
 
-__all__ = ["EdmLoss", "MinSnr", "Uniform", "Weight", "loss"]
+__all__ = ["EdmLoss", "LossWeight", "MinSnr", "Uniform", "loss"]
 
-Weight = Callable[[Tensor, Tensor], Tensor]
+LossWeight = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def loss(
     condition: Condition,
     sigma: Tensor,
     eps: Tensor,
-    weight: Weight,
-    guided: Tensor | None = None,
+    loss_weight: LossWeight,
+    guided_rows: Tensor | None = None,
 ) -> Tensor:
     """Return the loss (B,) of each image.
 
@@ -96,19 +96,19 @@ def loss(
         condition: The condition of B images. The factor GUIDANCE holds the model-guidance scales.
         sigma: Noise levels (B,).
         eps: Standard normal noise (B, C, H, W).
-        weight: Weight of the squared error of x0.
-        guided: Rows (n,) with a model-guidance scale. None looks them up, which waits for the
+        loss_weight: Weight of the squared error of x0.
+        guided_rows: Rows (n,) with a model-guidance scale. None looks them up, which waits for the
             device.
 
     """
-    x = x0 + like(x0, sigma) * eps
+    x = x0 + append_dims(x0, sigma) * eps
     estimate = denoiser(x, sigma, condition)
     target = x0
     if GUIDANCE in condition.factors:
-        if guided is None:
-            guided = (~is_null(condition.factors[GUIDANCE])).nonzero()[:, 0]
-        target = _guided(denoiser, x, x0, sigma, condition, estimate.detach(), guided)
-    scale = weight(sigma, denoiser.parameterization(sigma).c_out)
+        if guided_rows is None:
+            guided_rows = (~is_null(condition.factors[GUIDANCE])).nonzero()[:, 0]
+        target = _guided(denoiser, x, x0, sigma, condition, estimate.detach(), guided_rows)
+    scale = loss_weight(sigma, denoiser.parameterization(sigma).c_out)
     return scale * (estimate - target).square().flatten(1).mean(1)
 
 
@@ -127,5 +127,5 @@ def _guided(
     if len(rows) == 0:
         return x0
     free = denoiser(x[rows], sigma[rows], condition[rows].null())
-    share = like(x0, 1 - 1 / scale[rows])
+    share = append_dims(x0, 1 - 1 / scale[rows])
     return x0.index_put((rows,), x0[rows] + share * (estimate[rows] - free))

@@ -30,7 +30,7 @@ __all__ = [
     "Parameterization",
     "V",
     "X0",
-    "like",
+    "append_dims",
     "refuse_pair",
 ]
 
@@ -105,7 +105,7 @@ class Edm:
         return Coefficients(skip, sigma * self.sigma_data * inp, inp, sigma.log() / 4)
 
 
-def like(x: Tensor, v: Tensor) -> Tensor:
+def append_dims(x: Tensor, v: Tensor) -> Tensor:
     """Reshape v (B,) to (B, 1, …, 1) so that it broadcasts over x (B, …)."""
     return v.reshape(-1, *(1,) * (x.ndim - 1))
 

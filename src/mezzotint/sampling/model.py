@@ -26,7 +26,7 @@ from mezzotint.diffusion import (
     Schedule,
     Step,
     autoguide,
-    clip,
+    clamp_x0,
     distinct_sigmas,
     guidance_interval,
     guide,
@@ -347,7 +347,7 @@ class Model:
             )
         if self.denoise_wrapper is not None:
             denoise = self.denoise_wrapper(denoise, condition.factors["label"])
-        return self._precise(clip(denoise) if settings.clip else denoise)
+        return self._precise(clamp_x0(denoise) if settings.clip else denoise)
 
     def _guided(self, condition: Condition, settings: Sampling) -> Denoise:
         """Return the denoiser under a condition, guided by `guide`.

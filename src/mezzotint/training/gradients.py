@@ -137,6 +137,6 @@ def losses_of(
             batch.condition[part],
             batch.sigma[part],
             batch.eps[part],
-            plan.weight,
+            plan.loss_weight,
             guided_rows,
         )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mezzotint.diffusion import Schedule, Weight
+from mezzotint.diffusion import LossWeight, Schedule
 from mezzotint.training.lr import Constant, LrSchedule
 
 __all__ = ["Plan"]
@@ -19,7 +19,7 @@ class Plan:
     batch: int
     seed: int
     schedule: Schedule
-    weight: Weight
+    loss_weight: LossWeight
     learning_rate: float
     lr_schedule: LrSchedule = field(default_factory=Constant)
     dropout: Mapping[str, float] = field(default_factory=dict)
