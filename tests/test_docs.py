@@ -17,6 +17,7 @@ import typer.main
 
 from mezzotint.cli.main import app
 from mezzotint.config.presets import load_preset, preset_names
+from mezzotint.config.registry import sampler_table
 from mezzotint.config.schema import Config
 from mezzotint.config.tables import parse_config, with_deviation
 
@@ -121,7 +122,7 @@ def test_the_table_of_presets_is_what_they_say():
     for name in preset_names():
         table = load_preset(name)
         own = parse_config(with_deviation(table, 0.5), Config)
-        how = f"{own.sampling.sampler}, {own.sampling.evaluations}"
+        how = f"{sampler_table(own.sampling.sampler)}, {own.sampling.evaluations}"
         found[name] = [own.training.budget, how, f"{own.sampling.guidance:g}"]
     assert messages == found
 

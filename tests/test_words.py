@@ -15,13 +15,14 @@ import typer.main
 from mezzotint.cli.main import app
 from mezzotint.config.registry import (
     LR_SCHEDULES,
+    NETWORKS,
     PARAMETERIZATIONS,
     SAMPLERS,
     SCHEDULES,
     WEIGHTS,
 )
 from mezzotint.config.schema import Config
-from mezzotint.networks import Block, Embedding, Level, UNetSpec
+from mezzotint.networks import Block, Embedding, Level
 from mezzotint.runs.facts import DataFacts, Machine, Origin
 
 ROOT = Path(__file__).parents[1]
@@ -153,12 +154,11 @@ def keys(model):
 
 def test_no_setting_is_a_private_word():
     found = {key for model in (Config, Origin, DataFacts, Machine) for key in keys(model)}
-    classes = [UNetSpec, Level, Block, Embedding]
-    for registry in (SCHEDULES, PARAMETERIZATIONS, WEIGHTS, LR_SCHEDULES):
+    classes = [Level, Block, Embedding]
+    for registry in (SCHEDULES, PARAMETERIZATIONS, WEIGHTS, LR_SCHEDULES, SAMPLERS, NETWORKS):
         found |= set(registry)
         classes += registry.values()
     found |= {field for each in classes for field in each.__dataclass_fields__}
-    found |= set(SAMPLERS)
     assert [key for key in sorted(found) if is_ours_alone(key.replace("-", "_"))] == []
 
 

@@ -32,7 +32,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from mezzotint import kernels
 from mezzotint.config.build import build_denoiser
 from mezzotint.config.presets import load_preset, usual_source
-from mezzotint.config.registry import sampler_named
 from mezzotint.config.schema import Budget, Config
 from mezzotint.config.tables import parse_config, with_deviation
 from mezzotint.data import SOURCES, ImageSet
@@ -214,7 +213,7 @@ def bench(
             training=Work(batch, step, repeats, flop),
             sampling=Work(chunk, *drawn, flop_drawn),
             steps=steps_drawn,
-            evaluations=sampler_named(config.sampling.sampler).evaluations(steps_drawn),
+            evaluations=config.sampling.sampler.evaluations(steps_drawn),
             profile=_profile(steps, count, usual, compute),
             memory=memory,
             budget=budget,

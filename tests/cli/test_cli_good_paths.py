@@ -330,6 +330,24 @@ def test_a_dry_drawing_writes_nothing(cli, digits_run, unchanged):
         assert "nothing was written" in cli(f"{SAMPLE} --n 2 --out a.npz --dry-run").out
 
 
+def test_a_sampler_is_a_name_or_a_table_wherever_it_is_given(cli, digits_run, tmp_path):
+    def drawn(sampler):
+        facts = result(cli([*SAMPLE.split(), "--out", "a.npz", "--overwrite", "--json",
+                            "--sampler", sampler]))  # fmt: skip
+        return facts["sampler"], imaging.load_npz(tmp_path / "a.npz").images
+
+    table = {"kind": "ddim", "eta": 0.5}
+    named, images = drawn('{kind = "ddim", eta = 0.5}')
+    model = mezzotint.load(digits_run)
+    assert named == table
+    assert torch.equal(images, model.sample(n=len(images), sampler=table, evaluations=4))
+    assert drawn('{kind = "ddim", eta = 0.0}')[0] == "ddim"
+    others = [drawn(name)[1] for name in ("ddim", "ddpm")]
+    assert not any(torch.equal(images, other) for other in others)
+    answer = cli([*SAMPLE.split(), "--out", "b.npz", "--sampler", "{kind='ddim',eta=0.5}"])
+    assert ", ddim (eta 0.5), 4 evaluations" in answer.out
+
+
 def test_all_levels_of_a_discrete_schedule_can_be_visited(cli, ddpm_run, tmp_path):
     facts = result(cli("sample ddpm --n 2 --out a.npz --animate film.gif --json"))
     assert (facts["sampler"], facts["evaluations"]) == ("ddpm", 100)

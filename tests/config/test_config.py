@@ -1,7 +1,10 @@
 """Configuration: what a preset says, what is refused and in which words."""
 
 import datetime
+import subprocess
+import sys
 import tomllib
+from typing import get_type_hints
 
 import pytest
 import tomli_w
@@ -11,8 +14,8 @@ from hypothesis import strategies as st
 
 from mezzotint.config.build import build_denoiser
 from mezzotint.config.presets import load_preset, preset_names, preset_summary, preset_variant
-from mezzotint.config.registry import SAMPLERS, SCHEDULES, sampler_named
-from mezzotint.config.schema import Budget, Config
+from mezzotint.config.registry import SAMPLERS, SCHEDULES, sampler_table
+from mezzotint.config.schema import Budget, Config, Objective, Sampling, Training
 from mezzotint.config.tables import override, parse_config, to_table, with_deviation
 from mezzotint.diffusion import (
     Ancestral,
@@ -20,14 +23,21 @@ from mezzotint.diffusion import (
     Edm,
     Eps,
     Heun,
+    Ipndm,
     LinearBeta,
     LogNormal,
+    Multistep,
+    Parameterization,
+    Sampler,
+    Schedule,
+    Weight,
     refuse_pair,
 )
 from mezzotint.errors import InputError
-from mezzotint.networks import Factor, UNet
+from mezzotint.networks import Factor, NetworkSpec, UNet
 from mezzotint.networks.blocks import ConvBlock
 from mezzotint.networks.summary import summarise
+from mezzotint.training.lr import LrSchedule
 
 SHAPES = {"digits": (1, 8, 8), "cifar10": (3, 32, 32), "cifar10-d": (3, 32, 32)}
 
@@ -315,7 +325,7 @@ def test_what_is_mistyped_is_answered_with_the_closest(setting, words):
         ("sampling.schedule=3", ["sampling.schedule", "table", "got 3"]),
         ("objective.schedule.std=-1", ["objective.schedule", "LogNormal needs std > 0", "-1"]),
         ("objective.schedule.std=wide", ["objective.schedule.std = 'wide'", "number"]),
-        ("objective.schedule={mean=1}", ["objective.schedule", "unknown kind ''"]),
+        ("objective.schedule={mean=1}", ["objective.schedule", "unknown schedule ''"]),
         ("objective.parameterization={kind='eps',std=1}", ["'eps'", "'std'", "takes none"]),
         (
             "objective.schedule={kind='zero-terminal',base={kind='karras'}}",
@@ -358,10 +368,89 @@ def test_an_unknown_preset_is_answered_with_the_closest():
 
 
 def test_an_unknown_sampler_is_answered_with_the_closest():
-    assert "did you mean 'heun'" in refusal(sampler_named, "hevn")
-    assert sampler_named("heun") == Heun()
-    assert sampler_named("ddim") == Ancestral(0.0)
-    assert all(sampler_named(name) is sampler for name, sampler in SAMPLERS.items())
+    assert "did you mean 'heun'" in refusal(SAMPLERS.resolve, "hevn")
+
+
+def sampler(value):
+    return parse_config({"sampler": value}, Sampling).sampler
+
+
+def test_a_sampler_has_the_fields_of_its_name():
+    assert sampler("heun") == Heun()
+    assert sampler("ddim") == Ancestral(0.0)
+    assert sampler("ddpm") == Ancestral(1.0)
+    assert sampler("dpm++2m-sde") == Ancestral(1.0, order=2)
+    assert sampler("dpm++3m") == Multistep(3)
+    assert Sampling().sampler == sampler("ipndm") == Ipndm(4)
+
+
+def test_a_sampler_table_changes_fields_of_its_name():
+    assert sampler({"kind": "ddim", "eta": 0.5}) == Ancestral(0.5)
+    assert sampler('{kind = "ddim", eta = 0.5}') == Ancestral(0.5)
+    assert sampler({"kind": "dpm++2m-sde", "eta": 0.5}) == Ancestral(0.5, order=2)
+    assert preset("digits", "sampling.sampler={kind='ddim',eta=0.5}").sampling.sampler == (
+        Ancestral(0.5)
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"kind": "ddim", "eta": 2.0}, ["sampler", "0 <= eta <= 1", "2.0"]),
+        ({"kind": "ddim", "etta": 0.5}, ["sampler", "'etta'", "did you mean 'eta'"]),
+        ({"kind": "heun", "eta": 0.5}, ["sampler", "'heun'", "takes none"]),
+        ({"kind": "ddim", "eta": "half"}, ["sampler.eta = 'half'", "number"]),
+        ({"eta": 0.5}, ["unknown sampler ''"]),
+        ('{kind = "ddim"', ["no table", "eta = 0.5"]),
+        (3, ["give a table", "got 3"]),
+    ],
+)
+def test_a_bad_sampler_is_answered_with_what_is_allowed(value, words):
+    message = refusal(parse_config, {"sampler": value}, Sampling)
+    assert all(word in message for word in words), message
+
+
+def test_a_sampler_is_written_by_its_name_or_with_what_it_changes():
+    for name in SAMPLERS:
+        assert to_table(Sampling(sampler=name))["sampler"] == name
+    assert sampler_table(Ancestral(0.5)) == {"kind": "ddim", "eta": 0.5}
+    assert sampler_table(Ancestral(0.5, order=2)) == {"kind": "dpm++2m-sde", "eta": 0.5}
+    assert sampler_table(Ipndm(2)) == {"kind": "ipndm", "order": 2}
+    for value in ({"kind": "ddim", "eta": 0.25}, {"kind": "dpm++2m", "order": 1}, "ddpm"):
+        config = preset("digits").model_copy(update={"sampling": Sampling(sampler=value)})
+        table = tomllib.loads(tomli_w.dumps(to_table(config)))
+        assert table["sampling"]["sampler"] == value
+        assert parse_config(table, Config) == config
+
+
+def test_a_network_of_the_usual_kind_is_written_without_it():
+    assert "kind" not in to_table(preset("digits"))["network"]
+    assert preset("digits", "network.kind=unet") == preset("digits")
+    message = refusal(preset, "digits", "network.kind=unett")
+    assert "network: unknown network 'unett': did you mean 'unet'" in message
+
+
+def test_the_tables_of_names_are_read_without_torch():
+    code = (
+        "import sys\nfrom mezzotint.config.registry import NETWORKS, SAMPLERS\n"
+        "names = *SAMPLERS, *NETWORKS\n"
+        "assert 'ddim' in names and 'unet' in names and 'ddim' in SAMPLERS\n"
+        "print([name for name in ('torch', 'pydantic', 'numpy') if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.stdout.strip() == "[]", answer.stderr
+
+
+def test_a_chosen_setting_has_the_type_of_its_kind():
+    """So mypy finds a mistyped attribute of one."""
+    types = {
+        Objective: {"schedule": Schedule, "parameterization": Parameterization, "weight": Weight},
+        Training: {"lr_schedule": LrSchedule},
+        Sampling: {"sampler": Sampler, "schedule": Schedule | None},
+        Config: {"network": NetworkSpec},
+    }
+    for model, expected in types.items():
+        assert get_type_hints(model).items() >= expected.items()
 
 
 @pytest.mark.parametrize("kind", ["eps", "v"])

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from mezzotint import imaging
+from mezzotint.config.tables import to_table
 from mezzotint.editing.compose import annotations
 from mezzotint.editing.compose.compose import Composed, compose, random_text, read_back
 from mezzotint.errors import InputError
 from mezzotint.metrics.extractors.extractor import classifier_for
+from mezzotint.reporting.words import choice
 from mezzotint.runs import find
 from mezzotint.runs.run import CheckpointRef, Run
 from mezzotint.runtime.atomic import flush_together, write_bytes
@@ -84,7 +86,7 @@ def composed(request: ComposeRequest) -> dict[str, Any]:
         "run": str(request.run),
         "n": len(pages),
         "places": sum(len(page.inks) for page in pages),
-        "sampler": model.sampling.sampler,
+        "sampler": to_table(model.sampling.sampler),
         "evaluations": model.sampling.evaluations,
         "guidance": model.sampling.guidance,
         "styles": dict(request.styles),
@@ -151,7 +153,7 @@ def _read(request: ComposeRequest, pages: Sequence[Composed]) -> dict[str, float
 def compose_text(result: Mapping[str, Any]) -> str:
     """The result of `edit compose` for a person."""
     lines = [
-        f"{result['n']:,} images of {result['places']:,} places, {result['sampler']}, "
+        f"{result['n']:,} images of {result['places']:,} places, {choice(result['sampler'])}, "
         f"{result['evaluations']} evaluations, guidance {result['guidance']:g}, "
         f"seed {result['seed']}"
     ]

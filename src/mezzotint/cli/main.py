@@ -17,6 +17,7 @@ import typer
 
 from mezzotint.cli.stderr import log_to_stderr, tell
 from mezzotint.config.legacy import current_options
+from mezzotint.config.registry import SAMPLERS
 from mezzotint.errors import InputError, is_out_of_memory
 from mezzotint.runtime.log import is_first_rank
 
@@ -75,8 +76,8 @@ Evaluations = Annotated[
 SamplerName = Annotated[
     str | None,
     typer.Option(
-        help="ddpm, ddim, heun, dpm++2m, dpm++2m-sde, dpm++3m, ipndm. dpm++3m gives its "
-        "third-order term the whole weight, published code half of it."
+        help=f"{', '.join(SAMPLERS)}; or a table, as in '{{kind = \"ddim\", eta = 0.5}}'. dpm++3m "
+        "gives its third-order term the whole weight, published code half of it."
     ),
 ]
 Guidance = Annotated[

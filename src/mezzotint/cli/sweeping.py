@@ -5,6 +5,7 @@ from typing import Any
 
 from mezzotint.cli.evaluating import table
 from mezzotint.errors import InputError
+from mezzotint.reporting.words import choice
 
 __all__ = ["scales", "sweep_text"]
 
@@ -32,9 +33,10 @@ def sweep_text(result: Mapping[str, Any]) -> str:
     samples, held = result["samples"], result["protocol"]
     return "\n".join(
         [
-            f"{samples['n']:,} samples each, {samples['sampler']}, {samples['evaluations']} "
-            f"evaluations, seed {samples['seed']}, against {held['n_reference']:,} "
-            f"{held['split']} images of {held['against']}; ± one standard error",
+            f"{samples['n']:,} samples each, {choice(samples['sampler'])}, "
+            f"{samples['evaluations']} evaluations, seed {samples['seed']}, against "
+            f"{held['n_reference']:,} {held['split']} images of {held['against']}; "
+            "± one standard error",
             "",
             *table(head, rows),
             "",

@@ -13,8 +13,10 @@ from torch import Tensor
 from mezzotint import imaging
 from mezzotint.cli.outputs import Outputs
 from mezzotint.config.schema import Budget
+from mezzotint.config.tables import to_table
 from mezzotint.errors import InputError
 from mezzotint.reporting import figures
+from mezzotint.reporting.words import choice
 from mezzotint.runs import find
 from mezzotint.runs.progress import follow
 from mezzotint.runs.run import CheckpointRef, Run
@@ -223,7 +225,7 @@ def sample(request: SampleRequest, outputs: Outputs) -> dict[str, Any]:
         "run": str(request.run),
         "weights": checkpoint.weights,
         "checkpoint": checkpoint.checkpoint,
-        "sampler": settings.sampler,
+        "sampler": to_table(settings.sampler),
         "evaluations": settings.evaluations,
         "guidance": settings.guidance,
         "styles": dict(request.styles),
@@ -305,8 +307,8 @@ def class_sheet(images: Any, labels: Any, model: Model, columns: int = ROW) -> A
 def sample_text(result: Mapping[str, Any]) -> str:
     """The result of `sample` for a person."""
     how = (
-        f"{result['n']:,} images, {result['sampler']}, {result['evaluations']} evaluations, "
-        f"guidance {result['guidance']:g}, "
+        f"{result['n']:,} images, {choice(result['sampler'])}, "
+        f"{result['evaluations']} evaluations, guidance {result['guidance']:g}, "
         + (f"autoguidance {result['autoguidance']:g}, " if result["autoguidance"] != 1 else "")
         + f"seed {result['seed']}"
     )

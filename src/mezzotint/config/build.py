@@ -10,7 +10,7 @@ from mezzotint.config.schema import Config
 from mezzotint.data import Style
 from mezzotint.diffusion import Denoiser
 from mezzotint.errors import InputError
-from mezzotint.networks import Factor, UNet
+from mezzotint.networks import Factor
 from mezzotint.runtime.device import Compute
 from mezzotint.runtime.rng import seeded_globally
 from mezzotint.training import Muon, Plan, TrainState
@@ -34,7 +34,7 @@ def build_denoiser(
         factors += [Factor(s.name, len(s.levels) if s.choice else None) for s in styles]
         if config.training.model_guidance.max_scale > 1:
             factors.append(Factor(diffusion.GUIDANCE, None))
-        network = UNet(channels, factors, config.network)
+        network = config.network.build(channels, factors)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Denoiser(network, config.objective.parameterization)
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from mezzotint.config import legacy
-from mezzotint.config.registry import Strict
+from mezzotint.config.schema import Strict
 from mezzotint.config.tables import override, parse_config, parse_toml
 from mezzotint.data import SOURCES
 from mezzotint.errors import InputError, suggest

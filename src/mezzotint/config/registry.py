@@ -1,84 +1,108 @@
-"""The names that a configuration may choose classes by."""
+"""The names that a configuration may choose classes by.
+
+The tables say where a class lies and import nothing: the command line lists their names without
+torch. A new class is a file of its own and a line here.
+"""
 
 import dataclasses
+import functools
+import tomllib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    create_model,
-)
-
-from mezzotint import diffusion
-from mezzotint.diffusion import Sampler
 from mezzotint.errors import InputError, suggest
-from mezzotint.training import lr
+from mezzotint.runtime.registry import Registry, entry
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from mezzotint.diffusion import LossWeight, Parameterization, Sampler, Schedule
+    from mezzotint.networks import NetworkSpec
+    from mezzotint.training.lr import LrSchedule
 
 __all__ = [
-    "PARAMETERIZATIONS",
     "LR_SCHEDULES",
+    "NETWORKS",
+    "PARAMETERIZATIONS",
     "SAMPLERS",
     "SCHEDULES",
+    "USUAL_NETWORK",
     "WEIGHTS",
-    "Strict",
     "choose",
+    "choose_network",
+    "choose_sampler",
     "kind_of",
-    "sampler_named",
+    "network_kind",
+    "sampler_table",
 ]
 
+SCHEDULES: "Registry[type[Schedule]]" = Registry(
+    "schedule",
+    {
+        "linear-beta": entry("mezzotint.diffusion.schedules:LinearBeta"),
+        "cosine": entry("mezzotint.diffusion.schedules:Cosine"),
+        "zero-terminal": entry("mezzotint.diffusion.schedules:ZeroTerminal"),
+        "karras": entry("mezzotint.diffusion.schedules:Karras"),
+        "log-normal": entry("mezzotint.diffusion.schedules:LogNormal"),
+        "learned": entry("mezzotint.diffusion.schedules:Learned"),
+    },
+)
 
-class Strict(BaseModel):
-    """Frozen; an unknown key is an error."""
+PARAMETERIZATIONS: "Registry[type[Parameterization]]" = Registry(
+    "parameterization",
+    {
+        "eps": entry("mezzotint.diffusion.parameterization:Eps"),
+        "x0": entry("mezzotint.diffusion.parameterization:X0"),
+        "v": entry("mezzotint.diffusion.parameterization:V"),
+        "edm": entry("mezzotint.diffusion.parameterization:Edm"),
+    },
+)
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+WEIGHTS: "Registry[type[LossWeight]]" = Registry(
+    "weight",
+    {
+        "uniform": entry("mezzotint.diffusion.losses:Uniform"),
+        "min-snr": entry("mezzotint.diffusion.losses:MinSnr"),
+        "edm": entry("mezzotint.diffusion.losses:EdmLoss"),
+    },
+)
+
+LR_SCHEDULES: "Registry[type[LrSchedule]]" = Registry(
+    "learning-rate schedule",
+    {
+        "constant": entry("mezzotint.training.lr:Constant"),
+        "cosine": entry("mezzotint.training.lr:WarmupCosine"),
+        "plateau": entry("mezzotint.training.lr:Plateau"),
+    },
+)
+
+SAMPLERS: "Registry[type[Sampler]]" = Registry(
+    "sampler",
+    {
+        # Before ddpm: what lies between the two is written as ddim with its eta.
+        "ddim": entry("mezzotint.diffusion.samplers:Ancestral", eta=0.0),
+        "ddpm": entry("mezzotint.diffusion.samplers:Ancestral", eta=1.0),
+        "heun": entry("mezzotint.diffusion.samplers:Heun"),
+        "dpm++2m": entry("mezzotint.diffusion.samplers:Multistep", order=2),
+        "dpm++2m-sde": entry("mezzotint.diffusion.samplers:Ancestral", eta=1.0, order=2),
+        "dpm++3m": entry("mezzotint.diffusion.samplers:Multistep", order=3),
+        "ipndm": entry("mezzotint.diffusion.samplers:Ipndm", order=4),
+    },
+)
+
+NETWORKS: "Registry[type[NetworkSpec]]" = Registry(
+    "network",
+    {
+        "unet": entry("mezzotint.networks.unet:UNetSpec"),
+    },
+)
+
+USUAL_NETWORK = "unet"
+"""The kind of a network table that names none; it is not written down."""
 
 
-SCHEDULES: dict[str, type] = {
-    "linear-beta": diffusion.LinearBeta,
-    "cosine": diffusion.Cosine,
-    "zero-terminal": diffusion.ZeroTerminal,
-    "karras": diffusion.Karras,
-    "log-normal": diffusion.LogNormal,
-    "learned": diffusion.Learned,
-}
-
-
-PARAMETERIZATIONS: dict[str, type] = {
-    "eps": diffusion.Eps,
-    "x0": diffusion.X0,
-    "v": diffusion.V,
-    "edm": diffusion.Edm,
-}
-
-
-WEIGHTS: dict[str, type] = {
-    "uniform": diffusion.Uniform,
-    "min-snr": diffusion.MinSnr,
-    "edm": diffusion.EdmLoss,
-}
-
-
-LR_SCHEDULES: dict[str, type] = {
-    "constant": lr.Constant,
-    "cosine": lr.WarmupCosine,
-    "plateau": lr.Plateau,
-}
-
-
-SAMPLERS: dict[str, Sampler] = {
-    "ddpm": diffusion.Ancestral(1.0),
-    "ddim": diffusion.Ancestral(0.0),
-    "heun": diffusion.Heun(),
-    "dpm++2m": diffusion.Multistep(2),
-    "dpm++2m-sde": diffusion.Ancestral(1.0, order=2),
-    "dpm++3m": diffusion.Multistep(3),
-    "ipndm": diffusion.Ipndm(4),
-}
-
-
-def choose(registry: Mapping[str, type], table: Any) -> Any:
-    """The object that a table {kind, …} describes; an object passes through."""
+def choose(registry: Registry[Any], table: Any) -> Any:
+    """Return the object that a table {kind, …} describes; an object passes through."""
     if table is None or isinstance(table, str | int | float | list | tuple):
         example = next(iter(registry))
         raise InputError(f"give a table, as in {{ kind = '{example}' }}; got {table!r}")
@@ -86,28 +110,84 @@ def choose(registry: Mapping[str, type], table: Any) -> Any:
         return table
     rest = dict(table)
     kind = str(rest.pop("kind", ""))
-    if kind not in registry:
-        raise InputError(f"unknown kind '{kind}': {suggest(kind, registry)}")
+    cls = registry.resolve(kind)
     if "base" in rest:
         rest["base"] = choose(registry, rest["base"])
-    known = [f.name for f in dataclasses.fields(registry[kind])]
+    known = [f.name for f in dataclasses.fields(cls)]
     for key in rest:
         if key not in known:
             hint = suggest(key, known) if known else "it takes none"
             raise InputError(f"'{kind}' has no key '{key}': {hint}")
-    model = create_model("Choice", __config__=Strict.model_config, value=(registry[kind], ...))
+    return _built(cls, {**registry.entries[kind].fixed, **rest})
+
+
+def choose_sampler(value: Any) -> Any:
+    """Return the sampler of a name, of a table {kind, …}, or of the TOML text of such a table."""
+    if isinstance(value, str):
+        text = value.strip()
+        value = _inline_table(text) if text.startswith("{") else {"kind": text}
+    return choose(SAMPLERS, value)
+
+
+def _inline_table(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        example = '{kind = "ddim", eta = 0.5}'
+        raise InputError(f"{text} is no table as in {example}: {error}") from error
+
+
+def choose_network(value: Any) -> Any:
+    """Return the specification of a network's table; an object passes through."""
+    if not isinstance(value, Mapping):
+        return choose(NETWORKS, value)
+    fields = {key: own for key, own in value.items() if key != "kind"}
+    return _built(NETWORKS.resolve(network_kind(value)), fields)
+
+
+def network_kind(table: Mapping[str, Any]) -> str:
+    """Return the kind of network that a table describes."""
+    return str(table.get("kind", USUAL_NETWORK))
+
+
+def _built(cls: type, fields: Mapping[str, Any]) -> Any:
     # An instance of the very class: pydantic checks the types, the class its own ranges.
-    return model.model_validate({"value": rest}).value  # type: ignore[attr-defined]
+    return _checked(cls).model_validate({"value": fields}).value  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _checked(cls: type) -> "type[BaseModel]":
+    from pydantic import ConfigDict, create_model
+
+    settings = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    return create_model("Choice", __config__=settings, value=(cls, ...))
 
 
 def kind_of(cls: type) -> str | None:
-    """The kind under which a class is registered; None for one that is not."""
-    registries = (SCHEDULES, PARAMETERIZATIONS, WEIGHTS, LR_SCHEDULES)
+    """Return the kind of a class whose instances are written as tables; None if not registered."""
+    registries: tuple[Registry[Any], ...] = (
+        SCHEDULES, PARAMETERIZATIONS, WEIGHTS, LR_SCHEDULES, NETWORKS,
+    )  # fmt: skip
     return next((kind for r in registries for kind, known in r.items() if known is cls), None)
 
 
-def sampler_named(name: str) -> Sampler:
-    """The sampler of that name; InputError names the closest."""
-    if name not in SAMPLERS:
-        raise InputError(f"no sampler '{name}': {suggest(name, SAMPLERS)}")
-    return SAMPLERS[name]
+def sampler_table(sampler: "Sampler") -> str | dict[str, Any]:
+    """Return the name of a sampler, or a table of a name and the fields that differ from its own.
+
+    >>> sampler_table(Ancestral(0.0)), sampler_table(Ancestral(0.5))
+    ('ddim', {'kind': 'ddim', 'eta': 0.5})
+    """
+    tables = []
+    for kind, cls in SAMPLERS.items():
+        if type(sampler) is cls:
+            own = {f.name: f.default for f in dataclasses.fields(sampler)}  # type: ignore[arg-type]
+            own |= SAMPLERS.entries[kind].fixed
+            changed = {k: v for k in own if (v := getattr(sampler, k)) != own[k]}
+            tables.append({"kind": kind, **changed})
+    if not tables:
+        raise InputError(
+            f"the sampler {sampler!r} has no name to be written down by: give its class a line in "
+            "config/registry.py"
+        )
+    nearest = min(tables, key=len)
+    return nearest if len(nearest) > 1 else str(nearest["kind"])

@@ -3,10 +3,12 @@
 import dataclasses
 import re
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     field_validator,
     model_validator,
@@ -18,21 +20,32 @@ from mezzotint.config.registry import (
     PARAMETERIZATIONS,
     SCHEDULES,
     WEIGHTS,
-    Strict,
     choose,
-    sampler_named,
+    choose_network,
+    choose_sampler,
 )
+from mezzotint.diffusion import LossWeight, Parameterization, Sampler, Schedule
 from mezzotint.errors import InputError
-from mezzotint.networks import UNetSpec
+from mezzotint.networks import NetworkSpec
 from mezzotint.training import lr
 from mezzotint.training.batches import UNGUIDED_EVERY
 
-__all__ = ["Budget", "Config", "ModelGuidance", "Objective", "Sampling", "Training"]
+__all__ = ["Budget", "Config", "ModelGuidance", "Objective", "Sampling", "Strict", "Training"]
 
-ScheduleField = Annotated[Any, BeforeValidator(partial(choose, SCHEDULES))]
-ParameterizationField = Annotated[Any, BeforeValidator(partial(choose, PARAMETERIZATIONS))]
-WeightField = Annotated[Any, BeforeValidator(partial(choose, WEIGHTS))]
-LrScheduleField = Annotated[Any, BeforeValidator(partial(choose, LR_SCHEDULES))]
+ScheduleField = Annotated[Schedule, BeforeValidator(partial(choose, SCHEDULES))]
+ParameterizationField = Annotated[
+    Parameterization, BeforeValidator(partial(choose, PARAMETERIZATIONS))
+]
+WeightField = Annotated[LossWeight, BeforeValidator(partial(choose, WEIGHTS))]
+LrScheduleField = Annotated[lr.LrSchedule, BeforeValidator(partial(choose, LR_SCHEDULES))]
+SamplerField = Annotated[Sampler, BeforeValidator(choose_sampler)]
+NetworkField = Annotated[NetworkSpec, BeforeValidator(choose_network)]
+
+
+class Strict(BaseModel):
+    """Frozen; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
 class Objective(Strict):
@@ -147,7 +160,9 @@ class Training(Strict):
 class Sampling(Strict):
     """How images are drawn where the command does not say otherwise."""
 
-    sampler: str = "ipndm"
+    sampler: SamplerField = diffusion.Ipndm()
+    """A name, or a table {kind, …} that changes fields of the named sampler."""
+
     evaluations: int = Field(12, ge=1)
     schedule: ScheduleField | None = None
     """Levels to visit; none: the training schedule's own."""
@@ -184,18 +199,12 @@ class Sampling(Strict):
             raise ValueError(f"an interval needs 0 <= low < high, got {value[0]:g} {value[1]:g}")
         return value
 
-    @field_validator("sampler")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        sampler_named(name)
-        return name
-
 
 class Config(Strict):
     """A whole configuration."""
 
     objective: Objective = Objective()
-    network: UNetSpec
+    network: NetworkField
     training: Training = Training()
     sampling: Sampling = Sampling()
 

@@ -4,7 +4,7 @@ import dataclasses
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -12,9 +12,15 @@ from pydantic import (
 )
 
 from mezzotint.config import legacy
-from mezzotint.config.registry import kind_of
+from mezzotint.config.registry import (
+    NETWORKS,
+    USUAL_NETWORK,
+    kind_of,
+    network_kind,
+    sampler_table,
+)
+from mezzotint.diffusion import Sampler
 from mezzotint.errors import InputError, suggest
-from mezzotint.networks import Block, Embedding, Level, UNetSpec
 
 __all__ = ["flatten", "override", "parse_config", "parse_toml", "to_table", "with_deviation"]
 
@@ -65,16 +71,16 @@ def parse_config(table: Mapping[str, Any], model: type[T]) -> T:
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        raise InputError(_explain(error, model)) from error
+        raise InputError(_explain(error, table, model)) from error
 
 
-def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+def _explain(error: ValidationError, table: Mapping[str, Any], model: type[BaseModel]) -> str:
     unknown = ("extra_forbidden", "unexpected_keyword_argument")
     # A mistyped key is also a missing one: the mistyped one is what helps.
     first = min(error.errors(), key=lambda each: each["type"] not in unknown)
     where = ".".join(str(part) for part in first["loc"] if part != "value")  # see `choose`
     if first["type"] in unknown:
-        known = _allowed_keys(first["loc"], model)
+        known = _allowed_keys(first["loc"], table, model)
         return f"no key '{where}' in a configuration: {suggest(str(first['loc'][-1]), known)}"
     if first["type"] == "value_error":  # our own words, which say what was given
         return f"{where}: {first['msg'].removeprefix('Value error, ')}"
@@ -85,15 +91,20 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     return f"{shown}{message[0].lower()}{message[1:]}"
 
 
-def _allowed_keys(path: tuple[int | str, ...], model: Any) -> list[str]:
+def _allowed_keys(
+    path: tuple[int | str, ...], table: Mapping[str, Any], model: type[BaseModel]
+) -> list[str]:
     """The names that would have been allowed where an unknown key stands."""
-    if path[:1] == ("network",):
-        inner = {"block": Block, "embedding": Embedding, "levels": Level}
-        model = next((inner[str(p)] for p in path[1:-1] if p in inner), UNetSpec)
-        return [f.name for f in dataclasses.fields(model)]
-    for part in path[:-1]:
-        model = model.model_fields[str(part)].annotation
-    return list(model.model_fields)
+    parts = [part for part in path[:-1] if isinstance(part, str) and part != "value"]
+    here: Any = model
+    if parts[:1] == ["network"]:  # which keys it has depends on its kind
+        here, parts = NETWORKS[network_kind(table["network"])], parts[1:]
+    for part in parts:
+        here = get_type_hints(here)[part]
+        if get_origin(here) is tuple:
+            here = get_args(here)[0]
+    is_model = isinstance(here, type) and issubclass(here, BaseModel)
+    return list(here.model_fields) if is_model else [f.name for f in dataclasses.fields(here)]
 
 
 def to_table(value: Any) -> Any:
@@ -105,10 +116,12 @@ def to_table(value: Any) -> Any:
         items = ((name, getattr(value, name)) for name in type(value).model_fields)
         return {name: to_table(item) for name, item in items if item is not None}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if isinstance(value, Sampler):
+            return sampler_table(value)
         fields = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
         table = {name: to_table(item) for name, item in fields if item is not None}
         kind = kind_of(type(value))
-        return {"kind": kind, **table} if kind else table
+        return {"kind": kind, **table} if kind and kind != USUAL_NETWORK else table
     if isinstance(value, tuple | list):
         return [to_table(item) for item in value]
     return value

@@ -21,8 +21,8 @@ condition. The network takes it as an input, as in Chen et al. 2025 (arXiv 2501.
 null, the denoiser has no guidance. So one network samples at any scale that it was trained for.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -33,7 +33,14 @@ from mezzotint.diffusion.parameterization import append_dims
 
 __all__ = ["EdmLoss", "LossWeight", "MinSnr", "Uniform", "loss"]
 
-LossWeight = Callable[[Tensor, Tensor], Tensor]
+
+@runtime_checkable
+class LossWeight(Protocol):
+    """How much the error at a noise level counts; a frozen dataclass."""
+
+    def __call__(self, sigma: Tensor, out: Tensor, /) -> Tensor:
+        """Return the weight (B,) of the squared error of x0, for sigma (B,) and c_out (B,)."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ follows from (c_skip, c_out):
 `c_noise`, the level as the network sees it, is log(sigma) / 4 for all of them.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -44,7 +43,13 @@ class Coefficients(NamedTuple):
     c_noise: Tensor
 
 
-Parameterization = Callable[[Tensor], Coefficients]
+@runtime_checkable
+class Parameterization(Protocol):
+    """What the network predicts; a frozen dataclass."""
+
+    def __call__(self, sigma: Tensor, /) -> Coefficients:
+        """Return the coefficients (B,) for levels sigma (B,)."""
+        ...
 
 
 @dataclass(frozen=True)

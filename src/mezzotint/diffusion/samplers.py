@@ -12,7 +12,7 @@ arXiv 2206.00364, equations 1 and 3), with fresh noise added back by `Ancestral`
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -43,16 +43,20 @@ class Step(NamedTuple):
     x0: Tensor  # (B, C, H, W) the estimate of the clean image that led there
 
 
+@runtime_checkable
 class Sampler(Protocol):
-    """Anything that iterates over descending sigmas."""
+    """Anything that iterates over descending sigmas; a frozen dataclass.
+
+    A class that names it as its base spends one evaluation a step, unless it says how many.
+    """
 
     def steps(self, evaluations: int) -> int:
-        """Return the number of steps that these network evaluations allow, at least 1."""
-        ...
+        """Return the number of steps, at least 1, that these evaluations of the network buy."""
+        return max(1, evaluations)
 
     def evaluations(self, steps: int) -> int:
         """Return the number of evaluations of the network that this many steps spend."""
-        ...
+        return steps
 
     def iterate(self, denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Noise) -> Iterator[Step]:
         """Yield the steps from x (B, C, H, W) at sigmas[0] to sigmas[-1].
@@ -92,7 +96,7 @@ def initial_state(
 
 
 @dataclass(frozen=True)
-class Ancestral:
+class Ancestral(Sampler):
     """eta = 1: DDPM (Ho et al. 2020, equation 7). eta = 0: DDIM (Song et al. 2021, equation 12).
 
     Between 0 and 1, eta scales the fresh noise of each step. Order 2 extrapolates x0 to the middle
@@ -110,14 +114,6 @@ class Ancestral:
             raise ValueError(f"Ancestral needs 0 <= eta <= 1, got {self.eta}")
         if self.order not in (1, 2):
             raise ValueError(f"Ancestral has order 1 or 2, got {self.order}")
-
-    def steps(self, evaluations: int) -> int:
-        """One evaluation a step."""
-        return max(1, evaluations)
-
-    def evaluations(self, steps: int) -> int:
-        """One evaluation a step."""
-        return steps
 
     def iterate(self, denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Noise) -> Iterator[Step]:
         """See `Sampler.iterate`."""
@@ -137,7 +133,7 @@ class Ancestral:
 
 
 @dataclass(frozen=True)
-class Heun:
+class Heun(Sampler):
     """Karras et al. 2022 (arXiv 2206.00364), algorithm 1: second order.
 
     Each step costs two evaluations, and the last step one: n steps cost 2 n - 1.
@@ -164,7 +160,7 @@ class Heun:
 
 
 @dataclass(frozen=True)
-class Multistep:
+class Multistep(Sampler):
     """DPM-Solver++ 2M and 3M: Lu et al. 2022 (arXiv 2211.01095), in lambda = -log sigma.
 
     Order 1 is DDIM. The first steps have lower orders, for lack of past estimates. The last step,
@@ -177,14 +173,6 @@ class Multistep:
     def __post_init__(self) -> None:
         if self.order not in (1, 2, 3):
             raise ValueError(f"Multistep has order 1, 2 or 3, got {self.order}")
-
-    def steps(self, evaluations: int) -> int:
-        """One evaluation a step."""
-        return max(1, evaluations)
-
-    def evaluations(self, steps: int) -> int:
-        """One evaluation a step."""
-        return steps
 
     def iterate(self, denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Noise) -> Iterator[Step]:
         """See `Sampler.iterate`."""
@@ -245,7 +233,7 @@ _ADAMS_BASHFORTH = (
 
 
 @dataclass(frozen=True)
-class Ipndm:
+class Ipndm(Sampler):
     """Improved PNDM: Zhang & Chen 2022 (arXiv 2204.13902), section 3.3; Liu et al. 2202.09778.
 
     The slopes (x - x0) / sigma get the Adams-Bashforth weights of equal steps, even if the steps
@@ -257,14 +245,6 @@ class Ipndm:
     def __post_init__(self) -> None:
         if not 1 <= self.order <= len(_ADAMS_BASHFORTH):
             raise ValueError(f"Ipndm has order 1 to 4, got {self.order}")
-
-    def steps(self, evaluations: int) -> int:
-        """One evaluation a step."""
-        return max(1, evaluations)
-
-    def evaluations(self, steps: int) -> int:
-        """One evaluation a step."""
-        return steps
 
     def iterate(self, denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Noise) -> Iterator[Step]:
         """See `Sampler.iterate`."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mezzotint import imaging
+from mezzotint.config.tables import to_table
 from mezzotint.data.splits import spread
 from mezzotint.errors import InputError
 from mezzotint.evaluation.results import add_section
@@ -330,7 +331,7 @@ def _facts(request: SelectRequest, model: Model, kept: Kept) -> dict[str, Any]:
         "run": str(request.run),
         "score": request.score,
         "seed": request.seed,
-        **{name: getattr(model.sampling, name) for name in DRAWN},
+        **{name: to_table(getattr(model.sampling, name)) for name in DRAWN},
         "drawn": kept.drawn,
         "kept": len(kept.labels),
     }

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mezzotint.diffusion.condition import Condition
-from mezzotint.networks.unet import UNet
 
 __all__ = ["Layer", "summarise"]
 
@@ -27,7 +26,7 @@ class Layer:
     """Of one forward pass: a multiplication and an addition are two."""
 
 
-def summarise(network: UNet, shape: tuple[int, int, int]) -> list[Layer]:
+def summarise(network: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
     """The layers in the order they run, for one image (C, H, W); attention's products are its own.
 
     Counted by running the network once; normalisations and activations count 0 FLOPs.
@@ -47,8 +46,9 @@ def summarise(network: UNet, shape: tuple[int, int, int]) -> list[Layer]:
         network.train(was_training)
         for hook in hooks:
             hook.remove()
+    prefix = f"{type(network).__name__}."
     counts = {
-        k.removeprefix("UNet."): sum(v.values()) for k, v in counter.get_flop_counts().items()
+        k.removeprefix(prefix): sum(v.values()) for k, v in counter.get_flop_counts().items()
     }
     layers = []
     for name, output in shapes.items():

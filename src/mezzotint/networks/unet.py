@@ -63,6 +63,10 @@ class UNetSpec:
         if self.patch < 1:
             raise ValueError(f"a U-Net's patch is at least 1, got {self.patch}")
 
+    def build(self, channels: int, factors: Sequence[Factor]) -> "UNet":
+        """Return a fresh U-Net; see `NetworkSpec`."""
+        return UNet(channels, factors, self)
+
 
 class UNet(nn.Module):
     """See the module's text."""
@@ -122,6 +126,11 @@ class UNet(nn.Module):
                 h = upsample(h)
             h = _run(stage, torch.cat([h, skip], dim=1) if self.spec.skips else h, emb)
         return F.pixel_shuffle(self.last(h), self.spec.patch)[:, :, :height, :width]
+
+    def bytes_per_image(self, height: int, width: int) -> int:
+        """Return the memory of the feature maps of one image; see `Network`."""
+        # At full size, where most memory goes: some eight float32 maps are alive at once.
+        return height * width * self.spec.levels[0].width * 4 * 8
 
 
 def _stage(in_channels: int, level: Level, spec: Block, embedding: int) -> nn.ModuleList:

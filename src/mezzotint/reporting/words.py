@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from mezzotint.reporting.charts import finite, number
 
-__all__ = ["duration", "exact", "facts", "or_dash", "plain", "spaced", "upper"]
+__all__ = ["choice", "duration", "exact", "facts", "or_dash", "plain", "spaced", "upper"]
 
 
 def spaced(key: str) -> str:
@@ -42,6 +42,18 @@ def exact(value: object) -> str:
         between = "; " if any(isinstance(item, dict) for item in value) else ", "
         return between.join(exact(item) for item in value)
     return value if isinstance(value, str) else "none" if value is None else plain(value)
+
+
+def choice(value: object) -> str:
+    """A setting that is a name, or a table of a name and what it changes, in words.
+
+    >>> choice("ddim"), choice({"kind": "ddim", "eta": 0.5})
+    ('ddim', 'ddim (eta 0.5)')
+    """
+    if not isinstance(value, Mapping) or "kind" not in value:
+        return exact(value)
+    changed = ", ".join(f"{key} {exact(item)}" for key, item in value.items() if key != "kind")
+    return f"{value['kind']} ({changed})" if changed else str(value["kind"])
 
 
 def duration(seconds: float) -> str:

@@ -7,8 +7,7 @@ from typing import Literal
 import torch
 
 from mezzotint.config.build import build_denoiser
-from mezzotint.config.registry import Strict
-from mezzotint.config.schema import Config
+from mezzotint.config.schema import Config, Strict
 from mezzotint.data import ImageSet, Style
 from mezzotint.diffusion import Denoiser
 from mezzotint.kernels.precision import choose_compute, native_bf16

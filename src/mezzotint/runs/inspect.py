@@ -36,7 +36,7 @@ def inspection(
     config, shape, classes, styles = _config_of(name, settings)
     channels, height, width = shape
     network = build_denoiser(config, channels, classes, styles).network
-    layers = summarise(network, (channels, height, width))  # type: ignore[arg-type]
+    layers = summarise(network, (channels, height, width))
     schedule = config.objective.schedule
     ends = schedule.sigma(torch.tensor([0.0, 1.0], dtype=torch.float64))
     result: dict[str, Any] = {

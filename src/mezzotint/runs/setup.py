@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mezzotint import kernels
 from mezzotint.config.presets import load_preset, preset_variant, recommended
@@ -277,11 +278,17 @@ def _refuse_too_many(ranks: Ranks, config: Config) -> None:
             f"{ranks.size} processes share batches of {config.training.batch} images: start "
             "fewer, or set training.batch higher"
         )
-    if ranks.size > 1 and config.network.block.norm == "batch":
+    if ranks.size > 1 and _normalises_batches(config):
         raise InputError(
             "batch normalisation sees another batch in every process: set network.block.norm to "
             "group, or start one process"
         )
+
+
+def _normalises_batches(config: Config) -> bool:
+    with torch.device("meta"):  # layers without memory
+        network = config.network.build(1, ())
+    return any(isinstance(module, _BatchNorm) for module in network.modules())
 
 
 def _new_machine(requested: str) -> Machine:

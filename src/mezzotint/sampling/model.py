@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.config import legacy
-from mezzotint.config.registry import sampler_named
 from mezzotint.config.schema import Sampling
 from mezzotint.config.tables import parse_config
 from mezzotint.data import Style, find_class, standards
@@ -37,7 +36,7 @@ from mezzotint.diffusion import (
 )
 from mezzotint.errors import InputError, is_out_of_memory, suggest
 from mezzotint.imaging import to_float, to_uint8
-from mezzotint.networks import UNet
+from mezzotint.networks import Network
 from mezzotint.runtime.cuda_graphs import CudaGraphs
 from mezzotint.runtime.device import Compute, settle_thread_count
 from mezzotint.runtime.rng import generator
@@ -207,7 +206,7 @@ class Model:
 
         There are fewer where equal neighbours are merged.
         """
-        steps = sampler_named(self.sampling.sampler).steps(self.sampling.evaluations)
+        steps = self.sampling.sampler.steps(self.sampling.evaluations)
         try:
             levels = sampling_sigmas(self.sampling.schedule or self.schedule, steps)
         except ValueError as error:  # more steps than a discrete schedule has levels
@@ -235,9 +234,8 @@ class Model:
     def chunk(self) -> int:
         """How many images are drawn at once."""
         network, device = self.denoiser.network, self.compute.device
-        assert isinstance(network, UNet | _GraphedNetwork)
-        first = network.spec.levels[0].width  # at full size, where most memory goes
-        per_image = self.shape[1] * self.shape[2] * first * 4 * 8
+        assert isinstance(network, Network)
+        per_image = network.bytes_per_image(*self.shape[1:])
         return max(1, min(LARGEST_CHUNK[device], CHUNK_BYTES[device] // per_image))
 
     def sample_batch(
@@ -274,7 +272,7 @@ class Model:
         # A CUDA graph reads and writes fixed memory. Each call captures its own, so threads may
         # share a model.
         network = self.denoiser.network
-        if not self.compute.cuda_graphs or not isinstance(network, UNet):
+        if not self.compute.cuda_graphs or isinstance(network, _GraphedNetwork):
             return self
         denoiser = Denoiser(_GraphedNetwork(network), self.denoiser.parameterization)
         guide_model = self.guide_model.with_cuda_graphs() if self.guide_model is not None else None
@@ -324,7 +322,7 @@ class Model:
         levels = self.sigmas().to(here[1])  # on the CPU: reading one does not wait for the device
         x = initial_state(noise_here(), levels[0], *self._start())
         yield Step(levels[0], x, torch.full_like(x, self.mean))
-        steps = sampler_named(self.sampling.sampler).iterate(denoise, x, levels, noise_here)
+        steps = self.sampling.sampler.iterate(denoise, x, levels, noise_here)
         yield from with_gradients(steps, len(levels) - 1 - grad_steps)
 
     def denoise(self, condition: Condition) -> Denoise:
@@ -413,9 +411,9 @@ class Model:
 class _GraphedNetwork(nn.Module):
     """A network that captures its evaluations without a gradient in CUDA graphs."""
 
-    def __init__(self, network: UNet) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network, self.spec = network, network.spec
+        self.network = network
         self.graphs = CudaGraphs(active=True)
 
     def forward(self, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
@@ -430,6 +428,12 @@ class _GraphedNetwork(nn.Module):
 
         raw = self.graphs(names, work, x, noise, *condition.factors.values())
         return raw  # until the next evaluation: the denoiser makes x0 of it at once
+
+    def bytes_per_image(self, height: int, width: int) -> int:
+        """Return that of the network."""
+        network = self.network
+        assert isinstance(network, Network)
+        return network.bytes_per_image(height, width)
 
 
 def with_gradients(steps: Iterator[Step], plain: int) -> Iterator[Step]:

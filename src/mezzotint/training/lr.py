@@ -7,11 +7,12 @@ losses so far, so that a resumed run needs no hidden state.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 __all__ = ["Constant", "Plateau", "LrSchedule", "WarmupCosine"]
 
 
+@runtime_checkable
 class LrSchedule(Protocol):
     """A multiplier of the base learning rate."""
 

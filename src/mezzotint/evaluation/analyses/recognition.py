@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from mezzotint.config.registry import sampler_named
 from mezzotint.evaluation.context import EvaluationContext, Json
 from mezzotint.metrics.clip.captions import phrase
 from mezzotint.metrics.clip.clip import Clip, Prompts
@@ -36,7 +35,7 @@ CLIP_READER = "CLIP"
 def evaluations_spent(model: Model) -> list[int]:
     """Return the evaluations of the network spent by each step of a sampler, from 0 on."""
     steps = len(model.sigmas()) - 1
-    total = sampler_named(model.sampling.sampler).evaluations(steps)
+    total = model.sampling.sampler.evaluations(steps)
     each = -(-total // steps)  # Heun's two, but one in its last step
     return [min(each * i, total) for i in range(steps + 1)]
 
