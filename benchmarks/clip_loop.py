@@ -36,7 +36,7 @@ from mezzotint.metrics.clip.likelihood import prompt_log_likelihood
 from mezzotint.metrics.clip.scorers import clip_for
 from mezzotint.metrics.extractors.classifier import Recipe
 from mezzotint.metrics.extractors.extractor import classifier_for
-from mezzotint.metrics.registry import Reference
+from mezzotint.metrics.reference import Reference
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Model, SampleBatch
 from mezzotint.sampling.prompt import GRADIENTS, LOOKS, likelihood_guidance

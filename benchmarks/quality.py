@@ -18,7 +18,7 @@ from mezzotint.data import ImageSet, load
 from mezzotint.metrics.accuracy import accuracy
 from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.metrics.frechet import Moments, frechet_distance, moments
-from mezzotint.metrics.registry import Reference
+from mezzotint.metrics.reference import Reference
 from mezzotint.runs.run import Run
 from mezzotint.sampling.model import SampleBatch
 

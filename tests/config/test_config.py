@@ -354,6 +354,9 @@ def test_every_schedule_can_be_asked_for_and_written_down(kind):
 def test_a_best_checkpoint_by_a_metric_needs_that_metric():
     assert "set training.metrics_every" in refusal(preset, "digits", "training.best=kd")
     preset("digits", "training.best=kd", "training.metrics_every=1000")
+    message = refusal(preset, "digits", "training.best=coverag")
+    assert "training.best: 'coverag' is not measured in training" in message
+    assert "did you mean 'coverage'? (known: accuracy, coverage, fd, kd, loss)" in message
 
 
 def test_a_missing_network_is_said():

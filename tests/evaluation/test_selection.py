@@ -16,7 +16,7 @@ from mezzotint.evaluation.selection import best_of, effect, refilled
 from mezzotint.metrics.corruption import noise
 from mezzotint.metrics.extractors.extractor import shipped
 from mezzotint.metrics.kernel import kernel_distance
-from mezzotint.metrics.registry import Reference
+from mezzotint.metrics.reference import Reference
 from mezzotint.runtime.rng import generator
 
 # --- the best of every pool -------------------------------------------------------------------

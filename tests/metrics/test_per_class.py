@@ -4,8 +4,8 @@ import torch
 
 from mezzotint.metrics.coverage import coverage
 from mezzotint.metrics.kernel import kernel_distance
+from mezzotint.metrics.metric import Read
 from mezzotint.metrics.per_class import CLASS_BLOCK, FEWEST, class_rows
-from mezzotint.metrics.registry import Read
 from mezzotint.runtime.rng import generator
 
 

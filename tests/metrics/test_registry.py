@@ -11,19 +11,12 @@ from sklearn.metrics.pairwise import polynomial_kernel
 
 from mezzotint.errors import InputError
 from mezzotint.metrics import registry
-from mezzotint.metrics.coverage import coverage
+from mezzotint.metrics.coverage import coverage, even_coverage
 from mezzotint.metrics.extractors.extractor import shipped
-from mezzotint.metrics.registry import (
-    ANCHORS,
-    GROUPS,
-    Read,
-    Reference,
-    chosen,
-    compare,
-    even_coverage,
-    measure,
-    thousands,
-)
+from mezzotint.metrics.measured import compare, measure, thousands
+from mezzotint.metrics.metric import Read
+from mezzotint.metrics.reference import ANCHORS, Reference, chosen
+from mezzotint.metrics.registry import GROUPS
 from mezzotint.runtime.rng import generator
 
 
@@ -337,17 +330,19 @@ def test_directions_are_those_of_the_papers():
     lower, higher = "fd fd_infinite kd", "density coverage clipped_density clipped_coverage"
     higher += " accuracy classifier_score distinct"
     expected = dict.fromkeys(lower.split(), "lower") | dict.fromkeys(higher.split(), "higher")
-    assert expected == registry.DIRECTIONS
+    groups = GROUPS.values()
+    found = {name: each.better for group in groups for name, each in group.metrics.items()}
+    assert found == expected
     assert {name for name in expected if registry.sign(name) == 1} == set(higher.split())
     assert {name for name in expected if registry.sign(name) == -1} == set(lower.split())
 
 
 def test_noise_makes_a_metric_worse_in_its_direction(digits, reference):
     images, labels = digits.split("test")
-    damaged = reference.read(*registry.ANCHORS["noise"](images, labels, generator("noise")))
+    damaged = reference.read(*ANCHORS["noise"](images, labels, generator("noise")))
     real = measure(reference.read(images, labels), reference)
     for key, bad in measure(damaged, reference).items():
         name = bad.protocol["metric"]
-        assert bad.better == registry.DIRECTIONS[name]
+        assert bad.better == ("higher" if registry.sign(name) == 1 else "lower")
         if name != "distinct":  # noise makes no copies
             assert registry.sign(name) * real[key].value > registry.sign(name) * bad.value, key

@@ -9,7 +9,7 @@ from mezzotint.errors import InputError
 from mezzotint.evaluation import evaluate as evaluation
 from mezzotint.evaluation.request import EvaluateRequest
 from mezzotint.evaluation.results import evaluation_of
-from mezzotint.metrics import registry
+from mezzotint.metrics.measured import compare as compared
 from mezzotint.runs.run import Run
 
 __all__ = ["evaluate", "evaluate_text", "report", "report_text", "table"]
@@ -41,7 +41,7 @@ def _compared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, d
     reasons: dict[str, str] = {}
     for name in ours:
         try:
-            differences[name] = registry.compare(ours, theirs, name)
+            differences[name] = compared(ours, theirs, name)
         except InputError as error:  # no reason to lose what was evaluated
             reasons[name] = str(error)
     return {"differences": differences, "not_compared": reasons}

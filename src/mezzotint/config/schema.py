@@ -25,7 +25,8 @@ from mezzotint.config.registry import (
     choose_sampler,
 )
 from mezzotint.diffusion import LossWeight, Parameterization, Sampler, Schedule
-from mezzotint.errors import InputError
+from mezzotint.errors import InputError, suggest
+from mezzotint.metrics.registry import online_metrics
 from mezzotint.networks import NetworkSpec
 from mezzotint.training import lr
 from mezzotint.training.batches import UNGUIDED_EVERY
@@ -119,7 +120,7 @@ class Training(Strict):
     """Images between lines of the loss in metrics.jsonl."""
 
     metrics_every: int = Field(0, ge=0)
-    """Images between measurements of samples (fd, kd, coverage, accuracy); 0: never."""
+    """Images between measurements of samples (fd, kd, coverage, accuracy, …); 0: never."""
 
     metrics_images: int = Field(2000, ge=10)
     """Samples measured each time."""
@@ -127,7 +128,7 @@ class Training(Strict):
     metrics_share: float = Field(0.1, gt=0, le=1)
     """Largest share of the training time for metrics; a measurement beyond it is put off."""
 
-    best: Literal["loss", "fd", "kd", "coverage", "accuracy"] = "loss"
+    best: str = "loss"
     """What decides on the best checkpoint: the validation loss, or a metric of those above."""
 
     @model_validator(mode="after")
@@ -146,6 +147,13 @@ class Training(Strict):
                 "or training.model_guidance.max_scale and sampling.guidance to 1"
             )
         return self
+
+    @field_validator("best")
+    @classmethod
+    def _best_is_known(cls, name: str) -> str:
+        if name != "loss" and name not in (known := ("loss", *online_metrics())):
+            raise ValueError(f"'{name}' is not measured in training: {suggest(name, known)}")
+        return name
 
     @model_validator(mode="after")
     def _best_is_measured(self) -> "Training":

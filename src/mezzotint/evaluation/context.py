@@ -29,8 +29,10 @@ from mezzotint.metrics.clip.clip import Clip
 from mezzotint.metrics.clip.scorers import clip_for
 from mezzotint.metrics.extractors.classifier import Classifier
 from mezzotint.metrics.extractors.extractor import Extractor, classifier_for
+from mezzotint.metrics.metric import Read
 from mezzotint.metrics.per_class import class_rows
-from mezzotint.metrics.registry import GROUPS, Read, Reference
+from mezzotint.metrics.reference import Reference
+from mezzotint.metrics.registry import GROUPS
 from mezzotint.runs.run import Run
 from mezzotint.runtime.distributed import current_ranks
 

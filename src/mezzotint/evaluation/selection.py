@@ -23,9 +23,11 @@ from mezzotint.evaluation.results import add_section
 from mezzotint.evaluation.samples import RunSamples, run_samples
 from mezzotint.metrics.accuracy import accuracy
 from mezzotint.metrics.clip.scorers import scorer
+from mezzotint.metrics.coverage import even_coverage
 from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.metrics.kernel import kernel_distance
-from mezzotint.metrics.registry import Read, Reference, even_coverage
+from mezzotint.metrics.metric import Read
+from mezzotint.metrics.reference import Reference
 from mezzotint.runs.run import CheckpointRef
 from mezzotint.runtime.log import log
 from mezzotint.runtime.outputs import check_output

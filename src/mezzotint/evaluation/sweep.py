@@ -29,7 +29,9 @@ from torch import Tensor
 from mezzotint.errors import InputError
 from mezzotint.evaluation.samples import RunSamples, run_samples
 from mezzotint.metrics.extractors.extractor import classifier_for
-from mezzotint.metrics.registry import GROUPS, Read, Reference, chosen, sign
+from mezzotint.metrics.metric import Read
+from mezzotint.metrics.reference import Reference, chosen
+from mezzotint.metrics.registry import GROUPS, sign
 from mezzotint.reporting import figures
 from mezzotint.runs.run import CheckpointRef, Run
 from mezzotint.runtime import checksum
@@ -41,7 +43,6 @@ from mezzotint.runtime.rng import generator
 
 __all__ = [
     "FAMILIES",
-    "NUMBERS",
     "SweepRequest",
     "Point",
     "Setting",
@@ -59,12 +60,6 @@ FILE, PICTURE = "sweep.json", "sweep.png"
 GROUP_COUNT = 10
 SIGNIFICANT = 2.0
 """Two settings differ where their difference is more than so many of its standard errors."""
-
-MEASURED = ("fd", "coverage", "accuracy")
-"""Groups of `registry.GROUPS`."""
-
-NUMBERS = ("fd", "density", "coverage", "clipped_density", "clipped_coverage", "accuracy")
-"""Names of the metrics that a point holds, of `registry.DIRECTIONS`."""
 
 FAMILIES = {
     "guidance": "guidance",
@@ -130,7 +125,7 @@ class Point:
 
     setting: Setting
     values: Mapping[str, float]
-    """By the names of `NUMBERS`."""
+    """By the names of the metrics that are `swept`."""
 
     without: Mapping[str, tuple[float, ...]]
     """The same without each group of samples in turn."""
@@ -292,20 +287,19 @@ def measured(setting: Setting, samples: Read, reference: Reference) -> Point:
 
 
 def _values(samples: Read, reference: Reference, rows: Tensor) -> dict[str, float]:
-    """The numbers of `NUMBERS` for the samples that rows, bool (N,), names."""
+    """The metrics that are `swept` for the samples that rows, bool (N,), names."""
     real, seed = reference.real, int(reference.facts["seed"])
     # Coverage compares as many samples as real images. Which ones must not depend on the group
     # that is left out: drawn anew, they would add noise that the jackknife makes larger.
     first = torch.arange(len(rows)) < len(real.features)
-    taken = {name: rows & first if name == "coverage" else rows for name in MEASURED}
-    found = {
-        name: number.value
-        for group, own in taken.items()
-        for name, number in GROUPS[group]
-        .measure(_some(samples, own), real, generator("sweep", seed, group))
-        .items()
-    }
-    return {name: found[name] for name in NUMBERS}
+    found: dict[str, float] = {}
+    for name, group in GROUPS.items():
+        swept = [key for key, metric in group.metrics.items() if metric.swept]
+        own = _some(samples, rows & first if group.even_sizes else rows)
+        if swept and group.able(own):
+            numbers = group.measure(own, real, generator("sweep", seed, name))
+            found |= {key: numbers[key].value for key in swept}
+    return found
 
 
 def _some(samples: Read, rows: Tensor) -> Read:

@@ -5,13 +5,15 @@ Everything here is a function of `probabilities` (N, K), rows of a classifier th
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from mezzotint.errors import InputError
+from mezzotint.metrics.metric import Group, Metric, Number, Read
 
-__all__ = ["accuracy", "classifier_score", "confusion", "per_class"]
+__all__ = ["ACCURACY", "SCORE", "accuracy", "classifier_score", "confusion", "per_class"]
 
 
 def accuracy(probabilities: Tensor, labels: Tensor) -> float:
@@ -67,3 +69,26 @@ def _check(probabilities: Tensor) -> None:
         raise InputError(
             f"probabilities of shape {tuple(probabilities.shape)}: give (N, K), N and K >= 1"
         )
+
+
+def _measure(samples: Read, real: Read, draws: torch.Generator) -> Mapping[str, Number]:
+    assert samples.probabilities is not None
+    assert samples.labels is not None
+    value = accuracy(samples.probabilities, samples.labels)
+    return {"accuracy": Number(value, (value * (1 - value) / len(samples.labels)) ** 0.5)}
+
+
+def _score(samples: Read, real: Read, draws: torch.Generator) -> Mapping[str, Number]:
+    assert samples.probabilities is not None
+    return {"classifier_score": Number(classifier_score(samples.probabilities))}
+
+
+ACCURACY = Group(
+    {"accuracy": Metric("label accuracy", "higher", online=True, swept=True)},
+    _measure,
+    ("probabilities", "labels"),
+)
+
+SCORE = Group(
+    {"classifier_score": Metric("classifier score", "higher")}, _score, ("probabilities",)
+)

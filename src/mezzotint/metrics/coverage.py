@@ -30,7 +30,8 @@ A point on the sphere lies inside for clipped density and outside for the other 
 either published program. It matters only where features coincide.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -38,8 +39,9 @@ from torch import Tensor
 
 from mezzotint.errors import InputError
 from mezzotint.metrics.frechet import check_features
+from mezzotint.metrics.metric import Group, Metric, Number, Read
 
-__all__ = ["Coverage", "coverage"]
+__all__ = ["COVERAGE", "Coverage", "coverage", "even_coverage"]
 
 ENTRIES = 2**21  # distances held at a time: 16 MB
 
@@ -161,3 +163,27 @@ def _row_chunks(n: int) -> list[slice]:
     """Rows of an (n, n) matrix, so many at a time that they are ENTRIES numbers or one row."""
     step = max(1, ENTRIES // n)
     return [slice(start, start + step) for start in range(0, n, step)]
+
+
+def even_coverage(real: Tensor, samples: Tensor, draws: torch.Generator) -> Coverage:
+    """Coverage of equally many images: of the larger set, so many are drawn at random."""
+    n = min(len(real), len(samples))
+    real, samples = (x[torch.randperm(len(x), generator=draws)[:n]] for x in (real, samples))
+    return coverage(real, samples)
+
+
+def _measure(samples: Read, real: Read, draws: torch.Generator) -> Mapping[str, Number]:
+    found = even_coverage(real.features, samples.features, draws)
+    return {name: Number(value) for name, value in asdict(found).items()}
+
+
+COVERAGE = Group(
+    {
+        "density": Metric("density", "higher", swept=True),
+        "coverage": Metric("coverage", "higher", online=True, swept=True),
+        "clipped_density": Metric("clipped density", "higher", swept=True),
+        "clipped_coverage": Metric("clipped coverage", "higher", swept=True),
+    },
+    _measure,
+    even_sizes=True,
+)

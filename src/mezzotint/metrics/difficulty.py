@@ -37,7 +37,7 @@ from mezzotint.data import find_class
 from mezzotint.data.styles.measures import gradient
 from mezzotint.errors import InputError
 from mezzotint.imaging import check_batch
-from mezzotint.metrics.registry import Direction
+from mezzotint.metrics.metric import Direction
 
 __all__ = [
     "PROPERTIES",

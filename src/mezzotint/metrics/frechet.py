@@ -13,14 +13,17 @@ with n images (Chong and Forsyth 2019, arXiv 1911.07023). So n belongs to its na
 `extrapolated` estimates the value without that bias.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mezzotint.errors import InputError
+from mezzotint.metrics.metric import Group, Metric, Number, Read
 
 __all__ = [
+    "FD",
     "Extrapolation",
     "Moments",
     "check_features",
@@ -163,3 +166,30 @@ def _check_rank(n: int, width: int, needed: int | None = None) -> None:
             f"too few samples for the rank: {n} images, {width} features each; give at least "
             f"{needed or width + 1}, or use the kernel distance (kd), which works with few"
         )
+
+
+def _measure(samples: Read, real: Read, draws: torch.Generator) -> Mapping[str, Number]:
+    reference = moments(real.features)
+    value = Number(frechet_distance(moments(samples.features), reference))
+    if len(samples.features) < 10 * samples.features.shape[1]:  # too few to extrapolate from
+        return {"fd": value}
+    limit = extrapolated(samples.features, reference, draws)
+    return {"fd": value, "fd_infinite": Number(limit.value, limit.error)}
+
+
+def _quick(samples: Read, real: Read, draws: torch.Generator) -> Mapping[str, Number]:
+    """Return the distance alone, where there are enough images for a covariance."""
+    ours, theirs = samples.features, real.features
+    if min(len(ours), len(theirs)) <= ours.shape[1]:
+        return {}
+    return {"fd": Number(frechet_distance(moments(ours), moments(theirs)))}
+
+
+FD = Group(
+    {
+        "fd": Metric("Frechet distance", "lower", counted=True, online=True, swept=True),
+        "fd_infinite": Metric("Frechet distance, extrapolated to infinitely many", "lower"),
+    },
+    _measure,
+    quick=_quick,
+)

@@ -9,6 +9,7 @@ averaged over disjoint blocks. Its expectation is the same for every number of i
 two draws from one distribution; so it can come out below 0, and works with few images.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +17,9 @@ from torch import Tensor
 
 from mezzotint.errors import InputError
 from mezzotint.metrics.frechet import check_features
+from mezzotint.metrics.metric import Group, Metric, Number, Read
 
-__all__ = ["KernelDistance", "kernel_distance"]
+__all__ = ["KD", "KernelDistance", "kernel_distance"]
 
 CHUNK = 1024
 
@@ -82,3 +84,11 @@ def _diagonal(a: Tensor) -> float:
 def _cut(features: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Shuffled, in `count` parts of nearly equal size."""
     return features[torch.randperm(len(features), generator=generator)].tensor_split(count)
+
+
+def _measure(samples: Read, real: Read, draws: torch.Generator) -> Mapping[str, Number]:
+    found = kernel_distance(samples.features, real.features, draws)
+    return {"kd": Number(found.value, found.error)}
+
+
+KD = Group({"kd": Metric("kernel distance", "lower", counted=True, online=True)}, _measure)

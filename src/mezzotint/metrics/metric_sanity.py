@@ -19,7 +19,8 @@ from mezzotint.data import ImageSet, load
 from mezzotint.metrics.corruption import blur, erase, missing_classes, noise
 from mezzotint.metrics.extractors.classifier import Classifier
 from mezzotint.metrics.extractors.extractor import classifier_for
-from mezzotint.metrics.registry import GROUPS, Reference
+from mezzotint.metrics.reference import Reference
+from mezzotint.metrics.registry import GROUPS
 from mezzotint.runtime.log import log
 from mezzotint.runtime.rng import generator
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from mezzotint.metrics import accuracy
+from mezzotint.metrics.coverage import even_coverage
 from mezzotint.metrics.kernel import kernel_distance
-from mezzotint.metrics.registry import Read, even_coverage
+from mezzotint.metrics.metric import Read
 from mezzotint.runtime.rng import generator
 
 __all__ = ["CLASS_BLOCK", "FEWEST", "class_rows"]

@@ -11,21 +11,18 @@ import torch
 
 from mezzotint.data import ImageSet
 from mezzotint.metrics.extractors.extractor import classifier_for
-from mezzotint.metrics.frechet import frechet_distance, moments
-from mezzotint.metrics.registry import GROUPS, Reference, chosen, sign
+from mezzotint.metrics.reference import Reference, chosen
+from mezzotint.metrics.registry import GROUPS, sign
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Model, SampleBatch
 
-__all__ = ["EVALUATIONS", "MEASURED", "OnlineMetrics", "beats"]
+__all__ = ["EVALUATIONS", "OnlineMetrics", "beats"]
 
 EVALUATIONS = 10
 """Of the network per sample, at most."""
 
 PROBE = 64
 """Samples drawn to estimate what a measurement costs."""
-
-MEASURED = ("fd", "kd", "coverage", "accuracy")
-"""Names of the metrics that are computed, of `registry.DIRECTIONS`."""
 
 
 def beats(name: str, new: float, old: float) -> bool:
@@ -68,20 +65,18 @@ class OnlineMetrics:
         return (time.perf_counter() - started) / len(probe) * len(self.drawing)
 
     def measure(self, model: Model) -> dict[str, float]:
-        """Return the numbers of `MEASURED` for a model's samples; fd only where they suffice."""
+        """Return the numbers of `registry.online_metrics` for a model's samples.
+
+        A metric is missing where the samples do not suffice for it.
+        """
         samples = self.reference.read(_draw(model, self.drawing), self.drawing.labels)
         draws = generator("gauge")
         values: dict[str, float] = {}
-        if (
-            min(len(samples.features), len(self.reference.real.features))
-            > samples.features.shape[1]
-        ):
-            values["fd"] = frechet_distance(
-                moments(samples.features), moments(self.reference.real.features)
-            )
-        for group in ("kd", "coverage", "accuracy"):
-            found = GROUPS[group].measure(samples, self.reference.real, draws)
-            values |= {name: number.value for name, number in found.items() if name in MEASURED}
+        for group in GROUPS.values():
+            online = [name for name, metric in group.metrics.items() if metric.online]
+            if online and group.able(samples):
+                found = (group.quick or group.measure)(samples, self.reference.real, draws)
+                values |= {name: found[name].value for name in online if name in found}
         return values
 
 

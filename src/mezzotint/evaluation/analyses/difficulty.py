@@ -5,7 +5,8 @@ from typing import cast
 
 from mezzotint.evaluation.context import EvaluationContext, Json
 from mezzotint.metrics import difficulty
-from mezzotint.metrics.registry import DIRECTIONS, chosen
+from mezzotint.metrics.reference import chosen
+from mezzotint.metrics.registry import metric_named
 from mezzotint.runtime.rng import generator
 
 __all__ = ["analyse"]
@@ -31,7 +32,10 @@ def analyse(context: EvaluationContext) -> Json | None:
     )
     qualities = [
         difficulty.Quality(
-            name, DIRECTIONS[name], tuple(row[name] for row in rows), _all(rows, f"{name}_error")
+            name,
+            metric_named(name).better,
+            tuple(row[name] for row in rows),
+            _all(rows, f"{name}_error"),
         )
         for name in ("accuracy", "kd")
         if all(name in row for row in rows)

@@ -12,9 +12,10 @@ from mezzotint.data.styles.resolve import is_measure
 from mezzotint.evaluation.context import EvaluationContext, Json
 from mezzotint.evaluation.samples import RunSamples
 from mezzotint.metrics.adherence import adherence
+from mezzotint.metrics.coverage import even_coverage
 from mezzotint.metrics.kernel import kernel_distance
 from mezzotint.metrics.per_class import CLASS_BLOCK, FEWEST
-from mezzotint.metrics.registry import chosen, even_coverage
+from mezzotint.metrics.reference import chosen
 from mezzotint.runtime.log import log
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import SampleBatch
