@@ -10,27 +10,29 @@ import pytest
 
 from mezzotint.errors import InputError
 from mezzotint.evaluation import analyses
-from mezzotint.evaluation.analyses import ANALYSES, Analysis
-from mezzotint.evaluation.context import LABELLED
+from mezzotint.evaluation.analyses import ANALYSES, Analysis, metric_names, usual_names
+from mezzotint.evaluation.context import _needs_labels
 from mezzotint.evaluation.evaluate import evaluate
-from mezzotint.evaluation.request import EXTRAS, METRICS, USUAL, EvaluateRequest
+from mezzotint.evaluation.request import EvaluateRequest
 from mezzotint.metrics.registry import GROUPS
 
 
 def test_names_are_those_that_evaluate_has_always_taken():
-    assert EXTRAS == ("memorisation", "recognition", "difficulty", "styles", "clip", "cas")
-    assert ("fd", "kd", "coverage", "accuracy", "score", "distinct", *EXTRAS) == METRICS
-    assert METRICS[:-1] == USUAL
-    assert set(LABELLED) - {"classes"} == {"accuracy", "difficulty", "styles", "clip", "cas"}
-    assert not {each.name for each in ANALYSES} & set(GROUPS)
+    extras = ("memorisation", "recognition", "difficulty", "styles", "clip", "cas")
+    assert metric_names() == ("fd", "kd", "coverage", "accuracy", "score", "distinct", *extras)
+    assert usual_names() == metric_names()[:-1]
+    labelled = {"accuracy", "difficulty", "styles", "clip", "cas"}
+    assert {name for name in metric_names() if _needs_labels(name)} == labelled
+    assert not set(ANALYSES) & set(GROUPS)
 
 
 def test_each_analysis_is_a_module_of_its_name():
     files = {file.stem for file in Path(analyses.__file__).parent.glob("*.py")} - {"__init__"}
-    assert files == {each.name for each in ANALYSES}
-    for each in ANALYSES:
-        (function,) = import_module(f"{analyses.__name__}.{each.name}").__all__
-        assert function == "analyse"
+    assert files == set(ANALYSES)
+    for name, analyse in ANALYSES.items():
+        module = import_module(f"{analyses.__name__}.{name}")
+        assert module.__all__ == ["analyse"]
+        assert module.analyse is analyse
 
 
 @pytest.mark.parametrize(
@@ -43,19 +45,19 @@ def test_each_analysis_is_a_module_of_its_name():
 )
 def test_an_analysis_puts_its_keys_below_its_path(path, expected):
     result = {"metrics": {"fd": 1}}
-    Analysis("own", lambda case: None, path=path).put({"a": 2}, result)
+    Analysis("own:analyse", path=path).put("own", {"a": 2}, result)
     assert result == expected
     assert list(result) == list(expected)
 
 
 def test_an_empty_answer_keeps_its_key():
     result = {}
-    Analysis("own", lambda case: None).put({}, result)
+    Analysis("own:analyse").put("own", {}, result)
     assert result == {"own": {}}
 
 
 def test_the_request_brings_no_analysis():
-    names = [f"{analyses.__name__}.{each.name}" for each in ANALYSES]
+    names = [f"{analyses.__name__}.{name}" for name in ANALYSES]
     names += ["scipy", "transformers", "mezzotint.evaluation.context"]
     code = (
         "import sys, mezzotint.evaluation.request\n"

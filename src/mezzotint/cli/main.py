@@ -19,6 +19,7 @@ from mezzotint.cli.stderr import log_to_stderr, tell
 from mezzotint.config.legacy import current_options
 from mezzotint.config.registry import SAMPLERS
 from mezzotint.errors import InputError, is_out_of_memory
+from mezzotint.evaluation.analyses import metric_names
 from mezzotint.runtime.log import is_first_rank
 
 __all__ = ["app", "main"]
@@ -363,8 +364,7 @@ def evaluate(
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Names joined by commas: fd, kd, coverage, accuracy, score, distinct, "
-            "memorisation, recognition, difficulty, styles, clip, cas; or all. Default: all but "
+            help=f"Names joined by commas: {', '.join(metric_names())}; or all. Default: all but "
             "cas, which takes long."
         ),
     ] = None,

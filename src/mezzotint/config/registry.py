@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mezzotint.errors import InputError, suggest
-from mezzotint.runtime.registry import Registry, entry
+from mezzotint.runtime.registry import Entry, Registry, entry
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -36,7 +36,7 @@ __all__ = [
     "sampler_table",
 ]
 
-SCHEDULES: "Registry[type[Schedule]]" = Registry(
+SCHEDULES: "Registry[type[Schedule], Entry]" = Registry(
     "schedule",
     {
         "linear-beta": entry("mezzotint.diffusion.schedules:LinearBeta"),
@@ -48,7 +48,7 @@ SCHEDULES: "Registry[type[Schedule]]" = Registry(
     },
 )
 
-PARAMETERIZATIONS: "Registry[type[Parameterization]]" = Registry(
+PARAMETERIZATIONS: "Registry[type[Parameterization], Entry]" = Registry(
     "parameterization",
     {
         "eps": entry("mezzotint.diffusion.parameterization:Eps"),
@@ -58,7 +58,7 @@ PARAMETERIZATIONS: "Registry[type[Parameterization]]" = Registry(
     },
 )
 
-WEIGHTS: "Registry[type[LossWeight]]" = Registry(
+WEIGHTS: "Registry[type[LossWeight], Entry]" = Registry(
     "weight",
     {
         "uniform": entry("mezzotint.diffusion.losses:Uniform"),
@@ -67,7 +67,7 @@ WEIGHTS: "Registry[type[LossWeight]]" = Registry(
     },
 )
 
-LR_SCHEDULES: "Registry[type[LrSchedule]]" = Registry(
+LR_SCHEDULES: "Registry[type[LrSchedule], Entry]" = Registry(
     "learning-rate schedule",
     {
         "constant": entry("mezzotint.training.lr:Constant"),
@@ -76,7 +76,7 @@ LR_SCHEDULES: "Registry[type[LrSchedule]]" = Registry(
     },
 )
 
-SAMPLERS: "Registry[type[Sampler]]" = Registry(
+SAMPLERS: "Registry[type[Sampler], Entry]" = Registry(
     "sampler",
     {
         # Before ddpm: what lies between the two is written as ddim with its eta.
@@ -90,7 +90,7 @@ SAMPLERS: "Registry[type[Sampler]]" = Registry(
     },
 )
 
-NETWORKS: "Registry[type[NetworkSpec]]" = Registry(
+NETWORKS: "Registry[type[NetworkSpec], Entry]" = Registry(
     "network",
     {
         "unet": entry("mezzotint.networks.unet:UNetSpec"),
@@ -101,7 +101,7 @@ USUAL_NETWORK = "unet"
 """The kind of a network table that names none; it is not written down."""
 
 
-def choose(registry: Registry[Any], table: Any) -> Any:
+def choose(registry: Registry[Any, Entry], table: Any) -> Any:
     """Return the object that a table {kind, …} describes; an object passes through."""
     if table is None or isinstance(table, str | int | float | list | tuple):
         example = next(iter(registry))
@@ -165,7 +165,7 @@ def _checked(cls: type) -> "type[BaseModel]":
 
 def kind_of(cls: type) -> str | None:
     """Return the kind of a class whose instances are written as tables; None if not registered."""
-    registries: tuple[Registry[Any], ...] = (
+    registries: tuple[Registry[Any, Entry], ...] = (
         SCHEDULES, PARAMETERIZATIONS, WEIGHTS, LR_SCHEDULES, NETWORKS,
     )  # fmt: skip
     return next((kind for r in registries for kind, known in r.items() if known is cls), None)

@@ -43,12 +43,6 @@ Json = dict[str, Any]
 MOST = 10_000
 """Samples evaluated where the user names no number."""
 
-LABELLED = (
-    *(name for name, group in GROUPS.items() if "labels" in group.needs),
-    *(analysis.name for analysis in ANALYSES if analysis.needs_labels),
-)
-"""Analyses that need to know the intended class of every image."""
-
 
 @dataclass
 class Clock:
@@ -250,10 +244,17 @@ def _refuse_impossible(
                 f"styles compares requested styles with drawn ones, and {path} knows no "
                 "styles: train with --style, or give an .npz that sample wrote of such a run"
             )
-        if part in LABELLED and samples.labels is None:
+        if samples.labels is None and _needs_labels(part):
             raise InputError(
                 f"{part} needs labels, and {path} has none: put images into class subfolders, "
                 "or add an array 'labels' to the .npz"
             )
         if part == "recognition" and stream is None:
             raise InputError(f"recognition watches a run draw, and {path} is none: give a run")
+
+
+def _needs_labels(name: str) -> bool:
+    """Return whether a group of metrics or an analysis needs the intended class of every image."""
+    if name in GROUPS:
+        return "labels" in GROUPS[name].needs
+    return ANALYSES.entries[name].needs_labels

@@ -46,18 +46,18 @@ def evaluate(request: EvaluateRequest) -> Json:
             f"{out} holds an evaluation of other {', '.join(names)}, which this one will replace: "
             "--out keeps both"
         )
-    for analysis in ANALYSES:
-        if analysis.name not in requested and not analysis.always:
+    for name, analysis in ANALYSES.entries.items():
+        if name not in requested and not analysis.always:
             continue
         if analysis.needs_labels and context.samples.labels is None:
             continue
         started = time.monotonic()
-        found = analysis.run(context)
+        found = ANALYSES[name](context)
         if found is None:
             continue
-        analysis.put(found, result)
+        analysis.put(name, found, result)
         if not analysis.always:
-            clock.add(analysis.name, started)
+            clock.add(name, started)
     result |= {
         "summary": summary_sentences(result),
         "pictures": context.pictures.written,

@@ -5,22 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mezzotint.errors import InputError, suggest
-from mezzotint.evaluation.analyses import ANALYSES
-from mezzotint.metrics import registry
+from mezzotint.evaluation.analyses import metric_names, usual_names
 from mezzotint.runs.run import CheckpointRef
 
-__all__ = ["EXTRAS", "METRICS", "EvaluateRequest"]
-
-EXTRAS = tuple(analysis.name for analysis in ANALYSES if not analysis.always)
-"""Names of the analyses that `metrics` may name."""
-
-METRICS = (*registry.GROUPS, *EXTRAS)
-"""What `metrics` may name."""
-
-USUAL = tuple(
-    part for part in METRICS if part not in {each.name for each in ANALYSES if not each.in_default}
-)
-"""What an evaluation makes where `metrics` names nothing."""
+__all__ = ["EvaluateRequest"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +22,7 @@ class EvaluateRequest:
     """The real images, a SOURCE; None: a run's own."""
 
     metrics: tuple[str, ...] = ()
-    """Names among `METRICS`, or "all"; (): all but cas."""
+    """Among `analyses.metric_names`, or "all"; (): all but cas."""
 
     n: int | None = None
     """Samples; None: as many as the reference split has, at most 10,000."""
@@ -63,10 +51,9 @@ class EvaluateRequest:
     def requested(self) -> tuple[str, ...]:
         """The names, checked."""
         if not self.metrics:
-            return USUAL
+            return usual_names()
+        known = metric_names()
         for name in self.metrics:
-            if name not in (*METRICS, "all"):
-                raise InputError(
-                    f"no metric is called '{name}': {suggest(name, (*METRICS, 'all'))}"
-                )
-        return METRICS if "all" in self.metrics else tuple(p for p in METRICS if p in self.metrics)
+            if name not in (*known, "all"):
+                raise InputError(f"no metric is called '{name}': {suggest(name, (*known, 'all'))}")
+        return known if "all" in self.metrics else tuple(p for p in known if p in self.metrics)

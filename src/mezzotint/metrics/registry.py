@@ -13,14 +13,14 @@ The table imports nothing: the command line lists its names without torch.
 
 from typing import TYPE_CHECKING
 
-from mezzotint.runtime.registry import Registry, entry
+from mezzotint.runtime.registry import Entry, Registry, entry
 
 if TYPE_CHECKING:
     from mezzotint.metrics.metric import Group, Metric
 
 __all__ = ["GROUPS", "metric_named", "online_metrics", "sign"]
 
-GROUPS: "Registry[Group]" = Registry(
+GROUPS: "Registry[Group, Entry]" = Registry(
     "metric",
     {
         "fd": entry("mezzotint.metrics.frechet:FD"),

@@ -42,6 +42,7 @@ ONE: Mapping[str, Callable[[Reading], tuple[Block, ...]]] = {
     "Styles": evaluation.styles,
     "CLIP": evaluation.clip,
     "Memorisation": evaluation.memorisation,
+    "Other analyses": evaluation.others,
     "Guidance": guidance.guidance,
     "Selection": evaluation.selection,
     "Protocol": training.protocol,
@@ -143,6 +144,8 @@ def _page(readings: Sequence[Reading]) -> str:
 
 def _able(name: str, config: Mapping[str, Any]) -> bool:
     """Whether a run so configured can have a section."""
+    if name == "Other analyses":  # there are none
+        return False
     if name == "Styles":
         return bool(at(config, "origin", "styles"))
     if name == "Guidance":  # else nothing guides it

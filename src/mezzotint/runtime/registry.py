@@ -3,8 +3,8 @@
 A table is read without importing what it names, so that `--help` lists every choice at once. What
 a name stands for is imported when it is first asked for.
 
-    COLOURS = Registry("colour", {"red": entry("colours.warm:Red"), "blue": entry("colours.cold")})
-    list(COLOURS), COLOURS["red"]  # ['red', 'blue'], the class Red of the module colours.warm
+    COLOURS: Registry[Any, Entry] = Registry("colour", {"red": entry("colours.warm:Red")})
+    list(COLOURS), COLOURS["red"]  # ['red'], the class Red of the module colours.warm
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,6 +17,7 @@ from mezzotint.errors import InputError, suggest
 __all__ = ["Entry", "Registry", "entry"]
 
 T = TypeVar("T")
+E = TypeVar("E", bound="Entry")
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,13 @@ def entry(target: str, **fixed: Any) -> Entry:
 
 
 @dataclass(frozen=True, eq=False)
-class Registry(Mapping[str, T], Generic[T]):
+class Registry(Mapping[str, T], Generic[T, E]):
     """Names and what they stand for, in order; a new one is a line in `entries`."""
 
     what: str
     """What a name names, as in "sampler"."""
 
-    entries: dict[str, Entry]
+    entries: dict[str, E]
 
     def names(self) -> tuple[str, ...]:
         """Return all names; nothing is imported."""

@@ -27,10 +27,17 @@ __all__ = [
     "difficulty",
     "memorisation",
     "metrics",
+    "others",
     "selection",
     "styles",
     "title_of",
 ]
+
+SHOWN_ELSEWHERE = frozenset(
+    "subject against extractor metrics verdict pictures seconds hardware command per_class "
+    "confusion memorisation recognition difficulty styles clip selection compared".split()
+)
+"""Keys of an evaluation that have a section, or are no analysis."""
 
 MOST_CLASSES = 32  # in a confusion matrix with numbers
 
@@ -320,6 +327,25 @@ def memorisation(reading: Reading) -> tuple[Block, ...]:
             strip=True,
         ),
     )
+
+
+def others(reading: Reading) -> tuple[Block, ...]:
+    """Analyses that have no section of their own: their values as tables, and their pictures."""
+    blocks: list[Block] = []
+    for name, found in reading.evaluation.items():
+        if name in SHOWN_ELSEWHERE or not isinstance(found, dict):
+            continue
+        title = title_of(name, found)
+        rest = {key: value for key, value in found.items() if key not in ("title", "sentences")}
+        plain = {key: v for key, v in rest.items() if not isinstance(v, dict | list)}
+        blocks += [Text(texts(found.get("sentences"))), listing([plain] if plain else [], title)]
+        for key, value in rest.items():
+            rows = [value] if isinstance(value, dict) else records(value)
+            blocks.append(listing(rows, f"{title}: {spaced(key)}"))
+        pictures = reading.section("pictures").items()
+        own = [(key, path) for key, path in pictures if key.split("-")[0] == name]
+        blocks += plates(reading.path, own, f"{title}: pictures", "", strip=True)
+    return tuple(blocks)
 
 
 def selection(reading: Reading) -> tuple[Block, ...]:
