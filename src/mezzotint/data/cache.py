@@ -2,7 +2,7 @@
 
     CACHE/<digest>-<size or own>-v<VERSION>.npy    the images
     CACHE/<digest>-<size or own>-v<VERSION>.npz    sums, squares (below) and the images' CRC-32
-    CACHE/<digest>-<size or own>-v<VERSION>-NAME-m<version of the measures>.npz
+    CACHE/<digest>-<size or own>-v<VERSION>-NAME-m<version of the measure>.npz
                                                    a measure of every image, and its CRC-32
 
 CACHE is `runtime.cache.cache_directory`. A key is made of the source's content, so a file is never
@@ -32,6 +32,7 @@ from torch import Tensor
 from mezzotint.data.encoded import Encoded
 from mezzotint.data.pixels import Layout, fill, survey
 from mezzotint.data.styles import measures
+from mezzotint.data.styles.registry import MEASURES
 from mezzotint.errors import InputError, is_out_of_memory
 from mezzotint.imaging import load_arrays
 from mezzotint.runtime.atomic import appearing, replacing
@@ -113,7 +114,7 @@ def kept_measures(
 
 def _measure_path(encoded: Encoded, size: int | None, name: str) -> Path:
     """Of the same images as `decoded`'s, by the same formula."""
-    file = f"{encoded.digest}-{size or 'own'}-v{VERSION}-{name}-m{measures.VERSION}.npz"
+    file = f"{encoded.digest}-{size or 'own'}-v{VERSION}-{name}-m{MEASURES[name].version}.npz"
     return cache_directory() / file
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from mezzotint.data.augment import Augment
 from mezzotint.data.encoded import Encoded, identity
 from mezzotint.data.image_set import ImageSet
+from mezzotint.data.readers import READERS
 from mezzotint.data.splits import complete, limited
 from mezzotint.errors import InputError, suggest
 from mezzotint.runtime.distributed import current_ranks
@@ -77,7 +78,7 @@ def load(
     limit          train images to keep, balanced over the classes, with a fifth as many for
                    validation and the whole test split; None keeps all
     data_dir       folder of named data sets, looked at before $MEZZOTINT_DATA
-    styles         what to know of every image besides its class: measures (`measures.MEASURES`)
+    styles         what to know of every image besides its class: measures (`styles.registry`)
                    and columns that come with the data; None: all that fit
     memory_budget  bytes, of all processes of the job: where their copies would be larger, the
                    images stay on disk, memory-mapped and shared
@@ -123,11 +124,9 @@ def _read(source: str, data_dir: Path | None) -> Encoded:
         return _read_named(source, data_dir)
     if source.startswith("hf:"):
         return _read_from_hub(source)
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return _read_folder(folder)
-    if folder.exists():
-        raise InputError(f"{source} is a file: give the folder of a data set")
+    path = Path(source).expanduser()
+    if path.exists():
+        return _read_path(path)
     raise InputError(
         f"{source!r} is no known data set, no existing folder and not hf:OWNER/NAME: "
         f"{suggest(source, SOURCES)}"
@@ -146,7 +145,7 @@ def _read_named(name: str, data_dir: Path | None) -> Encoded:
     places = [root.expanduser() / entry.folder for root in roots]
     for place in places:
         if place.is_dir():
-            return _renamed(_read_folder(place), entry, place)
+            return _renamed(_read_path(place), entry, place)
 
     from mezzotint.data.readers.hub import FetchError, fetch, read_hub
 
@@ -175,15 +174,12 @@ def _read_from_hub(source: str) -> Encoded:
         ) from error
 
 
-def _read_folder(folder: Path) -> Encoded:
-    from mezzotint.data.readers.parquet import parquet_files, read_parquet
-
-    if files := parquet_files(folder):
-        return read_parquet(folder, files)
-
-    from mezzotint.data.readers.folder import read_folder
-
-    return read_folder(folder)
+def _read_path(path: Path) -> Encoded:
+    """What the first reader that accepts a folder or file makes of it."""
+    for name in reversed(READERS.names()):
+        if READERS[name].accepts(path):
+            return READERS[name].read(path)
+    raise InputError(f"{path} is a file: give the folder of a data set")
 
 
 def _renamed(encoded: Encoded, entry: Source, where: Path | str) -> Encoded:

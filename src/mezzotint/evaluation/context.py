@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mezzotint import imaging
 from mezzotint.data import ImageSet, load
-from mezzotint.data.styles.measures import MEASURES
+from mezzotint.data.styles.registry import MEASURES
 from mezzotint.errors import InputError, suggest
 from mezzotint.evaluation.analyses import ANALYSES
 from mezzotint.evaluation.request import EvaluateRequest

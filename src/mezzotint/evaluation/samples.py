@@ -23,7 +23,8 @@ from mezzotint.config.tables import to_table
 from mezzotint.data import ImageSet, find_class
 from mezzotint.data.encoded import Encoded, Picture
 from mezzotint.data.pixels import common_layout, fill
-from mezzotint.data.readers.folder import SUFFIXES, read_folder
+from mezzotint.data.readers import folder
+from mezzotint.data.readers.folder import SUFFIXES
 from mezzotint.errors import InputError
 from mezzotint.imaging import describe_shape
 from mezzotint.metrics.extractors.weights_io import weights_digest
@@ -256,7 +257,7 @@ def folder_samples(path: Path, data: ImageSet) -> SampleSet:
     visible = [child for child in path.iterdir() if not child.name.startswith(".")]
     labels = None
     if any(child.is_dir() for child in visible):
-        found = read_folder(path)
+        found = folder.read(path)
         names = imaging.folder_names(data.classes)
         own = imaging.folder_names(found.classes)
         labels = torch.tensor([find_class(names, name) for name in own])[found.labels]

@@ -9,7 +9,8 @@ from scipy import ndimage
 from skimage.morphology import medial_axis
 
 from mezzotint.data import load
-from mezzotint.data.styles.measures import MEASURES, _distances, measured, shows_figures
+from mezzotint.data.styles.measures import _distances, measured, shows_figures
+from mezzotint.data.styles.registry import MEASURES
 from mezzotint.errors import InputError
 from mezzotint.runtime.rng import generator
 
@@ -175,6 +176,12 @@ def test_the_outline_of_a_disc_has_its_width(width):
     assert same == pytest.approx(width, rel=0.05)
     # Between two tones the line's own is not the same on both sides: a quarter pixel is lost.
     assert other == pytest.approx(width, abs=0.3)
+
+
+def test_a_measure_has_the_name_of_its_line():
+    assert {name: each.name for name, each in MEASURES.items()} == {
+        name: name for name in MEASURES
+    }
 
 
 def test_an_empty_image_is_not_known_and_pieces_do_not_matter(digits):

@@ -19,20 +19,26 @@ from pathlib import Path
 
 import torch
 
-from mezzotint.data.encoded import Encoded, Picture, in_threads, read
+from mezzotint.data.encoded import Encoded, Picture, in_threads
+from mezzotint.data.encoded import read as read_picture
 from mezzotint.data.splits import SPLIT_NAMES
 from mezzotint.errors import InputError
 from mezzotint.imaging import manifest_classes
 from mezzotint.runtime.log import log
 
-__all__ = ["read_folder"]
+__all__ = ["SUFFIXES", "accepts", "read"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 STYLES = "styles.csv"
 KINDS = "PNG, JPEG, WebP or BMP"
 
 
-def read_folder(folder: Path) -> Encoded:
+def accepts(path: Path) -> bool:
+    """Return whether it is a folder."""
+    return path.is_dir()
+
+
+def read(folder: Path) -> Encoded:
     """The pictures below `folder`; `InputError` for an empty class or for no class at all."""
     files: list[Path] = []
     labels: list[int] = []
@@ -174,6 +180,8 @@ def _visible(folder: Path) -> Iterator[Path]:
 
 def _digest(pictures: list[Picture]) -> str:
     whole = hashlib.blake2b(digest_size=20)
-    for part in in_threads(lambda picture: hashlib.blake2b(read(picture)).digest(), pictures):
+    for part in in_threads(
+        lambda picture: hashlib.blake2b(read_picture(picture)).digest(), pictures
+    ):
         whole.update(part)
     return whole.hexdigest()

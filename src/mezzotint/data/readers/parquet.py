@@ -25,9 +25,14 @@ from mezzotint.data.splits import SPLIT_NAMES
 from mezzotint.errors import InputError, is_out_of_memory
 from mezzotint.runtime.log import log
 
-__all__ = ["parquet_files", "read_parquet"]
+__all__ = ["accepts", "parquet_files", "read"]
 
 BUFFER = 1 << 20  # bytes of a column read at a time
+
+
+def accepts(path: Path) -> bool:
+    """Return whether it is a folder with parquet files below it."""
+    return path.is_dir() and bool(parquet_files(path))
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -39,9 +44,9 @@ def parquet_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def read_parquet(folder: Path, files: list[Path]) -> Encoded:
-    """The set in these files of the folder; `InputError` where they hold several, or no train."""
-    by_split: dict[str, list[Path]] = {}
+def read(folder: Path) -> Encoded:
+    """The set in the files of the folder; `InputError` where they hold several, or no train."""
+    files, by_split = parquet_files(folder), dict[str, list[Path]]()
     for file in files:
         by_split.setdefault(_split(file.relative_to(folder)), []).append(file)
     if set(by_split) == {""}:

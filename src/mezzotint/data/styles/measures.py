@@ -44,7 +44,7 @@ deviation over the pixels (Hasler & Suesstrunk 2003, equation 5),
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,11 +52,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mezzotint.data.styles.registry import MEASURES
 from mezzotint.errors import InputError, suggest
 from mezzotint.imaging import check_batch
 
 __all__ = [
-    "MEASURES",
     "VERSION",
     "Measure",
     "border",
@@ -69,7 +69,7 @@ __all__ = [
     "shows_figures",
 ]
 
-VERSION = 2  # of the formulas: another number, other values in the cache
+VERSION = 2  # of the formulas in this file
 CHUNK = 128  # small enough for the processor's cache
 FLAT = 0.65  # share of a border near its median from which an image has a flat ground
 NOTHING = 1e-6  # so little is nothing to divide by
@@ -332,6 +332,7 @@ class Measure:
     levels  what the lowest, middle and highest third of a data set are called
     source  where the formula is from
     of      uint8 (N, C, H, W) -> float64 (N,); nan where an image has nothing to measure
+    version of the formula: another number, other values in the cache
     """
 
     name: str
@@ -340,39 +341,40 @@ class Measure:
     levels: tuple[str, ...]
     source: str
     of: Callable[[Tensor], Tensor]
+    version: int = VERSION
 
 
-_ALL = (
-    Measure(
-        "thickness", "px", "figures", ("thin", "medium", "thick"),
-        "Steiner 1840; agrees with Castro et al. 2019, arXiv 1809.10780", _thickness,
-    ),
-    Measure(
-        "slant", "deg", "figures", ("left", "upright", "right"),
-        "Castro et al. 2019, arXiv 1809.10780, section 3", _slant,
-    ),
-    Measure("length", "px", "figures", ("short", "medium", "long"), "Steiner 1840", _length),
-    Measure(
-        "width", "", "figures", ("narrow", "medium", "wide"),
-        "Castro et al. 2019, arXiv 1809.10780, section 3, by moments", _width,
-    ),
-    Measure(
-        "consistency", "", "figures", ("uneven", "medium", "even"),
-        "deviation along the medial axis of Castro et al. 2019", _consistency,
-    ),
-    Measure("tone", "", "figures", ("dark", "medium", "bright"), "mean of the ink", _tone),
-    Measure("brightness", "", "any", ("dark", "medium", "bright"), "mean", _brightness),
-    Measure("contrast", "", "any", ("flat", "medium", "strong"), "deviation", _contrast),
-    Measure("edges", "", "any", ("plain", "medium", "busy"), "Sobel 1968", _edges),
-    Measure("outline", "px", "photographs", ("thin", "medium", "thick"), "Serra 1982", _outline),
-    Measure("symmetry", "", "any", ("lopsided", "medium", "symmetric"), "correlation", _symmetry),
-    Measure(
-        "colourfulness", "", "colour", ("pale", "medium", "vivid"),
-        "Hasler & Suesstrunk 2003, equation 5", _colourfulness,
-    ),
+THICKNESS = Measure(
+    "thickness", "px", "figures", ("thin", "medium", "thick"),
+    "Steiner 1840; agrees with Castro et al. 2019, arXiv 1809.10780", _thickness,
 )  # fmt: skip
-
-MEASURES: Mapping[str, Measure] = {measure.name: measure for measure in _ALL}
+SLANT = Measure(
+    "slant", "deg", "figures", ("left", "upright", "right"),
+    "Castro et al. 2019, arXiv 1809.10780, section 3", _slant,
+)  # fmt: skip
+LENGTH = Measure("length", "px", "figures", ("short", "medium", "long"), "Steiner 1840", _length)
+WIDTH = Measure(
+    "width", "", "figures", ("narrow", "medium", "wide"),
+    "Castro et al. 2019, arXiv 1809.10780, section 3, by moments", _width,
+)  # fmt: skip
+CONSISTENCY = Measure(
+    "consistency", "", "figures", ("uneven", "medium", "even"),
+    "deviation along the medial axis of Castro et al. 2019", _consistency,
+)  # fmt: skip
+TONE = Measure("tone", "", "figures", ("dark", "medium", "bright"), "mean of the ink", _tone)
+BRIGHTNESS = Measure("brightness", "", "any", ("dark", "medium", "bright"), "mean", _brightness)
+CONTRAST = Measure("contrast", "", "any", ("flat", "medium", "strong"), "deviation", _contrast)
+EDGES = Measure("edges", "", "any", ("plain", "medium", "busy"), "Sobel 1968", _edges)
+OUTLINE = Measure(
+    "outline", "px", "photographs", ("thin", "medium", "thick"), "Serra 1982", _outline
+)
+SYMMETRY = Measure(
+    "symmetry", "", "any", ("lopsided", "medium", "symmetric"), "correlation", _symmetry
+)
+COLOURFULNESS = Measure(
+    "colourfulness", "", "colour", ("pale", "medium", "vivid"),
+    "Hasler & Suesstrunk 2003, equation 5", _colourfulness,
+)  # fmt: skip
 
 
 def measured(images: Tensor, names: Sequence[str]) -> Tensor:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from mezzotint.data.cache import kept_measures
 from mezzotint.data.encoded import Encoded
-from mezzotint.data.styles.measures import MEASURES, Measure, shows_figures
+from mezzotint.data.styles.measures import Measure, shows_figures
+from mezzotint.data.styles.registry import MEASURES
 from mezzotint.data.styles.style import Style, choice_style, number_style
 from mezzotint.errors import InputError, suggest
 from mezzotint.runtime.log import log
