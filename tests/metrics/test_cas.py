@@ -9,7 +9,7 @@ import torch
 from mezzotint.errors import InputError
 from mezzotint.metrics import cas as module
 from mezzotint.metrics.cas import SEEDS, Cas, cas, real_cas, recipe_for
-from mezzotint.metrics.extractors.classifier import Classifier, Recipe
+from mezzotint.metrics.extractors.classifier import Classifier, Domain, Recipe
 from mezzotint.metrics.extractors.classifier import fit as train
 from mezzotint.runtime.rng import generator
 
@@ -49,10 +49,7 @@ def test_the_number_is_that_of_the_same_training_by_hand(digits, monkeypatch):
     found = cas(images, labels, digits, seeds=(3, 4))
     test, truth = digits.split("test")
     for seed, accuracy in zip((3, 4), found.accuracies, strict=True):
-        classifier = train(
-            images, labels, digits.classes,
-            source="digits", augment=digits.augment, recipe=SHORT, seed=seed,
-        )  # fmt: skip
+        classifier = train(images, labels, Domain.of(digits), recipe=SHORT, seed=seed)
         right = sum(
             int(
                 classifier.read(test[i : i + 90])

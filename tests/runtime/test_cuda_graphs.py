@@ -23,7 +23,7 @@ from mezzotint.config.schema import Config, Sampling
 from mezzotint.config.tables import override, parse_config
 from mezzotint.data import Augment
 from mezzotint.diffusion import Karras
-from mezzotint.metrics.extractors.classifier import Recipe, fit
+from mezzotint.metrics.extractors.classifier import Domain, Recipe, fit
 from mezzotint.runs.facts import DataFacts
 from mezzotint.runtime.cuda_graphs import WARM, CudaGraphs
 from mezzotint.runtime.device import Compute
@@ -221,7 +221,7 @@ def test_a_classifier_of_graphed_steps_is_the_classifier(graphs, monkeypatch):
 
     def read():
         found = fit(
-            *data.split("train"), data.classes, source="tiny", augment=Augment(flip=True),
+            *data.split("train"), Domain(data.classes, "tiny", Augment(flip=True)),
             recipe=Recipe(images=192, batch=16),
         )  # fmt: skip
         return found.read(data.images).features

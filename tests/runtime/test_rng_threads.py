@@ -15,7 +15,7 @@ from mezzotint.data import Augment
 from mezzotint.errors import InputError
 from mezzotint.metrics.clip.clip import TransformersClip
 from mezzotint.metrics.clip.small_clip import _encoders
-from mezzotint.metrics.extractors.classifier import Recipe, fit
+from mezzotint.metrics.extractors.classifier import Domain, Recipe, fit
 from mezzotint.runtime.rng import seeded_globally
 
 SEEDS = (3, 4, 5)
@@ -30,8 +30,8 @@ def classifier(seed):
     images = torch.randint(0, 256, (8, 1, 8, 8), generator=torch.Generator().manual_seed(0))
     recipe = Recipe(images=8, batch=8)
     return fit(
-        images.to(torch.uint8), torch.arange(8) % 2, ("a", "b"),
-        source="tiny", augment=Augment(), recipe=recipe, seed=seed,
+        images.to(torch.uint8), torch.arange(8) % 2, Domain(("a", "b"), "tiny", Augment()),
+        recipe=recipe, seed=seed,
     ).network  # fmt: skip
 
 

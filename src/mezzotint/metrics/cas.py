@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mezzotint.data import ImageSet
 from mezzotint.errors import InputError
-from mezzotint.metrics.extractors.classifier import VERSION, Recipe, fit
+from mezzotint.metrics.extractors.classifier import VERSION, Domain, Recipe, fit
 from mezzotint.runtime.atomic import write_bytes
 from mezzotint.runtime.cache import cache_directory
 from mezzotint.runtime.log import log
@@ -88,9 +88,7 @@ def cas(
         classifier = fit(
             images,
             labels,
-            data.classes,
-            source=data.name,
-            augment=data.augment,
+            Domain.of(data),
             recipe=recipe or recipe_for(data),
             seed=seed,
             device=device,

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from mezzotint.errors import InputError
 from mezzotint.imaging import to_float, to_pillow
+from mezzotint.metrics.clip import clip as module
 from mezzotint.metrics.clip.clip import (
     Prompts,
     TransformersClip,
@@ -234,11 +235,15 @@ def test_auc_agrees_with_sklearn_ties_included():
         assert auc(higher, lower) == pytest.approx(expected, abs=1e-12)
 
 
-def report(**changes):
+def report(extremes=3):
+    """A report whose blurred anchor the toy can see."""
     images, labels = stripes(40, "drawn")
     real, real_labels = stripes(60, "real")
-    arguments = {"generator": generator("report"), "blur_radius": 3.0, **changes}
-    result = clip_report(Toy(), images, labels, CLASSES, real, real_labels, **arguments)
+    draws = generator("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLUR_RADIUS", 3.0)
+        patch.setattr(module, "EXTREMES", extremes)
+        result = clip_report(Toy(), images, labels, CLASSES, real, real_labels, generator=draws)
     return result, images, labels, real, real_labels
 
 

@@ -17,7 +17,7 @@ from mezzotint.data import Augment
 from mezzotint.errors import InputError
 from mezzotint.metrics.extractors import classifier as module
 from mezzotint.metrics.extractors import weights_io
-from mezzotint.metrics.extractors.classifier import Classifier, Recipe, fit
+from mezzotint.metrics.extractors.classifier import Classifier, Domain, Recipe, fit
 from mezzotint.metrics.extractors.extractor import WEIGHTS
 
 NO = Augment()
@@ -47,8 +47,8 @@ def trained(digits):
 
 def quick(data, images=640, seed=0, **changes):
     x, y = data.split("train")
-    arguments = {"augment": NO, "source": "digits", "recipe": Recipe(images=images), **changes}
-    return fit(x, y, data.classes, seed=seed, **arguments)
+    domain = Domain(data.classes, "digits", NO)
+    return fit(x, y, domain, recipe=Recipe(images=images), seed=seed, **changes)
 
 
 def accuracy(classifier, images, labels):
@@ -192,8 +192,8 @@ def test_every_image_is_seen_equally_often(digits, monkeypatch):
     for n, batch in ((10, 4), (3, 8), (7, 7)):
         images = torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1).expand(n, 1, 4, 4)
         fit(
-            images.contiguous(), torch.arange(n) % 2, ("a", "b"),
-            source="few", augment=NO, recipe=Recipe(images=80, batch=batch, rate=0.0),
+            images.contiguous(), torch.arange(n) % 2, Domain(("a", "b"), "few", NO),
+            recipe=Recipe(images=80, batch=batch, rate=0.0),
         )  # fmt: skip
         whole = [shown[i : i + n] for i in range(0, len(shown) - n + 1, n)]
         assert len(whole) >= 7
@@ -211,8 +211,8 @@ def test_images_are_shifted_and_mirrored_only_where_the_set_allows_it(monkeypatc
     for augment, width in ((Augment(), 28), (Augment(flip=True), 32), (Augment(shift=3), 8)):
         images = torch.zeros(4, 1, width, width, dtype=torch.uint8)
         found = fit(
-            images, torch.arange(4) % 2, ("a", "b"),
-            source="x", augment=augment, recipe=Recipe(images=4, batch=4),
+            images, torch.arange(4) % 2, Domain(("a", "b"), "x", augment),
+            recipe=Recipe(images=4, batch=4),
         )  # fmt: skip
         assert found.mirrored == augment.flip
     assert arguments == [(False, 2), (True, 4), (False, 0)]

@@ -9,7 +9,7 @@ import torch
 
 from mezzotint.errors import InputError
 from mezzotint.metrics.extractors import extractor as module
-from mezzotint.metrics.extractors.classifier import VERSION, Classifier, Recipe
+from mezzotint.metrics.extractors.classifier import VERSION, Classifier, Domain, Recipe
 from mezzotint.metrics.extractors.extractor import WEIGHTS, classifier_for, shipped
 
 SHORT = Recipe(images=640)
@@ -27,7 +27,7 @@ def fits(monkeypatch):
     calls = []
 
     def counting(*args, **kwargs):
-        calls.append(kwargs)
+        calls.append({"domain": args[2], **kwargs})
         return fit(*args, **kwargs)
 
     fit = module.fit
@@ -67,9 +67,7 @@ def test_shipped_weights_are_for_the_very_set_only(digits, mine):
 def test_another_set_gets_its_own_trained_once_and_kept(mine, cache, fits, logged):
     first = classifier_for(mine, SHORT)
     assert len(fits) == 1
-    assert (fits[0]["source"], fits[0]["recipe"], fits[0]["augment"]) == (
-        "mine", SHORT, mine.augment,
-    )  # fmt: skip
+    assert (fits[0]["domain"], fits[0]["recipe"]) == (Domain.of(mine), SHORT)
     assert "640 images" in logged[0]
     images, labels = mine.split("test")
     right = (first.read(images).probabilities.argmax(1) == labels).double().mean()

@@ -52,6 +52,15 @@ __all__ = [
 DEFAULT = "openai/clip-vit-base-patch32"
 CHUNK = 64
 
+BLUR_RADIUS = 1.0
+"""Radius of the blurred anchor, in 28ths of the width."""
+
+NOISE_SHARE = 0.1
+"""Standard deviation of the noisy anchor's noise, as a share of the range."""
+
+EXTREMES = 3
+"""Number of images named per class, and of classes, highest and lowest each."""
+
 
 class Clip(Protocol):
     """What images and texts are compared with."""
@@ -312,16 +321,8 @@ def clip_report(
     real_labels: Tensor,
     *,
     generator: torch.Generator,
-    prompts: Prompts = Prompts(),  # noqa: B008 - frozen
-    blur_radius: float = 1.0,
-    noise_share: float = 0.1,
-    extremes: int = 3,
 ) -> dict[str, object]:
-    """Return a CLIP's numbers for images (N, C, H, W) and real ones (M, C, H, W), both uint8.
-
-    blur_radius  of the blurred anchor, in 28ths of the width
-    noise_share  of the noisy anchor, as a share of the range
-    extremes     images named per class, highest and lowest each
+    """Return a CLIP's numbers for images, and for real images as they are and damaged.
 
     Keys, for JSON:
 
@@ -343,68 +344,50 @@ def clip_report(
                    and "lowest": indices into `images` by quality, best first, worst first
         easiest    names of classes by mean quality, best first
         hardest    the same, worst first
+
+    Args:
+        clip: The CLIP.
+        images: uint8 (N, C, H, W).
+        labels: Intended classes (N,).
+        classes: Class names.
+        real_images: uint8 (M, C, H, W).
+        real_labels: Classes (M,) of the real images.
+        generator: Of the noise in the anchors.
+
     """
-    own = score(clip, images, labels, classes, prompts)
-    anchors = {
-        name: score(clip, changed, real_labels, classes, prompts)
-        for name, changed in (
-            ("real", real_images),
-            ("blurred", blur(real_images, blur_radius)),
-            ("noisy", noise(real_images, noise_share, generator)),
-            (
-                "noise",
-                torch.randint(256, real_images.shape, generator=generator, dtype=torch.uint8),
-            ),
-        )
-    }
-    single, pairs = _single(prompts), [_pair(k, pair) for k, pair in enumerate(prompts.pairs)]
-
-    def entry(metric: _Metric) -> dict[str, object]:
-        real = metric.rank(anchors["real"])
-        return {
-            "value": float(metric.value(own).mean()),
-            "prompts": list(metric.prompts),
-            "anchors": {name: float(metric.value(of).mean()) for name, of in anchors.items()},
-            "auc": {
-                name: auc(real, metric.rank(of)) for name, of in anchors.items() if name != "real"
-            },
-        }
-
-    def mean(metric: _Metric, rows: Tensor) -> float | None:
-        return float(metric.value(own)[rows].mean()) if len(rows) else None
-
-    by_class = []
-    for k, name in enumerate(classes):
-        rows = (labels == k).nonzero()[:, 0]
-        best_first = rows[own.quality[rows].argsort(descending=True, stable=True)].tolist()
-        by_class.append(
-            {
-                "name": name,
-                "n": len(rows),
-                **{key: mean(metric, rows) for key, metric in single.items()},
-                "pairs": [mean(metric, rows) for metric in pairs],
-                "highest": best_first[:extremes],
-                "lowest": best_first[::-1][:extremes],
-            }
-        )
-    seen = {name: k for k, name in enumerate(classes) if (labels == k).any()}
-    easiest_first = sorted(seen, key=lambda name: -float(own.quality[labels == seen[name]].mean()))
-    entries = {key: entry(metric) for key, metric in single.items()}
+    own = score(clip, images, labels, classes)
+    damaged = _damaged(real_images, generator)
+    anchors = {name: score(clip, x, real_labels, classes) for name, x in damaged.items()}
+    entries = {key: _entry(metric, own, anchors) for key, metric in _SINGLE.items()}
     entries["zero_shot"]["chance"] = 1 / len(classes)
     entries["good_clear_blurry"]["shares"] = own.good_clear_blurry.mean(0).tolist()
+    seen = {name: k for k, name in enumerate(classes) if (labels == k).any()}
+    easiest_first = sorted(seen, key=lambda name: -float(own.quality[labels == seen[name]].mean()))
     return {
         "protocol": {
             **clip.protocol,
             "n": len(images),
             "n_real": len(real_images),
-            "blur_radius": blur_radius,
-            "noise_share": noise_share,
+            "blur_radius": BLUR_RADIUS,
+            "noise_share": NOISE_SHARE,
         },
         **entries,
-        "pairs": [entry(metric) for metric in pairs],
-        "classes": by_class,
-        "easiest": easiest_first[:extremes],
-        "hardest": easiest_first[::-1][:extremes],
+        "pairs": [_entry(metric, own, anchors) for metric in _PAIRS],
+        "classes": [
+            _of_class(name, (labels == k).nonzero()[:, 0], own) for k, name in enumerate(classes)
+        ],
+        "easiest": easiest_first[:EXTREMES],
+        "hardest": easiest_first[::-1][:EXTREMES],
+    }
+
+
+def _damaged(images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    """Return real images, the same blurred and made noisy, and as many of noise alone."""
+    return {
+        "real": images,
+        "blurred": blur(images, BLUR_RADIUS),
+        "noisy": noise(images, NOISE_SHARE, generator),
+        "noise": torch.randint(256, images.shape, generator=generator, dtype=torch.uint8),
     }
 
 
@@ -433,3 +416,37 @@ def _single(prompts: Prompts) -> dict[str, _Metric]:
 
 def _pair(k: int, pair: tuple[str, str]) -> _Metric:
     return _Metric(pair, lambda s: s.pairs[:, k], lambda s: s.pairs[:, k])
+
+
+_SINGLE = _single(Prompts())
+_PAIRS = [_pair(k, pair) for k, pair in enumerate(Prompts().pairs)]
+
+
+def _entry(metric: _Metric, own: Scores, anchors: Mapping[str, Scores]) -> dict[str, object]:
+    """Return one number of the report, its anchors and their AUC against the real images."""
+    real = metric.rank(anchors["real"])
+    return {
+        "value": float(metric.value(own).mean()),
+        "prompts": list(metric.prompts),
+        "anchors": {name: float(metric.value(of).mean()) for name, of in anchors.items()},
+        "auc": {
+            name: auc(real, metric.rank(of)) for name, of in anchors.items() if name != "real"
+        },
+    }
+
+
+def _of_class(name: str, rows: Tensor, own: Scores) -> dict[str, object]:
+    """Return the numbers of one class, whose images are the given rows of all."""
+
+    def mean(metric: _Metric) -> float | None:
+        return float(metric.value(own)[rows].mean()) if len(rows) else None
+
+    best_first = rows[own.quality[rows].argsort(descending=True, stable=True)].tolist()
+    return {
+        "name": name,
+        "n": len(rows),
+        **{key: mean(metric) for key, metric in _SINGLE.items()},
+        "pairs": [mean(metric) for metric in _PAIRS],
+        "highest": best_first[:EXTREMES],
+        "lowest": best_first[::-1][:EXTREMES],
+    }

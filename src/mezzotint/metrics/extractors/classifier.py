@@ -14,7 +14,7 @@ import copy
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from mezzotint.data import Augment
+from mezzotint.data import Augment, ImageSet
 from mezzotint.errors import InputError
 from mezzotint.imaging import check_batch, describe_shape
 from mezzotint.kernels.precision import bf16_pays
@@ -33,7 +33,7 @@ from mezzotint.networks.blocks import Conv3x3
 from mezzotint.runtime.cuda_graphs import CudaGraphs
 from mezzotint.runtime.rng import generator, seeded_globally
 
-__all__ = ["VERSION", "Classifier", "Reading", "Recipe", "fit"]
+__all__ = ["VERSION", "Classifier", "Domain", "Reading", "Recipe", "fit"]
 
 VERSION = 1
 """Of network and training; another number makes cached classifiers anew."""
@@ -68,6 +68,23 @@ class Recipe:
     def digest(self) -> str:
         """Hex digest, for a file's name."""
         return hashlib.blake2b(repr(self).encode(), digest_size=4).hexdigest()
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The images that a classifier is trained for."""
+
+    classes: tuple[str, ...]
+    source: str
+    """Name of the data set."""
+
+    augment: Augment
+    """Its `flip` says whether images may be mirrored."""
+
+    @staticmethod
+    def of(data: ImageSet) -> "Domain":
+        """Return the domain of a data set."""
+        return Domain(data.classes, data.name, data.augment)
 
 
 @dataclass(frozen=True)
@@ -217,27 +234,35 @@ def build(channels: int, classes: int, *, folded: bool = False) -> nn.Sequential
 def fit(
     images: Tensor,
     labels: Tensor,
-    classes: tuple[str, ...],
+    domain: Domain,
     *,
-    source: str,
-    augment: Augment,
     recipe: Recipe = Recipe(),  # noqa: B008 - frozen
     seed: int = 0,
     device: str = "cpu",
     watch: Callable[[int], None] = lambda seen: None,
 ) -> Classifier:
-    """Train on uint8 images (N, C, H, W) with int64 labels (N,), and stay on the device.
+    """Train a classifier, which stays on the device.
 
-    The same bits for the same call on one machine's CPU with one number of threads; on a GPU, from
-    the same draws, the same but for rounding. SGD with Nesterov momentum and a triangular
-    learning rate; images are shifted by up to an eighth (mirrored sets) or a fourteenth of
-    their size and mirrored where `augment` says so. bf16 where that is the faster.
-    `watch` is called with the number of images seen, now and then.
+    The same call gives the same bits on one machine's CPU with one number of threads. On a GPU it
+    makes the same draws and rounds differently. The optimiser is SGD with Nesterov momentum and a
+    triangular learning rate. Images are shifted by up to an eighth (mirrored sets) or a fourteenth
+    of their size. The precision is bf16 where that is faster.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,).
+        domain: Class names, data set, and whether images may be mirrored.
+        recipe: Number of images, batch size, learning rate and weight decay.
+        seed: Of the first weights, the order and the augmentation.
+        device: Device to train on.
+        watch: Called with the number of images seen, now and then.
+
     """
     check_batch(images)
-    changed = Augment(augment.flip, images.shape[-1] // (8 if augment.flip else 14))
+    flip, classes = domain.augment.flip, len(domain.classes)
+    changed = Augment(flip, images.shape[-1] // (8 if flip else 14))
     with seeded_globally(seed):
-        network = build(images.shape[1], len(classes))
+        network = build(images.shape[1], classes)
     network = _channels_last(network.to(device)).train()
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.0, momentum=0.9, nesterov=True, weight_decay=recipe.decay
@@ -251,16 +276,7 @@ def fit(
         F.cross_entropy(logits.float(), y).backward()
 
     steps = max(1, recipe.images // recipe.batch)
-    order, position = torch.empty(0, dtype=torch.int64), 0
-    for step in range(steps):
-        draws = generator("classifier", seed, step)
-        if position + recipe.batch > len(order):
-            left = order[position:]
-            fresh = torch.randperm(len(images), generator=draws)
-            repeats = -(-recipe.batch // len(images))  # a set smaller than one batch
-            order, position = torch.cat([left, fresh.repeat(repeats)]), 0
-        rows = order[position : position + recipe.batch]
-        position += recipe.batch
+    for step, (rows, draws) in enumerate(_batches(len(images), recipe.batch, steps, seed)):
         x, y = changed(images[rows], draws), labels[rows]
         graphs("gradients", gradients, x.to(device), y.to(device))
         for group in optimizer.param_groups:
@@ -268,13 +284,27 @@ def fit(
         optimizer.step()
         if step % 100 == 0 or step == steps - 1:
             watch((step + 1) * recipe.batch)
-    return Classifier(
-        _folded(network, images.shape[1], len(classes)),
-        classes,
-        (images.shape[1], images.shape[2], images.shape[3]),
-        augment.flip,
-        source,
-    )
+    folded, shape = _folded(network, images.shape[1], classes), images.shape[1:]
+    return Classifier(folded, domain.classes, (shape[0], shape[1], shape[2]), flip, domain.source)
+
+
+def _batches(
+    count: int, batch: int, steps: int, seed: int
+) -> Iterator[tuple[Tensor, torch.Generator]]:
+    """Yield the rows of each step's batch, and the generator of its augmentation.
+
+    Each image is shown once before any is shown again.
+    """
+    order, position = torch.empty(0, dtype=torch.int64), 0
+    for step in range(steps):
+        draws = generator("classifier", seed, step)
+        if position + batch > len(order):
+            left = order[position:]
+            fresh = torch.randperm(count, generator=draws)
+            repeats = -(-batch // count)  # a set smaller than one batch
+            order, position = torch.cat([left, fresh.repeat(repeats)]), 0
+        yield order[position : position + batch], draws
+        position += batch
 
 
 def triangle(done: float, peak: float) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mezzotint.data import SOURCES, ImageSet
 from mezzotint.errors import InputError
-from mezzotint.metrics.extractors.classifier import VERSION, Classifier, Recipe, fit
+from mezzotint.metrics.extractors.classifier import VERSION, Classifier, Domain, Recipe, fit
 from mezzotint.runtime.cache import cache_directory
 from mezzotint.runtime.log import log
 from mezzotint.runtime.progress_bar import progress
@@ -76,13 +76,7 @@ def classifier_for(data: ImageSet, recipe: Recipe | None = None) -> Classifier:
     log.info(f"training the classifier that evaluates {data.name}, once: {recipe.images:,} images")
     with progress(f"classifier of {data.name}", recipe.images) as update:
         classifier = fit(
-            data.images[rows],
-            data.labels[rows],
-            data.classes,
-            source=data.name,
-            augment=data.augment,
-            recipe=recipe,
-            watch=update,
+            data.images[rows], data.labels[rows], Domain.of(data), recipe=recipe, watch=update
         )
     held, labels = data.split("test" if len(data.splits["test"]) else "validation")
     if len(held):

@@ -13,7 +13,7 @@ import logging
 import torch
 
 from mezzotint.data import SOURCES, load
-from mezzotint.metrics.extractors.classifier import Recipe, fit
+from mezzotint.metrics.extractors.classifier import Domain, Recipe, fit
 from mezzotint.metrics.extractors.extractor import WEIGHTS
 from mezzotint.runtime.log import log
 
@@ -35,9 +35,7 @@ def train_reference(name: str) -> None:
     classifier = fit(
         data.images[rows],
         data.labels[rows],
-        data.classes,
-        source=name,
-        augment=data.augment,
+        Domain.of(data),
         recipe=RECIPES[name],
     )
     path = WEIGHTS / f"{name}.safetensors"
