@@ -12,6 +12,7 @@ from normed import by_torch, fused, with_gradients
 
 from mezzotint.kernels import fits, group_norm, normalises
 from mezzotint.kernels.build import triton_builds
+from mezzotint.kernels.group_norm import Affine, Norm
 from mezzotint.networks.blocks import GroupNorm
 from mezzotint.runtime.rng import generator
 
@@ -166,11 +167,12 @@ def test_halves_of_one_projection_in_another_type(dtype):
     together = torch.cat([scale, shift], 1).to(dtype)
     parts = together.chunk(2, dim=1)
     plain = [t.float().contiguous() for t in parts]
-    wanted = passes.forward(x, 2, gain, bias, *plain, 1e-5, True)
-    got = passes.forward(x, 2, gain, bias, *parts, 1e-5, True)
-    back = passes.backward(dy, x, 2, gain, bias, *plain, *wanted[1:], True)
+    norm = Norm(2, 1e-5, True)
+    copied, viewed = Affine(gain, bias, *plain), Affine(gain, bias, *parts)
+    wanted, got = passes.forward(x, copied, norm), passes.forward(x, viewed, norm)
+    back = passes.backward(dy, x, copied, *wanted[1:], norm)
     for one, other in zip(
-        (*got, *passes.backward(dy, x, 2, gain, bias, *parts, *got[1:], True)),
+        (*got, *passes.backward(dy, x, viewed, *got[1:], norm)),
         (*wanted, *back),
         strict=True,
     ):

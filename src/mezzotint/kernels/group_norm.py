@@ -16,7 +16,8 @@ so the result does not depend on the number of threads; for CUDA see triton_grou
 """
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +25,25 @@ from torch.autograd.function import once_differentiable
 
 from mezzotint.kernels.calls import KINDS, call
 
-__all__ = ["group_norm"]
+__all__ = ["Affine", "Norm", "group_norm"]
+
+
+class Affine(NamedTuple):
+    """What follows the normalisation: gain and bias (C,), scale and shift (B, C) or None."""
+
+    gain: Tensor
+    bias: Tensor
+    scale: Tensor | None
+    shift: Tensor | None
+
+
+@dataclass(frozen=True)
+class Norm:
+    """What a pass computes, apart from its tensors."""
+
+    groups: int
+    epsilon: float
+    silu: bool
 
 
 def group_norm(
@@ -44,7 +63,7 @@ def group_norm(
     """
     if x.shape[1] % groups:
         raise ValueError(f"{x.shape[1]} channels cannot be {groups} equal groups")
-    result: Tensor = _GroupNorm.apply(x, groups, gain, bias, scale, shift, epsilon, silu)
+    result: Tensor = _GroupNorm.apply(x, gain, bias, scale, shift, Norm(groups, epsilon, silu))
     return result
 
 
@@ -53,21 +72,19 @@ class _GroupNorm(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
-        groups: int,
         gain: Tensor,
         bias: Tensor,
         scale: Tensor | None,
         shift: Tensor | None,
-        epsilon: float,
-        silu: bool,
+        norm: Norm,
     ) -> Tensor:
         batch, width = x.shape[:2]
         x = x.contiguous(memory_format=torch.channels_last)
         gain, bias = (_plain(t, x, width) for t in (gain, bias))
         scale, shift = (None if t is None else _plain(t, x, batch, width) for t in (scale, shift))
-        ctx.groups, ctx.silu = groups, silu
+        ctx.norm = norm
         forth, _ = _passes(x)
-        y, mean, inverse = forth(x, groups, gain, bias, scale, shift, epsilon, silu)
+        y, mean, inverse = forth(x, Affine(gain, bias, scale, shift), norm)
         ctx.save_for_backward(x, gain, bias, scale, shift, mean, inverse)
         return y
 
@@ -77,13 +94,13 @@ class _GroupNorm(torch.autograd.Function):
         x, gain, bias, scale, shift, mean, inverse = ctx.saved_tensors
         dy = dy.to(x.dtype).contiguous(memory_format=torch.channels_last)
         _, back = _passes(x)
-        saved = x, ctx.groups, gain, bias, scale, shift, mean, inverse, ctx.silu
-        dx, g, gx = back(dy, *saved)  # the sums over pixels of g and g x'
+        # g and gx: the sums over pixels of g and g x'
+        dx, g, gx = back(dy, x, Affine(gain, bias, scale, shift), mean, inverse, ctx.norm)
         dscale = None if scale is None else torch.addcmul(bias * g, gain, gx)
         dshift = None if shift is None else g
         dgain = gx if scale is None else torch.addcmul(gx, scale, gx)
         dbias = g if scale is None else torch.addcmul(g, scale, g)
-        return dx, None, dgain.sum(0), dbias.sum(0), dscale, dshift, None, None
+        return dx, dgain.sum(0), dbias.sum(0), dscale, dshift, None
 
 
 def _plain(tensor: Tensor, x: Tensor, *shape: int) -> Tensor:
@@ -101,42 +118,24 @@ def _passes(x: Tensor) -> tuple[Callable[..., Any], Callable[..., Any]]:
     return triton_group_norm.forward, triton_group_norm.backward
 
 
-def _forward(
-    x: Tensor,
-    groups: int,
-    gain: Tensor,
-    bias: Tensor,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    epsilon: float,
-    silu: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(x: Tensor, affine: Affine, norm: Norm) -> tuple[Tensor, Tensor, Tensor]:
     batch, width, height, across = x.shape
     y = torch.empty_like(x)
-    mean, inverse = gain.new_empty(2, batch, groups).unbind()
-    tensors = x, gain, bias, scale, shift, y, mean, inverse
-    sizes = batch, height * across, width, groups
-    call(f"forward_{_name(x, silu)}", tensors, sizes, epsilon)
+    mean, inverse = affine.gain.new_empty(2, batch, norm.groups).unbind()
+    sizes = batch, height * across, width, norm.groups
+    call(f"forward_{_name(x, norm.silu)}", (x, *affine, y, mean, inverse), sizes, norm.epsilon)
     return y, mean, inverse
 
 
 def _backward(
-    dy: Tensor,
-    x: Tensor,
-    groups: int,
-    gain: Tensor,
-    bias: Tensor,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    mean: Tensor,
-    inverse: Tensor,
-    silu: bool,
+    dy: Tensor, x: Tensor, affine: Affine, mean: Tensor, inverse: Tensor, norm: Norm
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch, width, height, across = x.shape
     dx = torch.empty_like(x)
-    g, gx = gain.new_empty(2, batch, width).unbind()
-    tensors = dy, x, gain, bias, scale, shift, mean, inverse, dx, g, gx
-    call(f"backward_{_name(x, silu)}", tensors, (batch, height * across, width, groups))
+    g, gx = affine.gain.new_empty(2, batch, width).unbind()
+    tensors = dy, x, *affine, mean, inverse, dx, g, gx
+    sizes = batch, height * across, width, norm.groups
+    call(f"backward_{_name(x, norm.silu)}", tensors, sizes)
     return dx, g, gx
 
 

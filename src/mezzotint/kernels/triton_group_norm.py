@@ -21,6 +21,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mezzotint.kernels.group_norm import Affine, Norm
+
 __all__ = ["backward", "forward"]
 
 TILE = 4096
@@ -33,73 +35,53 @@ MOST = 32
 """Parts of an image, whose sums every program of the second kernel adds."""
 
 
-def forward(
-    x: Tensor,
-    groups: int,
-    gain: Tensor,
-    bias: Tensor,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    epsilon: float,
-    silu: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """x (B, C, H, W) channels_last, gain and bias (C,), scale and shift (B, C) or None.
+def forward(x: Tensor, affine: Affine, norm: Norm) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalise x (B, C, H, W), channels_last.
 
     Returns y like x, and mean and 1 / sqrt(variance + epsilon), each (B, groups) in float32.
     """
     batch, pixels = len(x), x.shape[2] * x.shape[3]
-    chunk, splits, lanes = _plan(x, groups)
-    gain, bias = gain.contiguous(), bias.contiguous()
-    (scale, scale_stride), (shift, shift_stride) = _rows(scale), _rows(shift)
+    chunk, splits, lanes = _plan(x, norm.groups)
+    affine, strides = _side_by_side(affine)
     y = torch.empty_like(x)
-    means, squares = _new(x, 2, batch, splits, groups)
-    mean, inverse = _new(x, 2, batch, groups)
+    means, squares = _new(x, 2, batch, splits, norm.groups)
+    mean, inverse = _new(x, 2, batch, norm.groups)
     with torch.cuda.device_of(x):
         grid = (batch * splits,)
         _measure[grid](x, means, squares, pixels, chunk, splits, **lanes)
         _normalise[grid](
-            *(x, gain, bias, scale, shift, y, means, squares, mean, inverse),
-            *(pixels, chunk, splits, scale_stride, shift_stride, epsilon),
+            *(x, *affine, y, means, squares, mean, inverse),
+            *(pixels, chunk, splits, *strides, norm.epsilon),
             padded_splits=triton.next_power_of_2(splits),
-            silu=silu,
+            silu=norm.silu,
             **lanes,
         )
     return y, mean, inverse
 
 
 def backward(
-    dy: Tensor,
-    x: Tensor,
-    groups: int,
-    gain: Tensor,
-    bias: Tensor,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    mean: Tensor,
-    inverse: Tensor,
-    silu: bool,
+    dy: Tensor, x: Tensor, affine: Affine, mean: Tensor, inverse: Tensor, norm: Norm
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dy like x, and what `forward` was given and returned.
+    """Differentiate: dy is like x, the rest is what `forward` was given and returned.
 
     Returns dx like x, and the sums over pixels of g and g x', each (B, C) in float32.
     """
     batch, width, height, across = x.shape
     pixels = height * across
-    chunk, splits, lanes = _plan(x, groups)
-    gain, bias = gain.contiguous(), bias.contiguous()
-    (scale, scale_stride), (shift, shift_stride) = _rows(scale), _rows(shift)
+    chunk, splits, lanes = _plan(x, norm.groups)
+    affine, strides = _side_by_side(affine)
     dx = torch.empty_like(x)
     sums = _new(x, 2, batch, splits, width)
-    of_groups = _new(x, 2, batch, splits, groups)
-    saved = dy, x, gain, bias, scale, shift, mean, inverse
-    sizes = pixels, chunk, splits, scale_stride, shift_stride
+    of_groups = _new(x, 2, batch, splits, norm.groups)
+    saved = dy, x, *affine, mean, inverse
+    sizes = pixels, chunk, splits, *strides
     with torch.cuda.device_of(x):
         grid = (batch * splits,)
-        _sum[grid](*saved, *sums, *of_groups, *sizes, silu=silu, **lanes)
+        _sum[grid](*saved, *sums, *of_groups, *sizes, silu=norm.silu, **lanes)
         _differentiate[grid](
             *(*saved, *of_groups, dx, *sizes),
             padded_splits=triton.next_power_of_2(splits),
-            silu=silu,
+            silu=norm.silu,
             **lanes,
         )
     g, gx = sums[:, :, 0] if splits == 1 else sums.sum(2)
@@ -117,6 +99,13 @@ def _plan(x: Tensor, groups: int) -> tuple[int, int, dict[str, int]]:
     chunk = triton.cdiv(tiles, splits) * rows
     lanes = {"groups": groups, "each": each, "wide": wide, "deep": deep, "rows": rows}
     return chunk, triton.cdiv(tiles * rows, chunk), lanes
+
+
+def _side_by_side(affine: Affine) -> tuple[Affine, tuple[int, int]]:
+    """Return it as the kernels read it, and the distances between rows of scale and of shift."""
+    (scale, scale_stride), (shift, shift_stride) = _rows(affine.scale), _rows(affine.shift)
+    plain = Affine(affine.gain.contiguous(), affine.bias.contiguous(), scale, shift)
+    return plain, (scale_stride, shift_stride)
 
 
 def _rows(tensor: Tensor | None) -> tuple[Tensor | None, int]:

@@ -337,13 +337,7 @@ def clip_report(
 
     each of these (but protocol) with "value"; "prompts"; "anchors", the same value for "real",
     "blurred", "noisy" and "noise" images; "auc" of real against "blurred", "noisy" and "noise",
-    about 0.5 where the number cannot tell. Then
-
-        classes    a list, in order: "name", "n", the means "cosine", "zero_shot", "pairs" (a
-                   list), "good_clear_blurry", "quality" (None without images), and "highest"
-                   and "lowest": indices into `images` by quality, best first, worst first
-        easiest    names of classes by mean quality, best first
-        hardest    the same, worst first
+    about 0.5 where the number cannot tell. Then the keys of `_by_class`.
 
     Args:
         clip: The CLIP.
@@ -361,8 +355,6 @@ def clip_report(
     entries = {key: _entry(metric, own, anchors) for key, metric in _SINGLE.items()}
     entries["zero_shot"]["chance"] = 1 / len(classes)
     entries["good_clear_blurry"]["shares"] = own.good_clear_blurry.mean(0).tolist()
-    seen = {name: k for k, name in enumerate(classes) if (labels == k).any()}
-    easiest_first = sorted(seen, key=lambda name: -float(own.quality[labels == seen[name]].mean()))
     return {
         "protocol": {
             **clip.protocol,
@@ -373,11 +365,7 @@ def clip_report(
         },
         **entries,
         "pairs": [_entry(metric, own, anchors) for metric in _PAIRS],
-        "classes": [
-            _of_class(name, (labels == k).nonzero()[:, 0], own) for k, name in enumerate(classes)
-        ],
-        "easiest": easiest_first[:EXTREMES],
-        "hardest": easiest_first[::-1][:EXTREMES],
+        **_by_class(labels, classes, own),
     }
 
 
@@ -432,6 +420,27 @@ def _entry(metric: _Metric, own: Scores, anchors: Mapping[str, Scores]) -> dict[
         "auc": {
             name: auc(real, metric.rank(of)) for name, of in anchors.items() if name != "real"
         },
+    }
+
+
+def _by_class(labels: Tensor, classes: Sequence[str], own: Scores) -> dict[str, object]:
+    """Return the numbers of each class, and which are easiest.
+
+    Keys, for JSON:
+
+        classes    a list, in order: "name", "n", the means "cosine", "zero_shot", "pairs" (a
+                   list), "good_clear_blurry", "quality" (None without images), and "highest"
+                   and "lowest": indices into `images` by quality, best first, worst first
+        easiest    names of classes by mean quality, best first
+        hardest    the same, worst first
+    """
+    images = [(name, (labels == k).nonzero()[:, 0]) for k, name in enumerate(classes)]
+    means = {name: float(own.quality[rows].mean()) for name, rows in images if len(rows)}
+    easiest_first = sorted(means, key=lambda name: -means[name])
+    return {
+        "classes": [_of_class(name, rows, own) for name, rows in images],
+        "easiest": easiest_first[:EXTREMES],
+        "hardest": easiest_first[::-1][:EXTREMES],
     }
 
 
