@@ -50,7 +50,7 @@ from same_layers import replace_forwards
 from torch import Tensor, nn
 
 from mezzotint.data import ImageSet, load
-from mezzotint.errors import InputError
+from mezzotint.errors import MezzotintError
 from mezzotint.imaging import save_npz, to_float, to_uint8
 from mezzotint.kernels.precision import bf16_pays
 from mezzotint.runtime.hardware import hardware
@@ -283,7 +283,7 @@ def main() -> None:
             train(asked)
         else:
             draw(asked)
-    except InputError as error:
+    except MezzotintError as error:
         parser.error(str(error))
 
 

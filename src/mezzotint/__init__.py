@@ -12,16 +12,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mezzotint.errors import InputError
+    from mezzotint.errors import (
+        CheckpointError,
+        DataError,
+        DivergenceError,
+        InputError,
+        MezzotintError,
+        PeerError,
+    )
     from mezzotint.runs.find import load
     from mezzotint.runs.train import train
 
-__all__ = ["InputError", "__version__", "load", "train"]
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "DivergenceError",
+    "InputError",
+    "MezzotintError",
+    "PeerError",
+    "__version__",
+    "load",
+    "train",
+]
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CheckpointError": "mezzotint.errors",
+    "DataError": "mezzotint.errors",
+    "DivergenceError": "mezzotint.errors",
     "InputError": "mezzotint.errors",
+    "MezzotintError": "mezzotint.errors",
+    "PeerError": "mezzotint.errors",
     "load": "mezzotint.runs.find",
     "train": "mezzotint.runs.train",
 }

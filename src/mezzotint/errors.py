@@ -1,15 +1,35 @@
-"""What a user can do wrong, said in one line: what was given, what is allowed, what to do.
+"""The errors that a user can mend: one line says what was given, what is allowed, what to do.
 
-Every such mistake is an `InputError`; the command line prints its message and exits with code 2.
-Being a `ValueError`, it is what a library user expects to catch. And how to tell that memory is
-used up, which everything that takes much of it wants to know, and one line of another error.
+| kind | what is wrong | base class in Python |
+|---|---|---|
+| `InputError` | what the caller gave: an argument, an option, a setting, a name | `ValueError` |
+| `DataError` | a data set, image, sample file, folder or file of weights | `ValueError` |
+| `CheckpointError` | a run's directory or a checkpoint | `ValueError` |
+| `DivergenceError` | numbers that are NaN or infinite: losses, drawn images | `ArithmeticError` |
+| `PeerError` | another process of the job | `RuntimeError` |
+
+All are a `MezzotintError`. Choose the kind by what mends it: other words in the call
+(`InputError`), other data files (`DataError`), another run (`CheckpointError`). The command line
+prints the message and exits with code 2, after a `PeerError` with code 1.
+
+The module also tells whether memory is used up, and gives one line of another error.
 """
 
 import difflib
 import errno
 from collections.abc import Iterable
 
-__all__ = ["InputError", "first_line", "is_out_of_memory", "suggest"]
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "DivergenceError",
+    "InputError",
+    "MezzotintError",
+    "PeerError",
+    "first_line",
+    "is_out_of_memory",
+    "suggest",
+]
 
 OUT_OF_MEMORY = (
     "out of memory",
@@ -22,8 +42,28 @@ OUT_OF_MEMORY = (
 )
 
 
-class InputError(ValueError):
-    """A mistake of the person who called: one line, no traceback, nothing lost."""
+class MezzotintError(Exception):
+    """An error that a user can mend: one line, no traceback, nothing lost."""
+
+
+class InputError(MezzotintError, ValueError):
+    """An argument, option, setting or name cannot be used: give another one."""
+
+
+class DataError(MezzotintError, ValueError):
+    """A data set, image, sample file, folder or file of weights is missing or cannot be used."""
+
+
+class CheckpointError(MezzotintError, ValueError):
+    """A run or checkpoint is missing, damaged, incomplete or of another version."""
+
+
+class DivergenceError(MezzotintError, ArithmeticError):
+    """Numbers are NaN or infinite: training diverged, or drawn images are no pictures."""
+
+
+class PeerError(MezzotintError, RuntimeError):
+    """Another process of the job ended, failed or does not answer."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -11,11 +11,11 @@ from PIL import Image
 from mezzotint.data import SOURCES, load
 from mezzotint.data.readers.digits import read_digits
 from mezzotint.data.readers.hub import FetchError
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError, InputError
 
 
-def message(*args, **options):
-    with pytest.raises(InputError) as error:
+def message(*args, kind=InputError, **options):
+    with pytest.raises(kind) as error:
         load(*args, **options)
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -136,7 +136,7 @@ def test_a_named_set_is_found_by_option_then_environment(tmp_path, monkeypatch):
     assert data.classes == SOURCES["fashion-mnist"].classes
     (environment / "fashion-mnist" / "extra").mkdir()
     Image.new("L", (4, 4)).save(environment / "fashion-mnist" / "extra" / "0.png")
-    assert "11 classes instead of 10" in message("fashion-mnist")
+    assert "11 classes instead of 10" in message("fashion-mnist", kind=DataError)
 
 
 def test_a_set_that_is_nowhere_says_where_and_how(tmp_path, monkeypatch):
@@ -144,10 +144,10 @@ def test_a_set_that_is_nowhere_says_where_and_how(tmp_path, monkeypatch):
         raise FetchError("no network")
 
     monkeypatch.setattr("mezzotint.data.readers.hub.fetch", unreachable)
-    text = message("mnist", data_dir=tmp_path)
+    text = message("mnist", data_dir=tmp_path, kind=DataError)
     for part in (str(tmp_path / "mnist"), "no network", "ylecun/mnist", "--data-dir"):
         assert part in text
-    assert "some/thing" in message("hf:some/thing")
+    assert "some/thing" in message("hf:some/thing", kind=DataError)
     assert "hf:ylecun/mnist" in message("hf:mnist")
 
 
@@ -156,7 +156,7 @@ def test_unknown_sources_are_named(tmp_path):
     (tmp_path / "x.zip").write_bytes(b"")
     assert "is a file" in message(str(tmp_path / "x.zip"))
     (tmp_path / "nothing").mkdir()
-    assert "class subfolders" in message(str(tmp_path / "nothing"))
+    assert "class subfolders" in message(str(tmp_path / "nothing"), kind=DataError)
 
 
 def test_importing_the_room_brings_nothing_heavy():

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mezzotint.errors import InputError
 from mezzotint.evaluation import analyses
 from mezzotint.evaluation.analyses import ANALYSES, Analysis, metric_names, usual_names
 from mezzotint.evaluation.context import _needs_labels
@@ -77,5 +76,5 @@ def test_styles_of_a_file_without_labels_are_left_out_or_refused(tmp_path, digit
     )
     found = evaluate(EvaluateRequest(path, against="digits"))
     assert "styles" not in found
-    with pytest.raises(InputError, match="styles needs labels"):
+    with pytest.raises(DataError, match="styles needs labels"):
         evaluate(EvaluateRequest(path, against="digits", metrics=("styles",)))

@@ -12,7 +12,7 @@ from PIL import Image
 import mezzotint
 from mezzotint import imaging
 from mezzotint.data import Style
-from mezzotint.errors import InputError
+from mezzotint.errors import CheckpointError, DataError, InputError
 from mezzotint.evaluation import samples
 from mezzotint.evaluation.samples import (
     SampleSet,
@@ -269,7 +269,7 @@ def test_a_run_is_held_against_its_own_kind_of_images(run, digits):
 def test_a_run_is_known_by_its_configuration(run, tmp_path):
     assert Run.is_at(run)
     assert not Run.is_at(tmp_path)
-    with pytest.raises(InputError, match="is no run"):
+    with pytest.raises(CheckpointError, match="is no run"):
         stream(tmp_path)
 
 
@@ -332,7 +332,7 @@ def test_a_single_4_dimensional_array_is_the_images_whatever_its_name(tmp_path, 
     found = npz_samples(path, digits)
     assert torch.equal(found.images, pictures[0])
     assert found.labels is None
-    with pytest.raises(InputError, match="holds no images"):
+    with pytest.raises(DataError, match="holds no images"):
         npz_samples(npz(tmp_path, a=pictures[0].numpy(), b=pictures[0].numpy()), digits)
 
 
@@ -366,7 +366,7 @@ def wrong(images, labels):
 def test_an_npz_that_cannot_be_evaluated_is_one_line(tmp_path, digits, pictures, kind):
     labels = np.arange(12) % 10
     arrays, words = wrong(pictures[0].numpy(), labels)[kind]
-    with pytest.raises(InputError, match=words) as caught:
+    with pytest.raises(DataError, match=words) as caught:
         npz_samples(npz(tmp_path, **arrays), digits)
     assert "\n" not in str(caught.value)
 
@@ -390,7 +390,7 @@ def test_a_file_that_is_no_npz_is_one_line(tmp_path, digits, pictures, kind):
     if kind == "missing":
         path.unlink()
     wrong = "does not exist" if kind == "missing" else r"cannot be read as \.npz"
-    with pytest.raises(InputError, match=f"file.npz {wrong}") as caught:
+    with pytest.raises(DataError, match=f"file.npz {wrong}") as caught:
         npz_samples(path, digits)
     assert "\n" not in str(caught.value)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 import mezzotint
 from mezzotint.config.schema import Sampling
-from mezzotint.errors import InputError
+from mezzotint.errors import CheckpointError, InputError
 from mezzotint.evaluation.samples import run_samples
 from mezzotint.evaluation.sweep import (
     Point,
@@ -146,7 +146,7 @@ def test_every_curve_has_every_scale_and_plain_is_drawn_once():
     for scales in ((), (2,), (1, 1), (-1, 2), (1, float("nan"))):
         with pytest.raises(InputError, match="two or more different scales"):
             titles(scales)
-    with pytest.raises(InputError, match="nothing guides"):
+    with pytest.raises(CheckpointError, match="nothing guides"):
         titles((1, 2), guidable=False, snapshot=False)
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageSequence
 
 from mezzotint import imaging
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError, DivergenceError, InputError
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -46,7 +46,7 @@ def test_half_precision_is_converted_before_the_arithmetic():
 def test_to_uint8_counts_what_is_not_finite(bad):
     x = torch.zeros(2, 3)
     x[0, 1] = x[1, 2] = bad
-    with pytest.raises(InputError, match="2 of 6 values are NaN or infinite"):
+    with pytest.raises(DivergenceError, match="2 of 6 values are NaN or infinite"):
         imaging.to_uint8(x)
 
 
@@ -396,13 +396,13 @@ def test_an_npz_that_unpacks_to_more_than_anybody_has_is_refused(tmp_path, monke
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("images.npy", bytes(2**20))
     monkeypatch.setattr("mezzotint.imaging.npz.LARGEST_NPZ", 2**19)
-    with pytest.raises(InputError, match="unpacks to"):
+    with pytest.raises(DataError, match="unpacks to"):
         imaging.load_arrays(path)
 
 
 def test_nothing_pickled_is_loaded(tmp_path):
     np.savez(tmp_path / "x.npz", images=np.array([{"a": 1}], object))
-    with pytest.raises(InputError, match="allow_pickle"):
+    with pytest.raises(DataError, match="allow_pickle"):
         imaging.load_arrays(tmp_path / "x.npz")
 
 
@@ -412,15 +412,15 @@ def test_an_npz_with_other_things_in_it_is_refused(tmp_path, change):
     with np.load(path) as file:
         kept = dict(file)
     np.savez(path, **{**kept, **change})
-    with pytest.raises(InputError, match="no samples of ours"):
+    with pytest.raises(DataError, match="no samples of ours"):
         imaging.load_npz(path)
 
 
 def test_load_npz_says_what_is_wrong_with_a_file(tmp_path):
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(DataError, match="does not exist"):
         imaging.load_npz(tmp_path / "none.npz")
     np.savez(tmp_path / "other.npz", images=np.zeros(3), labels=np.zeros(3))
-    with pytest.raises(InputError, match="lacks styles, style_names, meta"):
+    with pytest.raises(DataError, match="lacks styles, style_names, meta"):
         imaging.load_npz(tmp_path / "other.npz")
     np.save(tmp_path / "array.npy", np.zeros(3))
     (tmp_path / "text.npz").write_text("not an archive")
@@ -428,7 +428,7 @@ def test_load_npz_says_what_is_wrong_with_a_file(tmp_path):
     (tmp_path / "torn.npz").write_bytes(path.read_bytes()[:200])
     (tmp_path / "empty.npz").touch()
     for name in ("array.npy", "text.npz", "torn.npz", "empty.npz"):
-        with pytest.raises(InputError, match="cannot be read as .npz"):
+        with pytest.raises(DataError, match="cannot be read as .npz"):
             imaging.load_npz(tmp_path / name)
 
 
@@ -472,7 +472,7 @@ def test_arrays_of_ours_keep_their_styles(tmp_path):
         assert torch.equal(values.nan_to_num(-1), column.double().nan_to_num(-1))
     wrong = {**np.load(path), "styles": np.zeros((2, 3))}
     np.savez(path, **wrong)
-    with pytest.raises(InputError, match=r"styles float64 \(2, 3\) for 2 images and 2 names"):
+    with pytest.raises(DataError, match=r"styles float64 \(2, 3\) for 2 images and 2 names"):
         imaging.load_image_arrays(path)
 
 

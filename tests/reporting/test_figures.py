@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mezzotint.errors import InputError
+from mezzotint.errors import CheckpointError, DivergenceError, InputError
 from mezzotint.reporting import figures
 from mezzotint.reporting.figures import Curve
 
@@ -65,11 +65,11 @@ def test_values_that_cannot_be_drawn_are_counted_and_said(tmp_path):
 def test_no_rows_is_an_error_of_one_line(tmp_path):
     empty = write(tmp_path / "m.jsonl", [{"kind": "other"}], tail='{"kind": "step"')
     for path, message in ((empty, "no rows of kind"), (tmp_path / "none", "does not exist")):
-        with pytest.raises(InputError, match=message) as error:
+        with pytest.raises(CheckpointError, match=message) as error:
             figures.loss_curves(path, tmp_path / "a.png")
         assert "\n" not in str(error.value)
     broken = write(tmp_path / "b.jsonl", [step(1, math.nan)])
-    with pytest.raises(InputError, match="every loss is NaN"):
+    with pytest.raises(DivergenceError, match="every loss is NaN"):
         figures.loss_curves(broken, tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
 

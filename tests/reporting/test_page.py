@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mezzotint.errors import InputError
+from mezzotint.errors import CheckpointError, InputError
 from mezzotint.evaluation.sweep import Point, Setting, advice
 from mezzotint.metrics.recognition import Level, Readings, summarise
 from mezzotint.reporting.charts import Axis, Line, column, line_chart, measured, number, scale_bar
@@ -773,10 +773,10 @@ def test_what_a_user_can_do_wrong(run, tmp_path):
         write_report([], tmp_path / "a.html")
     with pytest.raises(InputError, match=r"does not end in \.html"):
         write_report([run], tmp_path / "a.pdf")
-    with pytest.raises(InputError, match="not a folder"):
+    with pytest.raises(CheckpointError, match="not a folder"):
         write_report([tmp_path / "nowhere"], tmp_path / "a.html")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="has none of"):
+    with pytest.raises(CheckpointError, match="has none of"):
         write_report([tmp_path / "empty"], tmp_path / "a.html")
     assert not list(tmp_path.glob("*.html"))
 

@@ -8,7 +8,7 @@ import torch
 
 import mezzotint
 from mezzotint.config.presets import load_preset
-from mezzotint.errors import InputError
+from mezzotint.errors import CheckpointError, InputError
 from mezzotint.reporting.reading import read
 from mezzotint.runs.run import Run
 from mezzotint.runs.setup import TrainRequest, setup
@@ -137,13 +137,13 @@ def test_of_damaged_weights_the_backup_counts_and_that_is_said(small, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "base", "said"),
+    ("settings", "base", "kind", "said"),
     [
-        (TINY[2:], "small", r"of this network's [\d,]+ weights have a counterpart"),
-        (TINY, "nowhere", "is no run"),
+        (TINY[2:], "small", InputError, r"of this network's [\d,]+ weights have a counterpart"),
+        (TINY, "nowhere", CheckpointError, "is no run"),
     ],
 )
-def test_a_run_that_cannot_be_begun_from_is_refused(small, tmp_path, settings, base, said):
+def test_a_run_that_cannot_be_begun_from_is_refused(small, tmp_path, settings, base, kind, said):
     out = tmp_path / "run"
     request_ = request(out, small.path.with_name(base), settings=settings)
     with pytest.raises(InputError, match=said):

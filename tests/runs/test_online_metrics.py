@@ -136,6 +136,14 @@ def test_too_few_for_the_rank_have_no_frechet_distance(digits, model, quiet):
     assert set(small.measure(model)) == {"kd", "coverage", "accuracy"}
 
 
+@pytest.mark.parametrize("n", [1, 5, 6])
+def test_too_few_images_for_distances_still_have_an_accuracy(n, digits, model):
+    few = {**digits.splits, "validation": digits.splits["validation"][:n]}
+    data = dataclasses.replace(digits, splits=few)
+    found = OnlineMetrics.of(data, 20, "cpu").measure(model)
+    assert set(found) == ({"accuracy"} if n < 6 else {"accuracy", "kd", "coverage"})
+
+
 def test_the_cost_is_that_of_all_samples_and_not_of_starting_up(online, model, monkeypatch):
     assert online.cost(model) > 0
     drawn, clock = [], [0.0]

@@ -14,7 +14,7 @@ from mezzotint import imaging
 from mezzotint.config.presets import load_preset
 from mezzotint.config.registry import SAMPLERS
 from mezzotint.config.tables import override
-from mezzotint.errors import InputError
+from mezzotint.errors import CheckpointError, DivergenceError, InputError, PeerError
 from mezzotint.metrics.memorisation import nearest
 from mezzotint.runs import facts
 from mezzotint.runs.run import CheckpointRef, Run
@@ -23,7 +23,7 @@ from mezzotint.runs.trainer import ROLL_BACKS, CheckpointInterval, Notice, Previ
 from mezzotint.runtime import checksum
 from mezzotint.runtime.device import Compute
 from mezzotint.runtime.distributed import Ranks
-from mezzotint.sampling.model import SampleBatch
+from mezzotint.sampling.model import Model, SampleBatch
 from mezzotint.training import Stepped, Stopped, checkpoint
 
 TINY = (
@@ -157,7 +157,7 @@ def test_a_checkpoint_with_other_facts_is_refused(tmp_path):
     saved = checkpoint.read(run.last)
     for seen in (None, "32", [32]):
         checkpoint.write(run.last, saved.tensors, {**saved.facts, "images_seen": seen})
-        with pytest.raises(InputError, match="how many images"):
+        with pytest.raises(CheckpointError, match="how many images"):
             run.model()
 
 
@@ -171,7 +171,7 @@ def test_weights_that_have_seen_nothing_are_not_drawn_from(tmp_path):
     run, data = setup(request)
     records_of(run, data, CheckpointInterval(1000, "images"))
     run.last.write_bytes(b"")  # the backup is the checkpoint of the very start
-    with pytest.raises(InputError, match="seen no image yet"):
+    with pytest.raises(CheckpointError, match="seen no image yet"):
         run.model()
     run.model(CheckpointRef(checkpoint="best"))
 
@@ -183,7 +183,7 @@ def test_divergence_rolls_back_with_half_the_learning_rate_and_gives_up_in_the_e
     records = []
     with (
         Trainer(run, data) as trainer,
-        pytest.raises(InputError, match="choose a lower training.learning_rate"),
+        pytest.raises(DivergenceError, match="choose a lower training.learning_rate"),
     ):
         collect(trainer.run(), records)
     messages = [r.text for r in records if isinstance(r, Notice) and "rolled back" in r.text]
@@ -291,7 +291,7 @@ def test_weights_of_another_network_are_refused_in_one_line(trained, tmp_path):
         "features = 64", "features = 32"
     )
     config.write_text(checksum.text_with_checksum(text))
-    with pytest.raises(InputError, match="draw with the version that trained it"):
+    with pytest.raises(CheckpointError, match="draw with the version that trained it"):
         Run.at(tmp_path / "run").model()
 
 
@@ -305,7 +305,7 @@ def test_a_link_out_of_a_run_is_refused_and_one_within_or_to_it_is_not(trained, 
     for place in ("samples/stranger.png", "metrics.jsonl"):
         (run / place).unlink(missing_ok=True)
         (run / place).symlink_to(tmp_path / "mine.txt")
-        with pytest.raises(InputError, match="link out of the run"):
+        with pytest.raises(CheckpointError, match="link out of the run"):
             Run.at(run)
         (run / place).unlink()
 
@@ -415,6 +415,62 @@ def test_out_of_memory_while_drawing_halves_the_chunk(model):
     whole = model.sample(n=12).int()
     model.denoiser.network.register_forward_pre_hook(small_memory)
     assert (model.sample(n=12).int() - whole).abs().max() <= 1
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOfTwo(Ranks):
+    """The second of two processes, without the first."""
+
+    size: int = 2
+    rank: int = 1
+    other_failed: bool = False
+
+    def any(self, flag):
+        return flag or self.other_failed
+
+    def all_reduce_(self, tensors):
+        pass
+
+
+def as_second(model, **facts):
+    compute = dataclasses.replace(model.compute, ranks=OneOfTwo(**facts))
+    return dataclasses.replace(model, compute=compute)
+
+
+def test_pixels_of_another_process_that_are_not_finite_are_its_failure(model):
+    assert as_second(model).sample(n=2).shape == (2, 1, 8, 8)
+    with pytest.raises(PeerError, match="another process drew"):
+        as_second(model, other_failed=True).sample(n=2)
+
+
+def test_settings_that_cannot_work_are_refused_by_a_process_without_images(model):
+    deaf = dataclasses.replace(as_second(model, other_failed=True), droppable=())
+    with pytest.raises(InputError, match="training.label_dropout = 0"):
+        deaf.sample(n=2, guidance=2.0)
+
+
+@pytest.mark.parametrize("error", [DivergenceError("no numbers"), PeerError("it says why")])
+def test_training_goes_on_without_a_picture_of_pixels_that_are_not_finite(
+    error, tmp_path, monkeypatch
+):
+    def failing(model, *arguments):
+        raise error
+
+    monkeypatch.setattr(Model, "sample_batch", failing)
+    request = TrainRequest("digits", tmp_path / "run", budget="128images", settings=TINY)
+    records = records_of(*setup(request, lambda line: None))
+    notices = [record.text for record in records if isinstance(record, Notice)]
+    assert notices == [f"no preview at {seen} images: {error}" for seen in (64, 128)]
+
+
+def test_a_bug_in_drawing_ends_the_training(tmp_path, monkeypatch):
+    def failing(model, *arguments):
+        raise InputError("a bug")
+
+    monkeypatch.setattr(Model, "sample_batch", failing)
+    request = TrainRequest("digits", tmp_path / "run", budget="64images", settings=TINY)
+    with pytest.raises(InputError, match="a bug"):
+        records_of(*setup(request, lambda line: None))
 
 
 def test_guidance_without_null_labels_in_training_is_refused(model):

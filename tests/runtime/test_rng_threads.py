@@ -12,7 +12,7 @@ from mezzotint.config.presets import load_preset
 from mezzotint.config.schema import Config
 from mezzotint.config.tables import override, parse_config
 from mezzotint.data import Augment
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError
 from mezzotint.metrics.clip.clip import TransformersClip
 from mezzotint.metrics.clip.small_clip import _encoders
 from mezzotint.metrics.extractors.classifier import Domain, Recipe, fit
@@ -111,5 +111,5 @@ def test_a_network_is_not_built_while_transformers_has_replaced_the_initialisers
         while not loading:
             time.sleep(0.001)
         found = weights(denoiser(3))
-        assert isinstance(future.exception(), InputError)
+        assert isinstance(future.exception(), DataError)
     assert equal(found, expected)

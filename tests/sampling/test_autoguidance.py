@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import mezzotint
-from mezzotint.errors import InputError
+from mezzotint.errors import CheckpointError, InputError
 from mezzotint.evaluation.samples import run_samples
 from mezzotint.runs.run import CheckpointRef, Run
 from mezzotint.runs.setup import TrainRequest, setup
@@ -146,10 +146,10 @@ def test_without_a_snapshot_or_with_a_damaged_one_it_is_one_line(run):
     data[-5] ^= 1
     run.early.write_bytes(data)
     mezzotint.load(run).sample(n=1)  # is not concerned
-    with pytest.raises(InputError, match=r"early.safetensors is damaged"):
+    with pytest.raises(CheckpointError, match=r"early.safetensors is damaged"):
         run.model(CheckpointRef(guide_model=True))
     run.early.unlink()
-    with pytest.raises(InputError, match=r"no early snapshot .*training.snapshot=0.1"):
+    with pytest.raises(CheckpointError, match=r"no early snapshot .*training.snapshot=0.1"):
         run.model(CheckpointRef(guide_model=True))
 
 

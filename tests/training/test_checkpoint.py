@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import SafetensorError, safe_open
 
-from mezzotint.errors import InputError
+from mezzotint.errors import CheckpointError
 from mezzotint.training import checkpoint
 from mezzotint.training.checkpoint import backup_path, read, recover, write
 
@@ -58,7 +58,7 @@ def test_a_damaged_file_falls_back_to_the_backup_and_says_so(file, damage):
         file.write_bytes(content)
     else:
         file.write_bytes(content[: len(content) // 2] if damage == "half" else b"")
-    with pytest.raises(InputError, match="last.safetensors"):
+    with pytest.raises(CheckpointError, match="last.safetensors"):
         read(file)
     found, notice = recover(file)
     assert found.facts["images_seen"] == 1
@@ -69,7 +69,7 @@ def test_a_damaged_file_falls_back_to_the_backup_and_says_so(file, damage):
 def test_without_a_good_backup_the_error_names_the_file(file):
     write(file, tensors(1.0), {})
     file.write_bytes(b"nonsense")
-    with pytest.raises(InputError, match="last.safetensors"):
+    with pytest.raises(CheckpointError, match="last.safetensors"):
         recover(file)
 
 
@@ -116,7 +116,7 @@ def test_a_file_that_is_damaged_and_stays_so_is_said_after_one_look(file, monkey
     looks = []
     look = checkpoint._read
     monkeypatch.setattr(checkpoint, "_read", lambda path: looks.append(path) or look(path))
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(CheckpointError, match="damaged"):
         read(file)
     assert len(looks) == 1
 
@@ -156,7 +156,7 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(2)}, tmp_path / "x.safetensors")
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(CheckpointError, match="damaged"):
         read(tmp_path / "x.safetensors")
 
 
@@ -182,7 +182,7 @@ def test_no_bit_can_be_another_unseen(file):
             )
             try:
                 found = read(file)
-            except InputError:
+            except CheckpointError:
                 continue
             assert found.facts == wanted.facts
             assert torch.equal(found.tensors["a"], wanted.tensors["a"])

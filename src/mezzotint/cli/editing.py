@@ -10,7 +10,7 @@ from mezzotint import imaging
 from mezzotint.config.tables import to_table
 from mezzotint.editing.compose import annotations
 from mezzotint.editing.compose.compose import Composed, compose, random_text, read_back
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError, InputError
 from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.reporting.words import choice
 from mezzotint.runs import find
@@ -111,11 +111,9 @@ def _texts(request: ComposeRequest, model: Model) -> list[str]:
     try:
         lines = request.strings.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"--strings {request.strings} cannot be read as text ({error})"
-        ) from error
+        raise DataError(f"--strings {request.strings} cannot be read as text ({error})") from error
     if not any(line.strip() for line in lines):
-        raise InputError(f"--strings {request.strings} has no text in it: one a line")
+        raise DataError(f"--strings {request.strings} has no text in it: one a line")
     return [line for line in lines if line.strip()]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mezzotint.cli.outputs import check_folder, check_output
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError, InputError
 from mezzotint.evaluation import evaluate as evaluation
 from mezzotint.evaluation.request import EvaluateRequest
 from mezzotint.evaluation.results import evaluation_of
@@ -26,10 +26,10 @@ def evaluate(request: EvaluateRequest, compare: Path | None) -> dict[str, Any]:
 
 
 def _metrics_of(path: Path) -> dict[str, Any]:
-    """The metrics of an evaluation that lies there; InputError where there are none."""
+    """The metrics of an evaluation that lies there; DataError where there are none."""
     found = evaluation_of(path).get("metrics")
     if not isinstance(found, dict) or not found:
-        raise InputError(
+        raise DataError(
             f"{path} holds no metrics to compare with: make them with mezzotint evaluate"
         )
     return found

@@ -1,4 +1,6 @@
-"""The command line: parse, call the library, show. A mistake is one line and exit code 2.
+"""The command line: parse, call the library, show. A user's error is one line, never a traceback.
+
+Its exit code is 2; 1 if another process of the job is the cause. A bug keeps its traceback.
 
 Results go to standard output (with --json one JSON object), progress and notices to standard
 error. Whatever is heavy is imported inside the verb that needs it, so that --help is instant.
@@ -18,7 +20,7 @@ import typer
 from mezzotint.cli.stderr import log_to_stderr, tell
 from mezzotint.config.legacy import current_options
 from mezzotint.config.registry import SAMPLERS
-from mezzotint.errors import InputError, is_out_of_memory
+from mezzotint.errors import InputError, MezzotintError, PeerError, is_out_of_memory
 from mezzotint.evaluation.analyses import metric_names
 from mezzotint.runtime.log import is_first_rank
 
@@ -33,6 +35,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+MISTAKE = 2
+PEER_FAILED = 1
 INTERRUPTED = 130
 DISK_ERRORS = {
     errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EDQUOT,
@@ -740,18 +744,18 @@ def run(arguments: list[str] | None = None) -> int:
         with log_to_stderr(), _joined():
             arguments = sys.argv[1:] if arguments is None else arguments
             code = app(current_options(arguments), standalone_mode=False)
-    except InputError as error:
-        return _complain(str(error))
+    except MezzotintError as error:
+        return _complain(str(error), PEER_FAILED if isinstance(error, PeerError) else MISTAKE)
     except typer.Exit as stop:
         return stop.exit_code
     except KeyboardInterrupt:
         print("mezzotint: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except Exception as error:
+    except Exception as error:  # of typer, of the system; a bug is raised again
         line = _line(error)
         if line is None:
             raise
-        return _complain(line)
+        return _complain(line, MISTAKE)
     return code if isinstance(code, int) else 0
 
 
@@ -800,13 +804,6 @@ def _line(error: Exception) -> str | None:
             f"cannot read or write {where}{error.strerror}; free space or choose another place; "
             "nothing saved before is lost"
         )
-    from mezzotint.runtime.distributed import is_peer_failure
-
-    if _several() and is_peer_failure(error):
-        return (
-            "another process of this job has ended or does not answer (torchrun says which); "
-            "nothing saved before is lost, the same command goes on"
-        )
     if is_out_of_memory(error):
         return (
             "memory ran out: free some, or take a smaller network or less data (--limit); "
@@ -815,13 +812,14 @@ def _line(error: Exception) -> str | None:
     return None
 
 
-def _complain(message: str) -> int:
+def _complain(message: str, code: int) -> int:
+    """Print a message as one line and return the exit code."""
     line = " ".join(message.split())
     if len(line) > LONGEST:  # somebody's value or file is in it
         line = f"{line[: LONGEST * 2 // 3]} … {line[-LONGEST // 3 :]}"
     who = "" if is_first_rank() else f"rank {os.environ['RANK']}: "
     tell(f"mezzotint: {who}{line}")
-    return 2
+    return code
 
 
 def _print(result: dict[str, Any], text: Any, as_json: bool) -> None:

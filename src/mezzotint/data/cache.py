@@ -33,7 +33,7 @@ from mezzotint.data.encoded import Encoded
 from mezzotint.data.pixels import Layout, fill, survey
 from mezzotint.data.styles import measures
 from mezzotint.data.styles.registry import MEASURES
-from mezzotint.errors import InputError, is_out_of_memory
+from mezzotint.errors import DataError, InputError, is_out_of_memory
 from mezzotint.imaging import load_arrays
 from mezzotint.runtime.atomic import appearing, replacing
 from mezzotint.runtime.cache import cache_directory
@@ -44,7 +44,9 @@ __all__ = ["VERSION", "Pixels", "cache_directory", "decoded", "kept_measures"]
 VERSION = 1  # of the rules in pixels.py and of the files' form: another number, another file
 PIECE = 1024  # images measured at a time
 
-DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+DAMAGED = (DataError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What is raised for a kept file that is missing or damaged: by `load_arrays` a DataError, by
+NumPy and by what looks into the arrays any of the others. Such a file is made again."""
 
 
 @dataclass(frozen=True, eq=False)

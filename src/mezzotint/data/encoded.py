@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError
 
 __all__ = ["Encoded", "Picture", "identity", "in_threads", "read"]
 
@@ -67,13 +67,13 @@ def identity(encoded: Encoded) -> str:
 
 
 def read(picture: Picture) -> bytes:
-    """The picture's encoded bytes; `InputError` names a file that cannot be read."""
+    """The picture's encoded bytes; `DataError` names a file that cannot be read."""
     if isinstance(picture.content, bytes):
         return picture.content
     try:
         return picture.content.read_bytes()
     except OSError as error:
-        raise InputError(
+        raise DataError(
             f"{picture.where} cannot be read ({error.strerror}): restore it or remove it"
         ) from error
 

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mezzotint.data.encoded import Encoded, Picture, in_threads, read
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError
 from mezzotint.runtime.log import log
 
 __all__ = ["Layout", "common_layout", "fill", "survey"]
@@ -143,7 +143,7 @@ def _opened(picture: Picture) -> Iterator[Image.Image]:
     try:
         with Image.open(BytesIO(encoded)) as image:
             yield image
-    except UNREADABLE as error:
-        raise InputError(
+    except UNREADABLE as error:  # Pillow decodes late, so all work on the image is in here
+        raise DataError(
             f"{picture.where} is truncated or no image: replace it or remove it"
         ) from error

@@ -19,7 +19,7 @@ from mezzotint.data.encoded import Encoded, identity
 from mezzotint.data.image_set import ImageSet
 from mezzotint.data.readers import READERS
 from mezzotint.data.splits import complete, limited
-from mezzotint.errors import InputError, suggest
+from mezzotint.errors import DataError, InputError, suggest
 from mezzotint.runtime.distributed import current_ranks
 
 __all__ = ["SOURCES", "Source", "load"]
@@ -71,7 +71,7 @@ def load(
     styles: Sequence[str] | None = (),
     memory_budget: int = 2 << 30,
 ) -> ImageSet:
-    """The source as one `ImageSet`; what a person can do wrong is an `InputError`.
+    """The source as one `ImageSet`; what a person can mend is an `InputError` or a `DataError`.
 
     source         "mnist", "path/to/folder", "hf:OWNER/NAME"
     size           pixels: cut every image square and resize it; None keeps the source's size
@@ -153,7 +153,7 @@ def _read_named(name: str, data_dir: Path | None) -> Encoded:
         return _renamed(read_hub(name, fetch(entry.hub)), entry, entry.hub)
     except FetchError as error:
         looked = "".join(f"not at {place}, " for place in places)
-        raise InputError(
+        raise DataError(
             f"{name} was not found: {looked}not on the hub ({error}); put the parquet files of "
             f"{entry.hub} into DIR/{entry.folder} and give --data-dir DIR or MEZZOTINT_DATA=DIR"
         ) from error
@@ -168,7 +168,7 @@ def _read_from_hub(source: str) -> Encoded:
     try:
         return read_hub(source, fetch(repository))
     except FetchError as error:
-        raise InputError(
+        raise DataError(
             f"{source} was not fetched ({error}): check name and network, or put its parquet "
             "files into a folder and give that"
         ) from error
@@ -187,7 +187,7 @@ def _renamed(encoded: Encoded, entry: Source, where: Path | str) -> Encoded:
     if not entry.classes:
         return encoded
     if len(entry.classes) != len(encoded.classes):
-        raise InputError(
+        raise DataError(
             f"{where} has {len(encoded.classes)} classes instead of {len(entry.classes)}: "
             f"put the files of {entry.hub} there"
         )

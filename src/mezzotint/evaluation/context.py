@@ -13,7 +13,7 @@ from torch import Tensor
 from mezzotint import imaging
 from mezzotint.data import ImageSet, load
 from mezzotint.data.styles.registry import MEASURES
-from mezzotint.errors import InputError, suggest
+from mezzotint.errors import DataError, InputError, suggest
 from mezzotint.evaluation.analyses import ANALYSES
 from mezzotint.evaluation.request import EvaluateRequest
 from mezzotint.evaluation.samples import (
@@ -120,7 +120,7 @@ class EvaluationContext:
 
 
 def gather(request: EvaluateRequest, clock: Clock) -> EvaluationContext:
-    """Load, draw and read; InputError for whatever cannot be evaluated."""
+    """Load, draw and read; MezzotintError for whatever cannot be evaluated."""
     parts, path = request.requested(), request.target
     if not path.exists():
         raise InputError(f"{path} does not exist: give a run, a folder of images or an .npz")
@@ -233,7 +233,7 @@ def _extractor(name: str, classifier: Classifier | None) -> Extractor:
 def _refuse_impossible(
     request: EvaluateRequest, samples: SampleSet, stream: RunSamples | None
 ) -> None:
-    """Raise InputError for what was requested by name and cannot be made.
+    """Raise an error for what was requested by name and cannot be made.
 
     What was not requested by name is left out without an error.
     """
@@ -245,7 +245,7 @@ def _refuse_impossible(
                 "styles: train with --style, or give an .npz that sample wrote of such a run"
             )
         if samples.labels is None and _needs_labels(part):
-            raise InputError(
+            raise DataError(
                 f"{part} needs labels, and {path} has none: put images into class subfolders, "
                 "or add an array 'labels' to the .npz"
             )

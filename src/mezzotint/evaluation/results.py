@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mezzotint.config import legacy
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError
 from mezzotint.evaluation.summary import summary_sentences
 from mezzotint.runtime import checksum
 from mezzotint.runtime.atomic import write_bytes
@@ -21,11 +21,11 @@ def evaluation_of(path: Path) -> Json:
     try:
         found = dict(json.loads(file.read_text()))
     except OSError as error:
-        raise InputError(f"{file} is not there: make it with mezzotint evaluate") from error
+        raise DataError(f"{file} is not there: make it with mezzotint evaluate") from error
     except (ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{file} is not an evaluation ({error}): make it anew") from error
+        raise DataError(f"{file} is not an evaluation ({error}): make it anew") from error
     if not checksum.is_valid(found):
-        raise InputError(f"{file} is damaged, or was edited: make it anew")
+        raise DataError(f"{file} is damaged, or was edited: make it anew")
     return legacy.current_evaluation(checksum.strip_checksum(found))
 
 
@@ -40,7 +40,7 @@ def differing(folder: Path, result: Json) -> list[str]:
     """In what an evaluation that lies there differs, so that it cannot be joined."""
     try:
         earlier = evaluation_of(folder)
-    except InputError:
+    except DataError:
         return []
     return _differing(earlier, result) if "samples" in earlier else []  # else a selection alone
 
@@ -72,7 +72,7 @@ def _joined(file: Path, result: Json) -> Json:
     """Return the result with other sections of an earlier evaluation of the same images."""
     try:
         earlier = evaluation_of(file)
-    except InputError:
+    except DataError:
         return result
     if _differing(earlier, result):
         # A selection from the same weights stays.

@@ -25,7 +25,7 @@ from mezzotint.data.encoded import Encoded, Picture
 from mezzotint.data.pixels import common_layout, fill
 from mezzotint.data.readers import folder
 from mezzotint.data.readers.folder import SUFFIXES
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError, InputError
 from mezzotint.imaging import describe_shape
 from mezzotint.metrics.extractors.weights_io import weights_digest
 from mezzotint.runs.run import CheckpointRef, Run
@@ -136,7 +136,7 @@ class RunSamples:
             return None
         try:
             kept = imaging.load_npz(path)
-        except InputError:
+        except DataError:
             return None
         n = len(drawing)
         wanted = [drawing.labels, *self._styles_of(drawing).values()]
@@ -241,7 +241,7 @@ def npz_samples(path: Path, data: ImageSet) -> SampleSet:
     found = imaging.load_image_arrays(path)
     labels, most = found.labels, len(data.classes) - 1
     if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() <= most:
-        raise InputError(
+        raise DataError(
             f"{path} has labels {int(labels.min())} to {int(labels.max())}, and the classes of "
             f"{data.name} are 0 to {most}"
         )
@@ -260,19 +260,23 @@ def folder_samples(path: Path, data: ImageSet) -> SampleSet:
         found = folder.read(path)
         names = imaging.folder_names(data.classes)
         own = imaging.folder_names(found.classes)
-        labels = torch.tensor([find_class(names, name) for name in own])[found.labels]
+        try:
+            classes = [find_class(names, name) for name in own]
+        except InputError as error:  # nobody gave it: a subfolder is called so
+            raise DataError(f"{path}: {error}") from error
+        labels = torch.tensor(classes)[found.labels]
     else:
         files = sorted(child for child in visible if child.suffix.lower() in SUFFIXES)
         pictures = [Picture(str(file), file) for file in files]
         found = Encoded((), torch.zeros(len(files)), {}, lambda: iter(pictures), "")
         if not pictures:
-            raise InputError(
+            raise DataError(
                 f"{path} holds no images: give a folder with PNG files in class subfolders"
             )
 
     layout = common_layout(found)
     if layout is None:
-        raise InputError(f"{path} holds images of several sizes: bring them to one size")
+        raise DataError(f"{path} holds images of several sizes: bring them to one size")
     pixels = np.empty((len(found.labels), *layout), np.uint8)
     fill(pixels, found, layout)
     images = torch.from_numpy(pixels)
@@ -296,11 +300,11 @@ def _facts(kind: str, path: Path, images: Tensor, labels: Tensor | None) -> dict
 
 
 def checked(samples: SampleSet, data: ImageSet) -> SampleSet:
-    """Return the samples; InputError where their images have another shape than the data's."""
+    """Return the samples; DataError where their images have another shape than the data's."""
     imaging.check_batch(samples.images)
     ours, theirs = tuple(samples.images.shape[1:]), tuple(data.images.shape[1:])
     if ours != theirs:
-        raise InputError(
+        raise DataError(
             f"{samples.facts['path']} holds images of {describe_shape(ours)}, and "
             f"{data.name} has {describe_shape(theirs)}: choose another --against, or bring the "
             "images to that size"

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mezzotint.errors import InputError
+from mezzotint.errors import CheckpointError, DataError, InputError
 from mezzotint.evaluation.samples import RunSamples, run_samples
 from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.metrics.metric import Read
@@ -172,7 +172,7 @@ def settings(ask: SweepRequest, *, guidable: bool, snapshot: bool) -> list[Setti
             f"'{tried}'"
         )
     if not guidable and not snapshot:
-        raise InputError(
+        raise CheckpointError(
             f"nothing guides {ask.run}: it was never trained without a label "
             "(training.label_dropout = 0) and kept no early snapshot (training.snapshot = 0)"
         )
@@ -264,10 +264,10 @@ def sweep(ask: SweepRequest) -> Json:
 
 
 def _refuse_few(ask: SweepRequest, stream: RunSamples, features: int) -> None:
-    """InputError where a Frechet distance would lack images, also without a group of them."""
+    """Raise an error where a Frechet distance would lack images, also without a group of them."""
     held = len(stream.data.splits[SPLIT])
     if held <= features:
-        raise InputError(
+        raise DataError(
             f"{stream.data.name} has {held} {SPLIT} images, and a Frechet distance of {features} "
             "features needs more: a larger data set, or compare with evaluate --metrics kd"
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError, InputError
 from mezzotint.imaging.checks import check_labels
 from mezzotint.imaging.png import save_png
 from mezzotint.runtime.atomic import flush_together, write_bytes
@@ -73,7 +73,7 @@ def save_folder(
 def manifest_classes(folder: Path) -> dict[str, str]:
     """The classes of a folder that `save_folder` wrote, in their order, by the subfolder's name.
 
-    Empty where there is no manifest. InputError where there is one that it did not write.
+    Empty where there is no manifest. DataError where there is one that it did not write.
     """
     path, found = folder / MANIFEST, set()
     if not path.is_file():
@@ -84,10 +84,11 @@ def manifest_classes(folder: Path) -> dict[str, str]:
             label, file, name = row["label"], row["file"], row["class"]
             name.encode()  # half a character cannot be shown
             found.add((int(label), file.split("/")[0], name))
+    # Somebody else's file may hold any JSON: numbers for tables, lists for texts.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is not a manifest of class folders") from error
+        raise DataError(f"{path} is not a manifest of class folders") from error
     if any(len({each[k] for each in found}) < len(found) for k in range(3)):
-        raise InputError(f"{path} calls a class by two names, or two classes by one")
+        raise DataError(f"{path} calls a class by two names, or two classes by one")
     return {own: name for _, own, name in sorted(found)}
 
 

@@ -2,7 +2,8 @@
 
 import json
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mezzotint.errors import InputError, is_out_of_memory
+from mezzotint.errors import DataError, InputError, is_out_of_memory
 from mezzotint.imaging.checks import check_labels, check_suffix
+from mezzotint.imaging.pixels import check_batch
 from mezzotint.runtime.atomic import replacing
 
 __all__ = [
@@ -100,41 +102,55 @@ def save_npz(
 def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """The arrays of an .npz, none of them pickled; only those of these names, or all.
 
-    `InputError` for a file that is missing, broken, or larger than `LARGEST_NPZ` once unpacked.
+    `DataError` for a file that is missing, broken, or larger than `LARGEST_NPZ` once unpacked.
     """
+    with _readable(path), zipfile.ZipFile(path) as parts:
+        size = sum(part.file_size for part in parts.infolist())
+    if size > LARGEST_NPZ:
+        limit = f"{LARGEST_NPZ / 2**30:.0f} GiB is the most"
+        raise DataError(f"{path} unpacks to {size / 2**30:,.0f} GiB; {limit}")
+    with _readable(path), np.load(path, allow_pickle=False) as file:
+        wanted = [name for name in file.files if only is None or name in only]
+        return {name: file[name] for name in wanted}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raise what the libraries say of a file as a DataError."""
     try:
-        with zipfile.ZipFile(path) as parts:
-            size = sum(part.file_size for part in parts.infolist())
-        if size > LARGEST_NPZ:
-            limit = f"{LARGEST_NPZ / 2**30:.0f} GiB is the most"
-            raise InputError(f"{path} unpacks to {size / 2**30:,.0f} GiB; {limit}")
-        with np.load(path, allow_pickle=False) as file:
-            wanted = [name for name in file.files if only is None or name in only]
-            return {name: file[name] for name in wanted}
+        yield
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; make it with `mezzotint sample`") from None
-    except InputError:
-        raise
+        raise DataError(f"{path} does not exist; make it with `mezzotint sample`") from None
     # Somebody else's file lies behind this: whatever goes wrong there, the answer is the same.
     except Exception as error:
         if is_out_of_memory(error):
             raise  # the file may be whole
-        raise InputError(f"{path} cannot be read as .npz ({error})") from error
+        raise DataError(f"{path} cannot be read as .npz ({error})") from error
+
+
+@contextmanager
+def _content_of(path: Path) -> Iterator[None]:
+    """Raise what is wrong with arrays from a file as a DataError: nobody gave them."""
+    try:
+        yield
+    except InputError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def load_npz(path: Path) -> Samples:
-    """Read what `save_npz` wrote; `InputError` for a file that is missing, broken or other."""
+    """Read what `save_npz` wrote; `DataError` for a file that is missing, broken or other."""
     arrays = load_arrays(path)
     if missing := [key for key in NPZ_KEYS if key not in arrays]:
-        raise InputError(f"{path} lacks {', '.join(missing)}; needed: {', '.join(NPZ_KEYS)}")
+        raise DataError(f"{path} lacks {', '.join(missing)}; needed: {', '.join(NPZ_KEYS)}")
     try:
         images, labels, styles = (torch.from_numpy(arrays[key]) for key in NPZ_KEYS[:3])
         style_names = tuple(str(name) for name in arrays["style_names"])
         meta = dict(json.loads(str(arrays["meta"])))
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} holds no samples of ours ({error})") from error
-    check_labels(images, labels)
-    _check_styles(images, styles, style_names)
+        raise DataError(f"{path} holds no samples of ours ({error})") from error
+    with _content_of(path):
+        check_labels(images, labels)
+        _check_styles(images, styles, style_names)
     return Samples(images, labels, styles, style_names, meta)
 
 
@@ -149,20 +165,23 @@ def load_image_arrays(path: Path) -> ImageArrays:
         Images as (N, C, H, W), with labels where the file has them and styles where we wrote it.
 
     Raises:
-        InputError: The file is missing or broken, holds no images, or arrays that do not fit them.
+        DataError: The file is missing or broken, holds no images, or arrays that do not fit them.
 
     """
     arrays = load_arrays(path)
     images, labels = _images(arrays, path), _first(arrays, LABEL_KEYS)
     if labels is not None and labels.dtype.kind not in "iu":
-        raise InputError(
+        raise DataError(
             f"{path} holds {labels.dtype} labels: they must be integers, the index of a class for "
             "each image"
         )
     if labels is not None and labels.shape != images.shape[:1]:
-        raise InputError(f"{path} holds {len(images)} images and labels {labels.shape}")
+        raise DataError(f"{path} holds {len(images)} images and labels {labels.shape}")
+    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    with _content_of(path):
+        check_batch(tensor)
     return ImageArrays(
-        torch.from_numpy(np.ascontiguousarray(images)),
+        tensor,
         None if labels is None else torch.from_numpy(labels.astype(np.int64)),
         _styles(arrays, len(images), path),
     )
@@ -175,12 +194,12 @@ def _images(arrays: Mapping[str, np.ndarray], path: Path) -> np.ndarray:
     if images is None and len(deep) == 1:
         images = deep[0]
     if images is None or images.ndim not in (3, 4):
-        raise InputError(
+        raise DataError(
             f"{path} holds no images: name an array 'images', uint8 (N, C, H, W); it has "
             + (", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "no array")
         )
     if images.dtype != np.uint8:
-        raise InputError(
+        raise DataError(
             f"{path} holds {images.dtype} images: they must be uint8, 0 to 255; for values in "
             "[-1, 1] that is round((x + 1) * 127.5)"
         )
@@ -197,7 +216,7 @@ def _styles(arrays: Mapping[str, np.ndarray], n: int, path: Path) -> dict[str, T
     if table is None or names is None or names.size == 0:
         return {}
     if table.shape != (n, names.size) or table.dtype.kind not in "fiu":
-        raise InputError(
+        raise DataError(
             f"{path} holds styles {table.dtype} {table.shape} for {n} images and "
             f"{names.size} names: they must be numbers, images by names"
         )

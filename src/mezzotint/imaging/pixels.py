@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mezzotint.errors import InputError
+from mezzotint.errors import DivergenceError, InputError
 
 __all__ = [
     "check_batch",
@@ -35,14 +35,16 @@ def to_float(images: Tensor) -> Tensor:
 def to_uint8(x: Tensor) -> Tensor:
     """Float images of any shape in about [-1, 1] -> uint8, clamped and rounded to nearest.
 
-    Exact inverse of `to_float`. NaN and infinity raise `InputError`: a broken model must not
+    Exact inverse of `to_float`. NaN and infinity raise `DivergenceError`: a broken model must not
     look like a grey picture.
     """
     if not x.is_floating_point():
         raise InputError(f"x is {x.dtype}; allowed: floating point, values about -1 to 1")
     broken = int((~x.isfinite()).sum())
     if broken:
-        raise InputError(f"{broken} of {x.numel()} values are NaN or infinite, so not a picture")
+        raise DivergenceError(
+            f"{broken} of {x.numel()} values are NaN or infinite, so not a picture"
+        )
     # half precision has too few bits for 256 levels, hence float() before the arithmetic
     return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 

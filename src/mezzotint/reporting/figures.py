@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mezzotint.errors import InputError
+from mezzotint.errors import CheckpointError, DivergenceError, InputError
 from mezzotint.reporting.charts import finite
 from mezzotint.runtime import checksum
 from mezzotint.runtime.atomic import replacing
@@ -64,10 +64,12 @@ def read_losses(metrics: Path) -> tuple[Curve, Curve]:
     Lines that are torn or damaged are passed over.
     """
     if not metrics.is_file():
-        raise InputError(f"{metrics} does not exist; train first, or name a run's metrics.jsonl")
+        raise CheckpointError(
+            f"{metrics} does not exist; train first, or name a run's metrics.jsonl"
+        )
     found = losses(checksum.read_rows(metrics)[0])
     if not any(curve.loss or curve.broken for curve in found):
-        raise InputError(f'{metrics} has no rows of kind "step" or "validation"; train first')
+        raise CheckpointError(f'{metrics} has no rows of kind "step" or "validation"; train first')
     return found
 
 
@@ -115,7 +117,7 @@ def loss_figure(training: Curve, validation: Curve) -> "Figure":
 
     values = training.loss + validation.loss
     if not values:
-        raise InputError(
+        raise DivergenceError(
             "every loss is NaN or infinite, so there is no curve to draw: train with a lower "
             "training.learning_rate"
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mezzotint import imaging
-from mezzotint.errors import InputError
+from mezzotint.errors import CheckpointError
 from mezzotint.reporting.blocks import Block, Plate, Plates, Text
 from mezzotint.reporting.charts import Line, finite
 from mezzotint.reporting.figures import Curve, losses
@@ -150,11 +150,11 @@ def read(
         translate_evaluation: Gives their evaluation.json and sweep.json the keys of today.
     """
     if not run.is_dir():
-        raise InputError(f"{run} is not a folder; name a run that `mezzotint train` made")
+        raise CheckpointError(f"{run} is not a folder; name a run that `mezzotint train` made")
     names = ("config.toml", "metrics.jsonl", "evaluation.json")
     files = [run / name for name in names]
     if not any(file.is_file() for file in files):
-        raise InputError(f"{run} has none of {', '.join(names)}; train or evaluate first")
+        raise CheckpointError(f"{run} has none of {', '.join(names)}; train or evaluate first")
     toml, jsonl, evaluation_file = files
     settings = toml.read_text(encoding="utf-8", errors="replace") if toml.is_file() else ""
     config, notes = {}, []
@@ -201,14 +201,17 @@ def _read_json(file: Path, notes: list[str]) -> dict[str, Any]:
     """The object in a file; empty where there is none, or, with a note, none that can be read."""
     try:
         found = keyed(json.loads(file.read_bytes()) if file.is_file() else {})
-        if _deep(found):
-            raise ValueError(f"more than {DEEPEST} lists and objects in each other")
-        if checksum.is_valid(found):
-            return found
-        notes.append(f"{file.name} is damaged, or was edited: it is left out.")
     except (ValueError, RecursionError) as error:
         notes.append(f"{file.name} cannot be read ({error}).")
-    return {}
+        return {}
+    if _deep(found):
+        why = f"more than {DEEPEST} lists and objects in each other"
+        notes.append(f"{file.name} cannot be read ({why}).")
+        return {}
+    if not checksum.is_valid(found):
+        notes.append(f"{file.name} is damaged, or was edited: it is left out.")
+        return {}
+    return found
 
 
 def _deep(value: object, left: int = DEEPEST) -> bool:

@@ -25,7 +25,7 @@ from mezzotint.config.build import fresh_state, plan_of
 from mezzotint.config.tables import flatten, parse_config, parse_toml, to_table
 from mezzotint.data import ImageSet, load
 from mezzotint.diffusion import Denoiser
-from mezzotint.errors import InputError
+from mezzotint.errors import CheckpointError, InputError
 from mezzotint.runs.facts import RunConfig
 from mezzotint.runtime import checksum
 from mezzotint.runtime.atomic import is_draft, write_bytes
@@ -104,7 +104,7 @@ class Run:
         """
         path = Path(path)
         if not Run.is_at(path):
-            raise InputError(f"{path} is no run: it has no config.toml; make one with train")
+            raise CheckpointError(f"{path} is no run: it has no config.toml; make one with train")
         _check_links(path)
         file = path / "config.toml"
         try:
@@ -219,7 +219,7 @@ class Run:
         saved, notice = self._saved(ref.checkpoint)
         if saved.facts["images_seen"] == 0:
             why = f"{notice}; " if notice else ""
-            raise InputError(
+            raise CheckpointError(
                 f"{why}{self.path} holds weights that have seen no image yet: train it, or draw "
                 "with --checkpoint best"
             )
@@ -228,7 +228,7 @@ class Run:
         try:
             denoiser.network.load_state_dict(saved.section(ref.weights))
         except RuntimeError as error:
-            raise InputError(
+            raise CheckpointError(
                 f"{file} fits no network that this version builds from {self.path}/config.toml: "
                 "draw with the version that trained it"
             ) from error
@@ -237,17 +237,17 @@ class Run:
         return self.model_of(denoiser, compute, seen), [notice] if notice else []
 
     def _saved(self, which: str) -> tuple[checkpoints.Checkpoint, str | None]:
-        """A checkpoint, and what happened to it; InputError where there is none."""
+        """A checkpoint, and what happened to it; CheckpointError where there is none."""
         if self.has(which):
             return self._read_by_all(self.checkpoint(which))
         if which == "early":
-            raise InputError(
+            raise CheckpointError(
                 f"{self.path} has no early snapshot (training.snapshot = "
                 f"{self.config.training.snapshot:g}): a run trained with --set "
                 "training.snapshot=0.1 keeps one at a tenth of its budget; without it leave "
                 "--autoguidance and --checkpoint early out"
             )
-        raise InputError(f"{self.path} has no checkpoint yet: train it first")
+        raise CheckpointError(f"{self.path} has no checkpoint yet: train it first")
 
     def _read_by_all(self, file: Path) -> tuple[checkpoints.Checkpoint, str | None]:
         """The checkpoint, on every rank the same, though a training may replace it meanwhile."""
@@ -256,7 +256,9 @@ class Run:
             saved, notice = read_checkpoint(file)
             seen = saved.facts.get("images_seen")
             if not isinstance(seen, int):
-                raise InputError(f"{file} does not say how many images were seen: it is not ours")
+                raise CheckpointError(
+                    f"{file} does not say how many images were seen: it is not ours"
+                )
             if not ranks.any(ranks.broadcast_from_rank0(seen) != seen):
                 return saved, notice
 
@@ -292,7 +294,7 @@ def _check_links(run: Path) -> None:
     for folder, folders, files in os.walk(own):
         for entry in map(Path(folder).joinpath, [*folders, *files]):
             if entry.is_symlink() and not entry.resolve().is_relative_to(own):
-                raise InputError(
+                raise CheckpointError(
                     f"{run / entry.relative_to(own)} is a link out of the run: put a copy in its "
                     "place, or link the whole directory"
                 )
@@ -305,7 +307,7 @@ def read_checkpoint(path: Path) -> tuple[checkpoints.Checkpoint, str | None]:
     return checkpoints.Checkpoint(tensors, legacy.current_facts(saved.facts)), notice
 
 
-class _DamagedError(InputError):
+class _DamagedError(CheckpointError):
     """A config.toml that cannot be read, or that is cut short."""
 
 
@@ -314,31 +316,47 @@ def _read_config(file: Path) -> tuple[RunConfig, bool]:
 
     Raises:
         _DamagedError: It is missing, unreadable or cut short.
-        InputError: It is whole and no configuration of this version, as after an edit.
+        CheckpointError: It is whole and no configuration of this version, as after an edit.
     """
     try:
         text = file.read_text(encoding="utf-8")
-        table = legacy.current_run(parse_toml(text, str(file)))
     except (OSError, UnicodeDecodeError) as error:
         raise _DamagedError(f"{file} cannot be read ({error})") from error
+    try:
+        table = parse_toml(text, str(file))
     except InputError as error:
         raise _DamagedError(str(error)) from error
+    table = legacy.current_run(table)
     intact = checksum.strip_text_checksum(text) is not None
     if not intact and not table.keys() >= SECTIONS:
         raise _DamagedError(f"{file} is cut short")
     try:
         return parse_config(table, RunConfig), intact
     except InputError as error:
-        raise InputError(f"{file}: {error}") from error
+        raise CheckpointError(f"{file}: {error}") from error
 
 
 def _copied_config(run: Path) -> tuple[RunConfig | None, Path | None]:
     """Return the configuration that a checkpoint of a run holds, and which; None without one."""
     for name in CHECKPOINTS:
-        with contextlib.suppress(InputError, KeyError):
-            table = parse_toml(checkpoints.read(run / name).facts["config"], str(name))
-            return parse_config(legacy.current_run(table), RunConfig), name
+        copy = _config_in(run / name)
+        if copy is not None:
+            return copy, name
     return None, None
+
+
+def _config_in(file: Path) -> RunConfig | None:
+    """Return the configuration in a checkpoint; None without one that this version can use."""
+    try:
+        facts = checkpoints.read(file).facts
+    except CheckpointError:
+        return None
+    if "config" not in facts:
+        return None
+    try:
+        return parse_config(legacy.current_run(parse_toml(facts["config"], file.name)), RunConfig)
+    except InputError:
+        return None
 
 
 def _refuse_edited(file: Path, edited: RunConfig, copy: RunConfig | None) -> None:
@@ -353,7 +371,7 @@ def _refuse_edited(file: Path, edited: RunConfig, copy: RunConfig | None) -> Non
     differing = [key for key in [*now, *before] if now.get(key) != before.get(key)]
     if differing:
         key = differing[0]
-        raise InputError(
+        raise CheckpointError(
             f"{file} was edited or damaged: {key} is {now.get(key, 'not set')}, and was "
             f"{before.get(key, 'not set')}; delete {file}, which restores it from the checkpoint, "
             "and give settings on the command line: sample --guidance, train --set"

@@ -18,7 +18,7 @@ from mezzotint.config.schema import Budget, Config
 from mezzotint.config.tables import flatten, override, parse_config, to_table, with_deviation
 from mezzotint.data import ImageSet, load
 from mezzotint.diffusion import terminal_snr
-from mezzotint.errors import InputError
+from mezzotint.errors import CheckpointError, DataError, InputError
 from mezzotint.kernels.precision import choose_compute
 from mezzotint.runs.facts import DataFacts, Machine, Origin, RunConfig
 from mezzotint.runs.run import Run, is_leftover
@@ -84,7 +84,7 @@ def setup(request: TrainRequest) -> tuple[Run, ImageSet]:
             data_dir=request.data_dir,
         )
     if len(data.splits["validation"]) == 0:
-        raise InputError(
+        raise DataError(
             f"{request.source}: no class has the 3 images that it takes to hold one out; "
             "bring more images"
         )
@@ -248,7 +248,7 @@ def _refuse_other(found: Run, config: Config, origin: Origin, facts: DataFacts) 
         said = ("origin.source", "origin.size", "origin.limit", "origin.styles")
         wrong = [key for key in said if key in differing] + wrong
     if wrong[:1] == ["data.styles"]:
-        raise InputError(
+        raise CheckpointError(
             f"{found.path} learned {', '.join(origin.styles)} as another version measured them: "
             "go on with that version, or use another --out"
         )

@@ -9,7 +9,7 @@ from itertools import islice
 from mezzotint.config.build import fresh_state, plan_of
 from mezzotint.config.schema import Config, ModelGuidance
 from mezzotint.data import ImageSet
-from mezzotint.errors import InputError
+from mezzotint.errors import DivergenceError
 from mezzotint.runs.facts import DataFacts
 from mezzotint.runtime.cuda_graphs import CudaGraphs
 from mezzotint.runtime.device import Compute
@@ -83,4 +83,6 @@ def training_steps(config: Config, data: ImageSet, compute: Compute) -> Iterator
                     time.perf_counter() - start
                 )  # all measure as long
             start = time.perf_counter()
-    raise InputError("training ended before its speed could be measured: the loss is not finite")
+    raise DivergenceError(
+        "training ended before its speed could be measured: the loss is not finite"
+    )

@@ -41,7 +41,7 @@ def train(
     settings: `key=value` changes of the preset, as in `training.batch=64`.
     init_from: a run whose weights a new one starts with, as far as they fit; None: at random.
 
-    Returns the run; InputError for whatever cannot work. Interrupt it and call it again.
+    Returns the run; a MezzotintError for whatever cannot work. Interrupt it and call it again.
     """
     request = TrainRequest(
         source=str(source),

@@ -20,7 +20,7 @@ import torch
 
 from mezzotint import imaging
 from mezzotint.data import ImageSet
-from mezzotint.errors import InputError
+from mezzotint.errors import DivergenceError, InputError, PeerError
 from mezzotint.runs.online_metrics import OnlineMetrics, beats
 from mezzotint.runs.run import Run, disk_errors_in_one_line, read_checkpoint
 from mezzotint.runtime import checksum
@@ -48,6 +48,9 @@ PREVIEW_EVALUATIONS = 10
 
 EVENTS = {Skipped: "skipped", MicroBatchReduced: "micro_batch_reduced"}
 """Names in metrics.jsonl."""
+
+NOT_FINITE = (DivergenceError, PeerError)
+"""What drawing raises for pixels that are NaN or infinite: here, or in another process."""
 
 ROLL_BACKS = 5
 """Returns to an older checkpoint, each of which halves the learning rate, before it gives up."""
@@ -322,7 +325,7 @@ class Trainer:
         """Return to the last good checkpoint with half the learning rate."""
         self.roll_backs += 1
         if self.roll_backs > ROLL_BACKS:
-            raise InputError(
+            raise DivergenceError(
                 f"training diverged {self.roll_backs} times, even at learning rate "
                 f"{self.plan.learning_rate * self.state.lr_scale:.3g}: choose a lower "
                 "training.learning_rate and another --out; the last good checkpoint is kept"
@@ -348,24 +351,27 @@ class Trainer:
 
     def _preview(self) -> Iterator[Notice | Previewed]:
         """A grid of few-step samples with the averaged weights, one row per class."""
+        model = self._averaged()
+        few = min(PREVIEW_EVALUATIONS, model.sampling.evaluations)
+        rows = min(10, len(model.classes))
+        drawing = SampleBatch.of(torch.arange(rows).repeat_interleave(PREVIEW_ROW))
+        model = model.changed(evaluations=few)
         try:
-            model = self._averaged()
-            few = min(PREVIEW_EVALUATIONS, model.sampling.evaluations)
-            rows = min(10, len(model.classes))
-            drawing = SampleBatch.of(torch.arange(rows).repeat_interleave(PREVIEW_ROW))
-            images = model.changed(evaluations=few).sample_batch(drawing)
-        except InputError as error:  # pixels that are not finite
+            images = model.sample_batch(drawing)
+        except NOT_FINITE as error:
             yield Notice(f"no preview at {self.state.images_seen} images: {error}")
             return
         if not self.ranks.first:
             return
         path = self._run.path / "samples" / f"{self.state.images_seen:09d}.png"
+        grid = imaging.grid(images, PREVIEW_ROW, scale=2)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            imaging.save_png(imaging.grid(images, PREVIEW_ROW, scale=2), path)
-            yield Previewed(path)
+            imaging.save_png(grid, path)
         except OSError as error:
             yield Notice(f"cannot write {path}: {error.strerror or error}; training goes on")
+            return
+        yield Previewed(path)
 
     def _start_metrics(self) -> Iterator[Notice]:
         """Prepare to measure samples, where the configuration wants it; say what it costs."""
@@ -398,10 +404,10 @@ class Trainer:
         ):
             return
         self.metrics_due = False
-        started = time.perf_counter()
+        started, model = time.perf_counter(), self._averaged()
         try:
-            values = self.online_metrics.measure(self._averaged())
-        except InputError as error:  # pixels that are not finite
+            values = self.online_metrics.measure(model)
+        except NOT_FINITE as error:
             yield Notice(f"no metrics at {self.state.images_seen} images: {error}")
             return
         self.metrics_cost = self.ranks.broadcast_from_rank0(time.perf_counter() - started)

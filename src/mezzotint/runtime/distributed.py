@@ -20,6 +20,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mezzotint.errors import PeerError
+
 __all__ = [
     "SINGLE_PROCESS",
     "Ranks",
@@ -105,6 +107,9 @@ def init_distributed() -> Iterator[Ranks]:
     """Within the block, be one of the processes that torchrun started; alone without it.
 
     The process stays one of them until it ends: see `exit_process`.
+
+    Raises:
+        PeerError: Another process ended or does not answer, now or later in the block.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         yield SINGLE_PROCESS
@@ -112,14 +117,29 @@ def init_distributed() -> Iterator[Ranks]:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if cuda else "gloo",
-        store=_store(),
-        rank=int(os.environ["RANK"]),
-        world_size=int(os.environ["WORLD_SIZE"]),
-        timeout=TIMEOUT,
-    )
-    yield current_ranks()
+    with _peer_failures_in_one_line():
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            store=_store(),
+            rank=int(os.environ["RANK"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
+            timeout=TIMEOUT,
+        )
+        yield current_ranks()
+
+
+@contextmanager
+def _peer_failures_in_one_line() -> Iterator[None]:
+    """Raise torch's errors about another process as a PeerError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_peer_failure(error):
+            raise
+        raise PeerError(
+            "another process of this job has ended or does not answer (torchrun says which); "
+            "nothing saved before is lost, the same command goes on"
+        ) from error
 
 
 def exit_process(code: int) -> NoReturn:

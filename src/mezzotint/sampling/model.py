@@ -34,7 +34,7 @@ from mezzotint.diffusion import (
     sampling_sigmas,
     with_condition,
 )
-from mezzotint.errors import InputError, is_out_of_memory, suggest
+from mezzotint.errors import DivergenceError, InputError, PeerError, is_out_of_memory, suggest
 from mezzotint.imaging import to_float, to_uint8
 from mezzotint.networks import Network
 from mezzotint.runtime.cuda_graphs import CudaGraphs
@@ -244,10 +244,19 @@ class Model:
         """Images uint8 (N, C, H, W) on the CPU, in chunks, so memory does not grow with N.
 
         Several processes take the chunks in turn, and each returns all images.
+
+        Raises:
+            InputError: The sampling settings cannot work with this model.
+            DivergenceError: Pixels are NaN or infinite.
+            PeerError: Pixels of another process are NaN or infinite.
         """
         settle_thread_count()
         ranks, chunk, trouble = self.compute.ranks, self.chunk(), None
         recorded = self.with_cuda_graphs()
+        # Every process refuses settings that cannot work, also one that draws no image: else it
+        # would wait for the others.
+        recorded.denoise(recorded.condition(drawing[:1]))
+        recorded.sigmas()
         images = torch.zeros((len(drawing), *self.shape), dtype=torch.uint8)
         together = ranks.size * chunk
         for start in range(0, len(drawing), together):
@@ -255,12 +264,12 @@ class Model:
             try:
                 if drawing[rows]:
                     images[rows] = recorded._sample_chunk(drawing[rows])
-            except InputError as error:  # the others wait for these images
+            except DivergenceError as error:  # the others wait for these images
                 trouble = error
                 break
             watch(min(len(drawing), start + together))
         if ranks.any(trouble is not None):
-            raise trouble or InputError("another process drew what is no picture; it says why")
+            raise trouble or PeerError("another process drew what is no picture; it says why")
         ranks.all_reduce_([images])
         return images
 

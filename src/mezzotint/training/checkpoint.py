@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mezzotint.errors import InputError
+from mezzotint.errors import CheckpointError
 from mezzotint.runtime.atomic import flush_file, publish, scratch_folder
 
 __all__ = ["Checkpoint", "backup_path", "read", "recover", "restore", "write"]
@@ -101,12 +101,12 @@ def _remove_old_drafts(path: Path) -> None:
 
 
 def read(path: Path) -> Checkpoint:
-    """Load a checkpoint; InputError names a file that is missing, cut short or damaged."""
+    """Load a checkpoint; CheckpointError names a file that is missing, cut short or damaged."""
     while True:
         version = _version(path)
         try:
             return _read(path)
-        except InputError:
+        except CheckpointError:
             # The library opens a file twice, and a training may replace it in between.
             if _version(path) == version:
                 raise
@@ -127,10 +127,10 @@ def _read(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be read as a checkpoint: {error}") from error
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
     said = metadata.get("mezzotint", "")
     if metadata.get("digest") != _digest(tensors, said):
-        raise InputError(f"{path} is damaged: its content does not match its digest")
+        raise CheckpointError(f"{path} is damaged: its content does not match its digest")
     return Checkpoint(tensors, json.loads(said))
 
 
@@ -146,14 +146,14 @@ def recover(path: Path) -> tuple[Checkpoint, str | None]:
     """
     try:
         return read(path), None
-    except InputError as error:
+    except CheckpointError as error:
         backup = backup_path(path)
         if not backup.exists():
             raise
         try:
             return read(backup), f"{error}; going on from {backup.name}"
-        except InputError as second:
-            raise InputError(
+        except CheckpointError as second:
+            raise CheckpointError(
                 f"{error}; and {second}: restore either from a copy, or train anew with another "
                 "--out"
             ) from second

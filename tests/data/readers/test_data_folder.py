@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from mezzotint.data import load
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError
 from mezzotint.imaging import save_folder
 
 RANDOM = np.random.default_rng(3)
@@ -209,7 +209,7 @@ def test_what_is_no_split_with_classes_is_left_out_not_without_a_word(tmp_path, 
 def test_one_split_under_two_names_is_refused_and_both_are_named(tmp_path):
     for split in ("train", "val", "validation"):
         write(tmp_path / "set" / split / "a" / "0.png", grey())
-    with pytest.raises(InputError) as error:
+    with pytest.raises(DataError) as error:
         load(str(tmp_path / "set"))
     assert "set holds two validation splits, val and validation" in one_line(error)
 
@@ -239,7 +239,7 @@ def test_mistakes_name_the_folder_or_file(tmp_path):
     root = tmp_path / "set"
     write(root / "a" / "0.png", grey(32, 32))
     (root / "empty").mkdir()
-    with pytest.raises(InputError) as error:
+    with pytest.raises(DataError) as error:
         load(str(root))
     assert str(root / "empty") in one_line(error)
     (root / "empty").rmdir()
@@ -247,17 +247,17 @@ def test_mistakes_name_the_folder_or_file(tmp_path):
     whole = (root / "a" / "0.png").read_bytes()
     for broken in (whole[: len(whole) // 2], whole[:20], b"", b"hello"):
         (root / "a" / "1.png").write_bytes(broken)
-        with pytest.raises(InputError) as error:
+        with pytest.raises(DataError) as error:
             load(str(root))
         assert str(root / "a" / "1.png") in one_line(error)
 
     write(tmp_path / "flat" / "0.png", grey())
-    with pytest.raises(InputError) as error:
+    with pytest.raises(DataError) as error:
         load(str(tmp_path / "flat"))
     assert "class subfolders" in one_line(error)
 
     write(tmp_path / "more" / "train" / "a" / "0.png", grey())
     write(tmp_path / "more" / "test" / "b" / "0.png", grey())
-    with pytest.raises(InputError) as error:
+    with pytest.raises(DataError) as error:
         load(str(tmp_path / "more"))
     assert str(tmp_path / "more" / "test" / "b") in one_line(error)

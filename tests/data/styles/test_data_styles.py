@@ -14,7 +14,7 @@ from mezzotint.data import load
 from mezzotint.data.styles.measures import measured
 from mezzotint.data.styles.resolve import is_measure
 from mezzotint.data.styles.style import number_style
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError, InputError
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_what_is_not_known_counts_nowhere():
     style = number_style("s", values, ("low", "high"))
     assert (style.mean, style.cuts) == (3.5, (3.5,))
     assert style.level(values).tolist() == [-1, 0, 0, 0, 1, -1, 1, 1]
-    with pytest.raises(InputError, match="the same"):
+    with pytest.raises(DataError, match="the same"):
         number_style("s", torch.ones(9, dtype=torch.float64), ("low", "high"))
 
 
@@ -155,22 +155,26 @@ def test_a_column_of_numbers_is_a_number_few_whole_ones_a_choice(folder):
         (("file,age", "a/0.png,1e999", "a/1.png,2.5"), "finite"),
         (("file,age", *(f"{f}," for f in FILES)), "0 different"),
         (("file,age", 'a/0.png,"1'), "no readable CSV"),
-        (("file,size", "a/0.png,1"), "'age' is no style"),
         ((), "no readable CSV"),
     ],
 )
 def test_a_bad_table_is_one_line(folder, lines, why):
-    with pytest.raises(InputError, match=why) as error:
+    with pytest.raises(DataError, match=why) as error:
         load(table(folder, *lines), styles=("age",))
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500
     load(str(folder))  # nobody asked for it
 
 
+def test_a_table_without_the_style_is_the_callers_mistake(folder):
+    with pytest.raises(InputError, match="'age' is no style"):
+        load(table(folder, "file,size", "a/0.png,1"), styles=("age",))
+
+
 def test_a_column_of_too_many_texts_is_refused(folder, monkeypatch):
     monkeypatch.setattr("mezzotint.data.styles.resolve.MOST", 10)
     lines = [f"{file},text {i}" for i, file in enumerate(FILES)]
-    with pytest.raises(InputError, match="20 different values"):
+    with pytest.raises(DataError, match="20 different values"):
         load(table(folder, "file,age", *lines), styles=("age",))
 
 
@@ -245,5 +249,5 @@ def test_the_same_in_every_image_is_no_style(tmp_path):
         for i in range(5):
             array = np.zeros((8, 8, 3), np.uint8) + 10 * i
             Image.fromarray(array).save(tmp_path / name / f"{i}.png")
-    with pytest.raises(InputError, match="the same in too many"):
+    with pytest.raises(DataError, match="the same in too many"):
         load(str(tmp_path), styles=("colourfulness",))

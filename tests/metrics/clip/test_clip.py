@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError, InputError
 from mezzotint.imaging import to_float, to_pillow
 from mezzotint.metrics.clip import clip as module
 from mezzotint.metrics.clip.clip import (
@@ -142,7 +142,7 @@ def test_x0_has_nearly_the_embedding_of_its_pixels_and_true_gradients(folder, sh
 
 def test_what_is_missing_is_said_in_one_line(folder, tmp_path, monkeypatch):
     for name in ("no/such/folder", str(tmp_path)):
-        with pytest.raises(InputError, match="no CLIP could be loaded from") as caught:
+        with pytest.raises(DataError, match="no CLIP could be loaded from") as caught:
             TransformersClip.load(name)
         assert "\n" not in str(caught.value)
     monkeypatch.setitem(sys.modules, "transformers", None)

@@ -13,7 +13,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from mezzotint.data import Augment, load
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError, InputError
 from mezzotint.metrics.clip.captions import HELD_OUT_TEMPLATES, Captioner, Styles, phrase
 from mezzotint.metrics.clip.small_clip import (
     Recipe,
@@ -241,7 +241,7 @@ def test_images_of_another_shape_are_refused(digits):
 def test_a_damaged_file_is_refused(tmp_path, content):
     path = tmp_path / "clip.safetensors"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(DataError, match="damaged"):
         SmallClip.load(path)
 
 

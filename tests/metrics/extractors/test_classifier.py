@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mezzotint.data import Augment
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError, InputError
 from mezzotint.metrics.extractors import classifier as module
 from mezzotint.metrics.extractors import weights_io
 from mezzotint.metrics.extractors.classifier import Classifier, Domain, Recipe, fit
@@ -290,7 +290,7 @@ def test_a_damaged_file_is_one_line(kind, shipped, tmp_path):
     path = tmp_path / "cached.safetensors"
     shipped.save(path)
     damage(kind, path)
-    with pytest.raises(InputError, match=r"cached.safetensors is damaged: delete it") as caught:
+    with pytest.raises(DataError, match=r"cached.safetensors is damaged: delete it") as caught:
         Classifier.load(path)
     assert "\n" not in str(caught.value)
 

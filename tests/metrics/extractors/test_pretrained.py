@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mezzotint.data import load
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError, InputError
 from mezzotint.metrics.extractors import pretrained as module
 from mezzotint.metrics.extractors.pretrained import extractor_named
 
@@ -28,8 +28,8 @@ def grey(n=2):
     return load("digits").images[:n]
 
 
-def refused(specification, words):
-    with pytest.raises(InputError, match=words) as caught:
+def refused(specification, words, kind=InputError):
+    with pytest.raises(kind, match=words) as caught:
         extractor_named(specification)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -165,7 +165,11 @@ def test_a_file_that_is_not_inceptions_weights_is_one_line(fidelity, tmp_path, k
         torch.save(nn.Linear(1, 1).state_dict(), path)
     else:
         path.mkdir()
-    refused(f"inception:{path}", r"file\.pth does not (hold Inception's weights|exist): fetch")
+    refused(
+        f"inception:{path}",
+        r"file\.pth does not (hold Inception's weights|exist): fetch",
+        DataError,
+    )
     assert not (tmp_path / "ran").exists()
 
 
@@ -194,7 +198,7 @@ def test_weights_that_cannot_be_fetched_are_one_line(fidelity, tmp_path, monkeyp
         raise error
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    message = refused("inception", "were not fetched")
+    message = refused("inception", "were not fetched", DataError)
     assert module.INCEPTION_URL in message
     assert "--extractor inception:FILE" in message
 
@@ -306,7 +310,11 @@ def test_a_folder_that_is_no_dinov2_is_one_line(dino, kind):
             kind.partition(" ")[2], "preprocessor_config.json"
         )
         (folder / name).unlink()
-    refused(f"dinov2:{folder}", r"dino-tiny cannot be loaded \(.+\): check the network, or give")
+    refused(
+        f"dinov2:{folder}",
+        r"dino-tiny cannot be loaded \(.+\): check the network, or give",
+        DataError,
+    )
 
 
 # --- CLIP -------------------------------------------------------------------------------------
@@ -358,7 +366,7 @@ def test_clips_features_are_those_of_transformers_vision_model(clip):
 
 def test_a_clip_is_no_dinov2(clip):
     """Loaded as one it would have random weights."""
-    refused(f"dinov2:{clip[0]}", r"clip-tiny cannot be loaded \(it is a clip\)")
+    refused(f"dinov2:{clip[0]}", r"clip-tiny cannot be loaded \(it is a clip\)", DataError)
 
 
 def test_what_is_no_batch_of_images_is_refused(clip):

@@ -22,7 +22,7 @@ import torch
 from mezzotint.data.encoded import Encoded, Picture, in_threads
 from mezzotint.data.encoded import read as read_picture
 from mezzotint.data.splits import SPLIT_NAMES
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError
 from mezzotint.imaging import manifest_classes
 from mezzotint.runtime.log import log
 
@@ -54,7 +54,7 @@ def read(folder: Path) -> Encoded:
         start = len(files)
         for path in found:
             if path.name not in names:
-                raise InputError(
+                raise DataError(
                     f"{path} is a class that the train split lacks: "
                     f"add it to {folder / 'train'} or remove it"
                 )
@@ -64,7 +64,7 @@ def read(folder: Path) -> Encoded:
             ignored += others
         splits[split] = torch.arange(start, len(files))
     if not files:
-        raise InputError(
+        raise DataError(
             f"{folder} has neither class subfolders nor parquet files: "
             f"put the {KINDS} files of each class into a subfolder named after it"
         )
@@ -90,20 +90,20 @@ def _columns(folder: Path, files: list[Path]) -> dict[str, Callable[[], list[str
         with table.open(encoding="utf-8-sig", newline="") as file:
             names, *rows = csv.reader(file, strict=True)
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(
+        raise DataError(
             f"{table} is no readable CSV ({error}): write UTF-8, a first line with the names"
         ) from error
     names = [name.strip() for name in names]
     if "file" not in names or len(set(names)) < len(names) or "" in names:
-        raise InputError(f"{table} needs a column 'file' and one for each style, named apart")
+        raise DataError(f"{table} needs a column 'file' and one for each style, named apart")
     place = {path.relative_to(folder).as_posix(): i for i, path in enumerate(files)}
     key, found = names.index("file"), {}
     for number, row in enumerate(rows, 2):
         if len(row) != len(names):
-            raise InputError(f"{table}, row {number} has {len(row)} cells, not {len(names)}")
+            raise DataError(f"{table}, row {number} has {len(row)} cells, not {len(names)}")
         if row[key] not in place or row[key] in found:
             known = "named twice" if row[key] in found else f"no picture in {folder}"
-            raise InputError(f"{table}, row {number}: {row[key][:80]} is {known}; correct it")
+            raise DataError(f"{table}, row {number}: {row[key][:80]} is {known}; correct it")
         found[row[key]] = row
     empty = [None] * len(names)
 
@@ -126,7 +126,7 @@ def _roots(folder: Path) -> dict[str, Path]:
         elif not _subfolders(path):
             log.info(f"{path} has no class subfolders, so no labels: left out")
         elif split in known:
-            raise InputError(
+            raise DataError(
                 f"{folder} holds two {split} splits, {known[split].name} and {path.name}: "
                 "put them into one folder, or take one away"
             )
@@ -149,7 +149,7 @@ def _classes(root: Path, found: list[Path]) -> tuple[list[Path], tuple[str, ...]
     """Class folders in their order, and the names of the classes."""
     try:
         known = manifest_classes(root)
-    except InputError as error:  # somebody else's file of that name
+    except DataError as error:  # somebody else's file of that name
         log.info(f"{error}: the classes are called as their folders, in sorted order")
         known = {}
     order = list(known)
@@ -168,7 +168,7 @@ def _images(folder: Path) -> tuple[list[Path], int]:
     files = [path for path in _visible(folder) if path.is_file()]
     images = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
     if not images:
-        raise InputError(
+        raise DataError(
             f"{folder} holds no {KINDS} file: fill this class, or keep that folder elsewhere"
         )
     return images, len(files) - len(images)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mezzotint.data.encoded import Encoded
 from mezzotint.data.readers.tables import ROWS, Table, read_tables
 from mezzotint.data.splits import SPLIT_NAMES
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError
 from mezzotint.runtime.log import log
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def read_hub(name: str, dataset: "DatasetDict") -> Encoded:
     """The splits train, validation and test; image and label columns by feature type."""
     known = {SPLIT_NAMES[split]: split for split in dataset if split in SPLIT_NAMES}
     if "train" not in known:
-        raise InputError(f"{name} has no train split, only {', '.join(dataset)}: choose another")
+        raise DataError(f"{name} has no train split, only {', '.join(dataset)}: choose another")
     for strange in set(dataset) - set(known.values()):
         log.info(
             f"{name}, {strange} is of no split that is used (train, validation, test): left out"

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from mezzotint.data.encoded import Encoded
 from mezzotint.data.readers.tables import ROWS, Features, Table, is_image, read_tables
 from mezzotint.data.splits import SPLIT_NAMES
-from mezzotint.errors import InputError, is_out_of_memory
+from mezzotint.errors import DataError, InputError, is_out_of_memory
 from mezzotint.runtime.log import log
 
 __all__ = ["accepts", "parquet_files", "read"]
@@ -52,7 +52,7 @@ def read(folder: Path) -> Encoded:
     if set(by_split) == {""}:
         by_split = {"train": by_split[""]}
     if "train" not in by_split:
-        raise InputError(
+        raise DataError(
             f"{folder} has no train split, only {', '.join(file.name for file in files)}: "
             "add train-00000-of-00001.parquet"
         )
@@ -85,7 +85,7 @@ def _pieces(files: list[Path], column: str) -> Iterator[pa.Array]:
         # Not ahead: pyarrow would hold a column of the whole file before its first batch.
         with _readable(file), pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER) as table:
             if column not in table.schema_arrow.names:
-                raise InputError(f"{file} lacks the column {column} that {files[0]} has: add it")
+                raise DataError(f"{file} lacks the column {column} that {files[0]} has: add it")
             for batch in table.iter_batches(ROWS, columns=[column]):
                 yield batch.column(0)
 
@@ -98,7 +98,7 @@ def _features(file: Path) -> Features:
     for name in ("info", "features"):
         facts = facts.get(name) or {} if isinstance(facts, dict) else None
     if not isinstance(facts, dict):
-        raise InputError(
+        raise DataError(
             f"{file}: its huggingface metadata is no table of features: fetch it again"
         )
     return facts or {field.name: _feature(field.type) for field in schema}
@@ -115,9 +115,7 @@ def _feature(kind: pa.DataType) -> dict[str, Any]:
 def _readable(file: Path) -> Iterator[None]:
     try:
         yield
-    except InputError:
-        raise
     except (pa.ArrowException, OSError, json.JSONDecodeError) as error:
         if is_out_of_memory(error):
             raise
-        raise InputError(f"{file} is not a readable parquet file: fetch it again") from error
+        raise DataError(f"{file} is not a readable parquet file: fetch it again") from error

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import torch
 
 from mezzotint.data.encoded import Encoded, Picture, read
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError
 from mezzotint.runtime.log import log
 
 __all__ = ["ROWS", "Features", "Table", "is_image", "read_tables"]
@@ -40,27 +40,27 @@ class Table:
     """Where pictures lie that are named instead of held; None: where they say."""
 
     def images(self, column: str) -> Iterator[pa.Array]:
-        """The pieces of the image column; `InputError` where it holds no images."""
+        """The pieces of the image column; `DataError` where it holds no images."""
         for piece in self.pieces(column):
             if not is_image(piece.type):
-                raise InputError(
+                raise DataError(
                     f"{self.where}: the image column {column} is {str(piece.type)[:80]}, needed "
                     "is struct<bytes: binary, path: string>"
                 )
             yield piece
 
     def picture(self, row: int | None, value: Mapping[str, Any] | None) -> Picture:
-        """A row's picture; `InputError` for none, and for a name that leads elsewhere."""
+        """A row's picture; `DataError` for none, and for a name that leads elsewhere."""
         where = self.where if row is None else f"{self.where}, row {row}"
         if value and value["bytes"] is not None:
             return Picture(where, value["bytes"])
         if not (value and value["path"]):
-            raise InputError(f"{where} has no image: drop the row")
+            raise DataError(f"{where} has no image: drop the row")
         path = Path(value["path"])
         if self.folder is not None:
             path = self.folder / path
             if not path.resolve().is_relative_to(self.folder.resolve()):
-                raise InputError(f"{where} names {value['path']}, which is not in {self.folder}")
+                raise DataError(f"{where} names {value['path']}, which is not in {self.folder}")
         return Picture(where, path)
 
 
@@ -94,15 +94,13 @@ def read_tables(tables: Mapping[str, Table]) -> Encoded:
             continue
         if bool((own == UNLABELLED).any()):
             row = int((own == UNLABELLED).argmax())
-            raise InputError(
-                f"{table.where}, row {row} has no known label: add it or drop the row"
-            )
+            raise DataError(f"{table.where}, row {row} has no known label: add it or drop the row")
         kept[split] = table
         labels.append(own)
         splits[split] = torch.arange(count, count + len(own))
         count += len(own)
     if not len(splits["train"]):
-        raise InputError(f"{tables['train'].where} has no rows: give a data set with images")
+        raise DataError(f"{tables['train'].where} has no rows: give a data set with images")
 
     def pictures() -> Iterator[Picture]:
         for table in kept.values():
@@ -158,7 +156,7 @@ def _columns(table: Table) -> _Columns:
     images, labels = of_type("Image"), of_type("ClassLabel") or of_type("integer", "string")
     named = [name for name in labels if _kind(table.features[name]) == "ClassLabel"]
     if len(images) != 1 or not labels or (len(labels) > 1 and not named):
-        raise InputError(
+        raise DataError(
             f"{table.where} has {len(images)} image and {len(labels)} label columns among "
             f"{', '.join(table.features)}: one of each is needed, drop or add columns"
         )
@@ -166,7 +164,7 @@ def _columns(table: Table) -> _Columns:
         log.info(f"{table.where} has label columns {', '.join(labels)}: {labels[0]} is used")
     names = table.features[labels[0]].get("names")
     if names and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise InputError(f"{table.where}: the names of the classes are no list of texts")
+        raise DataError(f"{table.where}: the names of the classes are no list of texts")
     return _Columns(images[0], labels[0], tuple(names) if names else None)
 
 
@@ -200,10 +198,10 @@ def _labels(
     else:
         found = [UNLABELLED if value is None else value for value in values]
         if not all(isinstance(value, int) and abs(value) < 2**63 for value in found):
-            raise InputError(f"{where} has labels that are no integers: they count class names")
+            raise DataError(f"{where} has labels that are no integers: they count class names")
     labels = np.array(found, np.int64)
     if len(labels) and not UNLABELLED <= labels.min() <= labels.max() < len(classes):
-        raise InputError(
+        raise DataError(
             f"{where} has labels {labels.min()}..{labels.max()} but {len(classes)} class names: "
             "correct the labels or the names"
         )

@@ -18,7 +18,7 @@ from mezzotint.data.encoded import Encoded
 from mezzotint.data.styles.measures import Measure, shows_figures
 from mezzotint.data.styles.registry import MEASURES
 from mezzotint.data.styles.style import Style, choice_style, number_style
-from mezzotint.errors import InputError, suggest
+from mezzotint.errors import DataError, InputError, suggest
 from mezzotint.runtime.log import log
 
 __all__ = ["Styled", "is_measure", "styled"]
@@ -84,7 +84,7 @@ def styled(
             else:
                 own = by_name[name]
                 style = number_style(name, own[train], MEASURES[name].levels, MEASURES[name].unit)
-        except InputError as error:
+        except DataError as error:
             if names is not None:
                 raise
             log.info(str(error))
@@ -130,7 +130,7 @@ def _column(name: str, raw: Sequence[Any], train: Tensor) -> tuple[Style, Tensor
         texts = {value: " ".join(str(value).split()) for value in known}
         levels = sorted(set(texts.values()))
     if not 2 <= len(levels) <= MOST:
-        raise InputError(
+        raise DataError(
             f"style {name} has {len(levels):,} different values: a choice is between 2 and {MOST}"
         )
     index = {level: i for i, level in enumerate(levels)}
@@ -154,7 +154,7 @@ def _numbers(name: str, known: set[Any]) -> dict[Any, float] | None:
         return None
     for value, number in numbers.items():
         if not math.isfinite(number):
-            raise InputError(
+            raise DataError(
                 f"style {name} has the value {str(value)[:LONGEST]}: give finite numbers, or "
                 "nothing where it is not known"
             )

@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from mezzotint.errors import InputError, suggest
+from mezzotint.errors import DataError, InputError, suggest
 
 __all__ = ["Style", "choice_style", "number_style", "standards"]
 
@@ -120,7 +120,7 @@ def number_style(name: str, values: Tensor, levels: Sequence[str], unit: str = "
     values  float64 (n,) of the train images; nan where it is not known
     levels  names, lowest first
 
-    `InputError` where the values are too much alike to be cut so.
+    `DataError` where the values are too much alike to be cut so.
     """
     found = values[values.isfinite()].sort().values
     shares = torch.arange(1, len(levels), dtype=torch.float64) / len(levels)
@@ -130,7 +130,7 @@ def number_style(name: str, values: Tensor, levels: Sequence[str], unit: str = "
     )
     rising = [*middles[:1], *(v for pair in zip(cuts, middles[1:], strict=True) for v in pair)]
     if not found.numel() or any(a >= b for a, b in pairwise(rising)):
-        raise InputError(
+        raise DataError(
             f"style {name} is the same in too many of {len(values):,} train images to be cut into "
             f"{', '.join(levels)}: leave it out"
         )

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from mezzotint.errors import InputError, first_line
+from mezzotint.errors import DataError, InputError, first_line
 from mezzotint.imaging import check_batch, to_pillow
 from mezzotint.metrics.clip.captions import phrase
 from mezzotint.metrics.corruption import blur, noise
@@ -110,7 +110,7 @@ class TransformersClip:
 
     @staticmethod
     def load(name: str = DEFAULT, *, device: str = "cpu") -> "TransformersClip":
-        """From a hub id or a local folder; InputError says what is missing."""
+        """From a hub id or a local folder; a one-line error says what is missing."""
         try:
             from transformers import AutoModel, AutoTokenizer, ImageProcessingMixin
         except ImportError as error:
@@ -125,8 +125,9 @@ class TransformersClip:
             images, _ = ImageProcessingMixin.get_image_processor_dict(name)
             mean, deviation = tuple(images["image_mean"]), tuple(images["image_std"])
             size = model.config.vision_config.image_size
+        # transformers raises all of these for a folder or hub id that holds something else.
         except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise InputError(
+            raise DataError(
                 f"no CLIP could be loaded from {name!r} ({first_line(error)}): give a hub id, "
                 "with network, or a local folder with config, weights, tokenizer and "
                 "preprocessor_config.json"

@@ -138,7 +138,7 @@ class SmallClip:
 
     @staticmethod
     def load(path: Path) -> "SmallClip":
-        """Read what `save` wrote; InputError for a damaged file."""
+        """Read what `save` wrote; DataError for a damaged file."""
         return read(path, "clip", SmallClip._of)
 
     @staticmethod

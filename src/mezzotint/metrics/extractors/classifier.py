@@ -181,7 +181,7 @@ class Classifier:
 
     @staticmethod
     def load(path: Path) -> "Classifier":
-        """Read what `save` wrote; InputError for a damaged file."""
+        """Read what `save` wrote; DataError for a damaged file."""
         return read(path, "classifier", Classifier._of)
 
     @staticmethod

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mezzotint.data import ImageSet
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError
 from mezzotint.imaging import load_arrays
 from mezzotint.metrics.extractors.extractor import Extractor
 from mezzotint.runtime.atomic import replacing
@@ -68,7 +68,7 @@ def _open(path: Path, count: int) -> Tensor | None:
     """The features kept there; None where there are none, or none that are whole."""
     try:
         features = load_arrays(path).get("features")  # the archive's CRC-32 tells damage
-    except InputError:
+    except DataError:
         return None
     if features is None or features.dtype != np.float32 or features.shape[:1] != (count,):
         return None

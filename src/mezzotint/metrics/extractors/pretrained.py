@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mezzotint.errors import InputError, first_line, suggest
+from mezzotint.errors import DataError, InputError, first_line, is_out_of_memory, suggest
 from mezzotint.imaging import check_batch, to_float
 from mezzotint.metrics.extractors.extractor import Extractor
 from mezzotint.metrics.extractors.weights_io import weights_digest
@@ -46,7 +46,7 @@ UNREADABLE = (
     OSError, RuntimeError, EOFError, LookupError, AttributeError, TypeError, ValueError,
     pickle.UnpicklingError,
 )  # fmt: skip
-"""What readers of weights raise for files that are something else."""
+"""What readers of weights raise for files that are something else; `_refuse_full_memory` first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ def inception(where: str) -> Extractor:
     module = _package("torch_fidelity.feature_extractor_inceptionv3", "inception")
     path = Path(where).expanduser() if where else _fetched_inception()
     if not path.is_file():
-        raise InputError(f"{path} does not exist: fetch {INCEPTION_URL} and give its path")
+        raise DataError(f"{path} does not exist: fetch {INCEPTION_URL} and give its path")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         # The constructor loads weights itself, by unpickling; it is handed ours instead.
@@ -82,7 +82,8 @@ def inception(where: str) -> Extractor:
         with seeded_globally(0), fetched:  # the module is the process's: one thread at a time
             network = module.FeatureExtractorInceptionV3("inception", ["2048"])
     except UNREADABLE as error:
-        raise InputError(
+        _refuse_full_memory(error)
+        raise DataError(
             f"{path} does not hold Inception's weights: fetch {INCEPTION_URL} and give its path"
         ) from error
     return Pretrained(
@@ -111,7 +112,8 @@ def dinov2(where: str) -> Extractor:
             torch.tensor(images[k]).view(3, 1, 1) for k in ("image_mean", "image_std")
         )
     except (*UNREADABLE, SafetensorError) as error:
-        raise InputError(
+        _refuse_full_memory(error)
+        raise DataError(
             f"{name} cannot be loaded ({first_line(error)}): check the network, or give "
             "dinov2:FOLDER with its config.json, preprocessor_config.json and weights"
         ) from error
@@ -145,7 +147,7 @@ PRETRAINED: Mapping[str, Callable[[str], Extractor]] = {
 
 
 def extractor_named(specification: str) -> Extractor:
-    """`NAME` or `NAME:WHERE`; InputError for an unknown name, a missing package or weights."""
+    """`NAME` or `NAME:WHERE`; a one-line error for what is unknown or missing."""
     name, _, where = specification.partition(":")
     if name not in PRETRAINED:
         raise InputError(
@@ -153,6 +155,12 @@ def extractor_named(specification: str) -> Extractor:
             f"{suggest(name, ['classifier', *PRETRAINED])}"
         )
     return PRETRAINED[name](where)
+
+
+def _refuse_full_memory(error: Exception) -> None:
+    """Raise an error that says nothing of the file, which may be whole."""
+    if is_out_of_memory(error):
+        raise error
 
 
 def _fetched_inception() -> Path:
@@ -163,7 +171,7 @@ def _fetched_inception() -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(INCEPTION_URL, str(path), "6726825d", progress=False)
     except (OSError, RuntimeError) as error:  # RuntimeError: what came is another file
-        raise InputError(
+        raise DataError(
             f"Inception's weights are not at {path} and were not fetched ({error}): bring "
             f"{INCEPTION_URL} and give --extractor inception:FILE"
         ) from error

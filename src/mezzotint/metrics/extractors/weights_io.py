@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError, is_out_of_memory
 from mezzotint.runtime.atomic import write_bytes
 
 __all__ = ["read", "weights_digest", "write"]
@@ -35,12 +35,16 @@ def write(path: Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[s
 
 
 def read(path: Path, kind: str, made: Callable[[Facts, dict[str, Tensor]], T]) -> T:
-    """What `made` makes of the facts and tensors that `write` wrote; InputError if damaged."""
+    """What `made` makes of the facts and tensors that `write` wrote; DataError if damaged."""
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()[kind])
             names = file.keys()  # the file itself cannot be iterated
             tensors = {name: file.get_tensor(name) for name in names}
         return made(facts, tensors)
+    # `made` builds a network of what the file says: facts that are damaged, or of another version,
+    # fail in all these ways.
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path} is damaged: delete it, it is made again") from error
+        if is_out_of_memory(error):
+            raise  # the file may be whole
+        raise DataError(f"{path} is damaged: delete it, it is made again") from error
