@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mezzotint.errors import DataError
 from mezzotint.evaluation import analyses
 from mezzotint.evaluation.analyses import ANALYSES, Analysis, metric_names, usual_names
 from mezzotint.evaluation.context import _needs_labels
