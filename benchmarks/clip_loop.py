@@ -39,7 +39,8 @@ from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.metrics.reference import Reference
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Model, SampleBatch
-from mezzotint.sampling.prompt import GRADIENTS, LOOKS, likelihood_guidance
+from mezzotint.sampling.prompt import LOOKS, likelihood_guidance
+from mezzotint.sampling.request import GRADIENTS
 
 GUIDANCE = (1.0, 1.5, 2.0, 3.0)
 SCALES = (1.0, 3.0, 10.0)

@@ -29,6 +29,7 @@ from mezzotint.editing.compose.compose import Composed, random_text, read_back
 from mezzotint.imaging import to_uint8
 from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.runs.run import CheckpointRef, Run
+from mezzotint.sampling.denoise import build_denoise
 from mezzotint.sampling.noise import image_keys, noise_of
 
 WAYS = ("overwrite", "lighter", "mean", "compose")
@@ -56,7 +57,7 @@ def by_mean(model, windows, keys):
         return torch.stack([F.pad(x, size) for x, size in zip(each, sizes, strict=True)])
 
     count = windows.add(torch.ones(len(windows), 1, *windows.size)).clamp(min=1)
-    denoise = model.denoise(Condition({"label": windows.labels}))
+    denoise = build_denoise(model, Condition({"label": windows.labels}))
 
     def fused(x, sigma):
         ink = denoise(windows.cut(x), sigma) - windows.ground

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from mezzotint import benchmarking as benchmark
-from mezzotint.benchmarking import OUTSIDE, REST, STAGES, Work, bench, shares
+from mezzotint import benchmarking
+from mezzotint.benchmarking import OUTSIDE, REST, STAGES, Work, benchmark, shares
 from mezzotint.config.presets import preset_names, usual_source
 from mezzotint.data import SOURCES, load
 from mezzotint.errors import InputError
@@ -33,13 +33,13 @@ evaluations = {evaluations}
 def tiny(tmp_path, monkeypatch):
     """Measure a tiny network on 1x8x8 images."""
     monkeypatch.setattr("mezzotint.kernels.precision.has_bf16_units", lambda: False)
-    monkeypatch.setitem(benchmark.PRODUCT, "cpu", 64)
+    monkeypatch.setitem(benchmarking.PRODUCT, "cpu", 64)
 
     def measured(attention=False, sampler="ipndm", evaluations=5, more=""):
         file = tmp_path / "digits-tiny.toml"
         settings = {"attention": str(attention).lower(), "sampler": sampler}
         file.write_text(TINY.format(evaluations=evaluations, **settings) + more)
-        return bench(str(file), "cpu", 0.1)
+        return benchmark(str(file), device="cpu", seconds=0.1)
 
     return measured
 
@@ -112,9 +112,9 @@ def test_numbers_of_a_work():
 
 def test_an_unknown_preset_or_device_is_refused():
     with pytest.raises(InputError, match="did you mean 'digits'"):
-        bench("digit")
+        benchmark("digit")
     with pytest.raises(InputError, match="no device"):
-        bench("digits", "gpu")
+        benchmark("digits", device="gpu")
 
 
 # --- times ------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def test_the_median_leaves_the_first_out_and_stops_when_the_time_is_up():
 def test_the_speed_of_a_budget_is_that_of_the_median_step(monkeypatch):
     times = itertools.chain([99.0], [1.0, 1.0, 2.0, 50.0], itertools.repeat(0.0))
     monkeypatch.setattr(speed, "training_steps", lambda *arguments: times)
-    data = benchmark.noise_images("digits")
+    data = benchmarking.noise_images("digits")
     table = setup.override(setup.load_preset("digits"), ["training.model_guidance.max_scale=1"])
     config = setup.parse_config(table, setup.Config)
     assert setup.images_per_second(config, data, Compute()) == pytest.approx(32 / 1.5)
@@ -141,7 +141,7 @@ def test_the_speed_of_a_budget_counts_model_guidance_for_its_share(monkeypatch):
         "training_steps",
         lambda c, *arguments: itertools.repeat(took[c.training.model_guidance.max_scale]),
     )
-    data, table = benchmark.noise_images("digits"), setup.load_preset("digits")
+    data, table = benchmarking.noise_images("digits"), setup.load_preset("digits")
     for after, step in ((0.25, 2.5), (0.0, 3.0)):
         changes = [
             "training.model_guidance.max_scale=2.0",
@@ -155,7 +155,7 @@ def test_training_steps_take_their_time_and_do_not_end():
     config = setup.parse_config(
         setup.override(setup.load_preset("digits"), ["network.levels=[{width=8}]"]), setup.Config
     )
-    steps = training_steps(config, benchmark.noise_images("digits"), Compute())
+    steps = training_steps(config, benchmarking.noise_images("digits"), Compute())
     assert all(0 < seconds < 60 for seconds in itertools.islice(steps, 5))
     assert next(steps) > 0
 
@@ -203,7 +203,7 @@ def test_parts_are_what_torch_sums_up_for_the_operators_that_begin_them(monkeypa
     with profile(activities=[ProfilerActivity.CPU]) as recorded:
         network(torch.randn(16, 4, 8, 8)).sum().backward()
     events = recorded.events()
-    spent = [(benchmark._callers(event), event.self_cpu_time_total) for event in events]
+    spent = [(benchmarking._callers(event), event.self_cpu_time_total) for event in events]
     whole = sum(time for _, time in spent)
     found = shares(spent, whole)
     # Of an operator, torch sums up the time of all that it calls.
@@ -223,7 +223,7 @@ def test_parts_are_what_torch_sums_up_for_the_operators_that_begin_them(monkeypa
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["digits", "fashion-mnist"])
 def test_little_of_a_step_is_without_a_name(preset):
-    assert bench(preset, "cpu", 10.0).profile[REST] < 0.15
+    assert benchmark(preset, device="cpu", seconds=10.0).profile[REST] < 0.15
 
 
 # --- images -----------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ def test_a_preset_tells_the_source_it_is_meant_for(preset, source):
 def test_images_have_the_shape_of_the_source():
     assert SOURCES["digits"].shape == tuple(load("digits").images.shape[1:])
     for preset in preset_names():
-        data = benchmark.noise_images(usual_source(preset))
+        data = benchmarking.noise_images(usual_source(preset))
         assert tuple(data.images.shape[1:]) == SOURCES[data.name].shape
         # Uniform noise in [-1, 1] has the deviation 1 / sqrt(3).
         assert data.deviation == pytest.approx(3**-0.5, abs=0.01)

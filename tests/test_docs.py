@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 import typer.main
 
-from mezzotint.cli.main import app
+from mezzotint.cli.main import build_app
 from mezzotint.config.presets import load_preset, preset_names
 from mezzotint.config.registry import sampler_table
 from mezzotint.config.schema import Config
@@ -138,7 +138,7 @@ def check_make(words):
 
 def check_mezzotint(words):
     """A command parses: the verb, its options and their values exist. Nothing is run."""
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(build_app())
     if words[1].startswith("-"):
         known = {option for p in group.params for option in p.opts} | {"--help", "-h"}
         assert words[1] in known, words

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import mezzotint
-from mezzotint.cli.main import app, run
+from mezzotint.cli.main import build_app, run
 from mezzotint.errors import (
     CheckpointError,
     DataError,
@@ -66,7 +66,7 @@ def test_a_command_without_memory_ends_in_one_line():
         "import torch\n"
         "from mezzotint.runs import inspect\n"
         "from mezzotint.cli.main import run\n"
-        "inspect.inspection = lambda *given: torch.empty(2**60)\n"
+        "inspect.execute = lambda request: torch.empty(2**60)\n"
         "raise SystemExit(run(['inspect', 'digits']))\n"
     )
     done = subprocess.run(
@@ -123,16 +123,17 @@ def damaged_data(tmp_path, tiny_run, monkeypatch):
 def damaged_checkpoint(tmp_path, tiny_run, monkeypatch):
     copy = Path(shutil.copytree(tiny_run.path, tmp_path / "run"))
     last = copy / "checkpoints" / "last.safetensors"
-    checkpoint.previous(last).unlink(missing_ok=True)
+    checkpoint.backup_path(last).unlink(missing_ok=True)
     last.write_bytes(last.read_bytes()[:-50])
     return ["sample", str(copy), "--out", str(tmp_path / "a.png")]
 
 
 def diverging(tmp_path, tiny_run, monkeypatch):
     monkeypatch.setattr(
-        "mezzotint.training.loop._losses",
-        lambda denoiser, batch, *rest: (
-            sum(p.sum() for p in denoiser.parameters()) * torch.nan + torch.zeros(len(batch.x0))
+        "mezzotint.training.gradients.losses_of",
+        lambda denoiser, batch, part, *rest: (
+            sum(p.sum() for p in denoiser.parameters()) * torch.nan
+            + torch.zeros(len(batch.x0[part]))
         ),
     )
     settings = [word for setting in TINY for word in ("--set", setting)]
@@ -142,7 +143,7 @@ def diverging(tmp_path, tiny_run, monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "case", "words"),
     [
-        (InputError, wrong_input, "no sampler 'heum'"),
+        (InputError, wrong_input, "unknown sampler 'heum'"),
         (DataError, damaged_data, "cannot be read as .npz"),
         (CheckpointError, damaged_checkpoint, "cannot be read as a checkpoint"),
         (DivergenceError, diverging, "training diverged 6 times"),
@@ -154,7 +155,7 @@ def test_a_mistake_is_of_its_kind_one_line_and_exit_code_2(
     for place in ("library", "command"):
         (tmp_path / place).mkdir()
     with pytest.raises(kind, match=words):
-        app(case(tmp_path / "library", tiny_run, monkeypatch), standalone_mode=False)
+        build_app()(case(tmp_path / "library", tiny_run, monkeypatch), standalone_mode=False)
     capsys.readouterr()
     assert run(case(tmp_path / "command", tiny_run, monkeypatch)) == 2
     error = capsys.readouterr().err.splitlines()[-1]
@@ -193,7 +194,7 @@ def test_a_process_that_is_gone_is_one_line_and_exit_code_1(
         raise error
 
     monkeypatch.setattr("mezzotint.runs.setup.setup", failing)
-    monkeypatch.setattr("mezzotint.cli.verbs.setup", failing)
+    monkeypatch.setattr("mezzotint.runs.train.setup", failing)
     assert run(["train", "digits", "--out", "nowhere"]) == 1
     assert "another process of this job has ended" in said(capsys)
     with pytest.raises(PeerError) as caught, init_distributed():
@@ -210,7 +211,7 @@ def test_a_bug_is_not_swallowed(error, several, request, monkeypatch):
     def failing(*arguments):
         raise error
 
-    monkeypatch.setattr("mezzotint.cli.verbs.setup", failing)
+    monkeypatch.setattr("mezzotint.runs.train.setup", failing)
     with pytest.raises(type(error)) as caught:
         run(["train", "digits", "--out", "nowhere"])
     assert caught.value is error
@@ -225,8 +226,8 @@ TUPLES = {"DAMAGED", "UNREADABLE"}
 
 WIDE = {
     "cli/main.py run": "the last handler of all: what it does not know, it raises again",
-    "cli/sweeping.py scales": "float() of a text",
-    "cli/verbs.py scales": "float() of a text",
+    "cli/sweep.py _scales": "float() of a text",
+    "cli/texts.py named_scales": "float() of a text",
     "config/build.py build_denoiser": "diffusion, which knows no other error",
     "data/cache.py _open": "a kept file; damaged, it is made again",
     "data/cache.py _open_measure": "a kept file; damaged, it is made again",
@@ -256,8 +257,7 @@ WIDE = {
     "runtime/distributed.py _peer_failures_in_one_line": "torch.distributed; others are raised",
     "sampling/model.py _sample_chunk": "memory; others are raised again",
     "sampling/model.py sigmas": "diffusion, which knows no other error",
-    "training/loop.py _gradients": "memory; others are raised again",
-    "training/loop.py _losses_of": "memory; others are raised again",
+    "training/memory.py fit_in_memory": "memory; others are raised again",
 }
 """Handlers that would also catch one of our errors, or a bug: what lies behind their `try`."""
 

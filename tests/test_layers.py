@@ -149,7 +149,9 @@ def test_the_command_line_lists_every_choice_without_torch():
     assert loaded_by("import mezzotint.cli.main", ["torch", "numpy", "pydantic", "PIL"]) == []
 
 
-@pytest.mark.parametrize("name", ["runs.find", "runs.setup", "runs.run", "cli.verbs", "cli.show"])
+@pytest.mark.parametrize(
+    "name", ["runs.find", "runs.setup", "runs.run", "runs.sample", "cli.show"]
+)
 def test_what_is_heavy_is_imported_where_it_is_needed(name):
     assert loaded_by(f"import mezzotint.{name}", HEAVY.split()) == []
 

@@ -12,7 +12,7 @@ import click
 import pytest
 import typer.main
 
-from mezzotint.cli.main import app
+from mezzotint.cli.main import build_app
 from mezzotint.config.registry import (
     LR_SCHEDULES,
     NETWORKS,
@@ -187,7 +187,7 @@ def commands(command, name="mezzotint"):
         yield from commands(inner, f"{name} {own}")
 
 
-COMMANDS = dict(commands(typer.main.get_command(app)))
+COMMANDS = dict(commands(typer.main.get_command(build_app())))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -19,9 +19,10 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cache, partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,14 +51,19 @@ __all__ = [
     "OUTSIDE",
     "STAGES",
     "REST",
-    "Bench",
+    "BenchmarkRequest",
+    "BenchmarkResult",
     "Work",
-    "bench",
+    "benchmark",
+    "execute",
     "fresh_model",
     "noise_images",
     "shares",
     "training_flop",
 ]
+
+EXAMPLE = 10_000
+"""Training images of the set for which a budget in epochs is shown."""
 
 CLASSES = 10
 IMAGES = 1024
@@ -118,7 +124,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Bench:
+class BenchmarkResult:
     """What was measured, of which preset, on what."""
 
     preset: str
@@ -163,22 +169,95 @@ class Bench:
         """Images that so many seconds of `train` see, validation and previews included."""
         return self.training.speed * OVERHEAD * seconds
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON: times in seconds, shares from 0 to 1."""
+        each = self.evaluations / self.steps  # evaluations in a sampler's step
+        return {
+            "preset": self.preset,
+            "image": list(self.shape),
+            "device": self.compute.device,
+            "precision": self.compute.precision,
+            "threads": self.compute.threads,
+            "kernels": self.kernels,
+            "hardware": dict(self.hardware),
+            "peak": {"tflops": self.peak / 1e12},
+            "training": {
+                "batch": self.training.images,
+                "images_per_second": self.training.speed,
+                "gflop_per_image": self.training.flop / 1e9,
+                **self._rate(self.training),
+            },
+            "sampling": {
+                "chunk": self.sampling.images,
+                "evaluations": self.evaluations,
+                "images_per_second": self.drawn,
+                "evaluations_per_second": self.sampling.speed * each,
+                "gflop_per_evaluation": self.sampling.flop / each / 1e9,
+                **self._rate(self.sampling),
+            },
+            "profile": dict(self.profile),
+            "peak_memory_bytes": self.memory,
+            "budget": self._budget(),
+        }
 
-def bench(
-    preset: str = "fashion-mnist",
-    device: str = "auto",
-    seconds: float = 20.0,
-) -> Bench:
-    """Measure a preset, by name or TOML file, for about so many seconds.
+    def _rate(self, work: Work) -> dict[str, Any]:
+        return {
+            "tflops": work.flop_per_second / 1e12,
+            "share_of_peak": work.flop_per_second / self.peak,
+            "repeats": work.repeats,
+        }
 
-    Each kind of work is done at least twice, products six times, the first time to warm up, and
-    three steps are profiled, so that a network too large for the machine takes longer.
+    def _budget(self) -> dict[str, Any]:
+        """Return the preset's budget here; one in epochs is of EXAMPLE training images."""
+        amount, unit = self.budget.amount, self.budget.unit
+        facts = {"amount": amount, "unit": unit}
+        if unit == "seconds":
+            return {**facts, "seconds": amount, "images": round(self.trained(amount))}
+        images = round(amount * EXAMPLE if unit == "epochs" else amount)
+        return {**facts, "seconds": images / self.trained(1), "images": images}
+
+
+@dataclass(frozen=True)
+class BenchmarkRequest:
+    """What to measure, and for how long."""
+
+    preset: str = "fashion-mnist"
+    _: KW_ONLY
+    device: str = "auto"
+    seconds: float = 20.0
+
+
+def benchmark(
+    preset: str | Path = "fashion-mnist", *, device: str = "auto", seconds: float = 20.0
+) -> BenchmarkResult:
+    """Measure images/s in training and sampling, and the share of this machine's matrix peak.
+
+        mezzotint.benchmark("fashion-mnist", seconds=5).training.speed
+
+    Args:
+        preset: A preset's name or TOML file.
+        device: "auto", "cpu", "cuda" or "mps".
+        seconds: Time to measure for, above 0. Each kind of work is done at least twice, products
+            six times, and three steps are profiled: a slow machine takes longer.
+
+    Returns:
+        What was measured.
+
+    Raises:
+        InputError: There is no such preset, or the device is not there.
+
     """
+    return execute(BenchmarkRequest(str(preset), device=device, seconds=seconds))
+
+
+def execute(request: BenchmarkRequest) -> BenchmarkResult:
+    """Measure what a request asks for; the first repeat of each kind of work warms up."""
+    preset, seconds = request.preset, request.seconds
     table = load_preset(preset)
     data = noise_images(usual_source(preset))
     config = parse_config(with_deviation(table, data.deviation), Config)
     budget = Budget.parse(config.training.budget)
-    model = fresh_model(config, data, choose_compute(device))
+    model = fresh_model(config, data, choose_compute(request.device))
     compute, batch = model.compute, config.training.batch
     with compute.active():
         side = PRODUCT.get(compute.device, 2048)
@@ -203,7 +282,7 @@ def bench(
             steps = training_steps(last, data, dataclasses.replace(compute, use_cuda_graphs=False))
             next(steps)
         count = max(3, min(10, int(TIME["profile"] * seconds / usual)))
-        return Bench(
+        return BenchmarkResult(
             preset=preset,
             shape=model.shape,
             hardware=_hardware(compute),

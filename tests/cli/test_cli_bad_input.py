@@ -88,7 +88,7 @@ def test_what_does_not_parse_is_answered_in_one_line(refused, unchanged, line, w
         (["--set", "sampling.sampler=hean"], ["did you mean 'heun'"]),
         (["--set", "objective.schedule=3"], ["objective.schedule", "table"]),
         (["--set", "network.block.norm=grup"], ["did you mean 'group'"]),
-        (["--device", "gpu"], ["'gpu'", "auto, cpu, cuda or mps"]),
+        (["--device", "gpu"], ["'gpu'", "'auto', 'cpu', 'cuda', 'mps'"]),
         (["--limit", "9"], ["limit 9", "10"]),
     ],
 )
@@ -340,10 +340,10 @@ def test_a_folder_written_another_way_is_the_same_source(cli, tiny, tmp_path):
         ("sample run --label cat --out a.png", ["'cat'", "0, 1, 2"]),
         ("sample run --label 10 --out a.png", ["'10'", "0..9"]),
         ("sample run --sampler hean --out a.png", ["'hean'", "did you mean 'heun'"]),
-        ("sample run --weights best --out a.png", ["weights", "ema", "network", "'best'"]),
+        ("sample run --weights best --out a.png", ["weights", "ema", "raw", "'best'"]),
         (
             "sample run --checkpoint ema --out a.png",
-            ["checkpoint is last, best or early", "'ema'"],
+            ["--checkpoint", "'last', 'best', 'snapshot'", "'ema'"],
         ),
         (
             "sample run --autoguidance 2 --out a.png",
@@ -353,7 +353,7 @@ def test_a_folder_written_another_way_is_the_same_source(cli, tiny, tmp_path):
         ("evaluate run --autoguidance 2", ["no early snapshot", "leave --autoguidance and"]),
         ("evaluate run --interval 2 1", ["0 <= low < high", "2 1"]),
         ("sample run --n 5 --seeds 2 --label 1 --out a.png", ["--n 5 and --seeds 2", "give one"]),
-        ("evaluate run --split dev", ["no dev images", "choose one of test, train, validation"]),
+        ("evaluate run --split dev", ["'dev'", "'test', 'validation', 'train'"]),
         ("select run --threshold 90 --out a", ["--threshold", "got '90'"]),
         ("sweep nowhere", ["nowhere is no run"]),
         ("sweep run --scales 1;2", ["--scales", "1,1.5,2,3", "'1;2'"]),

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mezzotint import benchmarking as benchmark
-from mezzotint.benchmarking import Bench, Work
+from mezzotint.benchmarking import BenchmarkResult, Work
 from mezzotint.config.schema import Budget
 from mezzotint.runtime.device import Compute
 
@@ -34,7 +34,7 @@ def made_up(monkeypatch):
             "budget": Budget.parse(budget),
             **changes,
         }
-        monkeypatch.setattr(benchmark, "bench", lambda *arguments: Bench(**numbers))
+        monkeypatch.setattr(benchmark, "execute", lambda request: BenchmarkResult(**numbers))
 
     return found
 
@@ -130,7 +130,7 @@ def test_what_is_not_known_is_left_out(cli, made_up):
     [
         ("bench fashon-mnist", ["'fashon-mnist'", "did you mean 'fashion-mnist'", ".toml"]),
         ("bench mine.toml", ["no preset 'mine.toml'"]),
-        ("bench digits --device gpu", ["'gpu'", "auto, cpu, cuda or mps"]),
+        ("bench digits --device gpu", ["'gpu'", "'auto', 'cpu', 'cuda', 'mps'"]),
         ("bench digits --seconds 0", ["--seconds", "0.1"]),
         ("bench digits --seconds long", ["--seconds", "valid number"]),
         ("bench digits mnist", ["mnist"]),

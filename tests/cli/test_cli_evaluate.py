@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mezzotint import imaging
-from mezzotint.cli.evaluating import evaluate_text
+from mezzotint.cli.evaluate import text as evaluate_text
 from mezzotint.data import load
 from mezzotint.evaluation.results import add_section
 from mezzotint.metrics.cas import Cas

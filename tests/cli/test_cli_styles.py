@@ -15,6 +15,7 @@ from mezzotint.data.styles.measures import measured
 from mezzotint.data.styles.style import choice_style
 from mezzotint.diffusion import is_null
 from mezzotint.runs.run import Run
+from mezzotint.sampling.denoise import build_denoise
 from mezzotint.sampling.model import Model, SampleBatch
 
 STYLES = ("thickness", "slant")
@@ -98,9 +99,9 @@ def test_guidance_by_a_style_follows_that_by_the_label(model):
 
     def estimate(scale):
         guided = model.changed(style_guidance={"slant": scale})
-        return guided.denoise(guided.condition(drawing))(x, sigma)
+        return build_denoise(guided, guided.condition(drawing))(x, sigma)
 
-    single = model.denoise(model.condition(SampleBatch.of(torch.tensor([4]))))(x, sigma)
+    single = build_denoise(model, model.condition(SampleBatch.of(torch.tensor([4]))))(x, sigma)
     zero, one, two = (estimate(scale) for scale in (0.0, 1.0, 2.0))
     torch.testing.assert_close(zero, single, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(two - one, one - zero, rtol=1e-4, atol=1e-5)
@@ -131,7 +132,7 @@ def test_along_a_choice_a_row_has_every_level_once(cli, styled_run, tmp_path, mo
         grey = 80 * drawing.styles[:, 0] + 10 * drawing.keys[:, 0]
         return grey.to(torch.uint8)[:, None, None, None].expand(-1, *model.shape).contiguous()
 
-    monkeypatch.setattr("mezzotint.runs.find.load", lambda *run, **ref: model)
+    monkeypatch.setattr("mezzotint.runs.sample.load_model", lambda *run: model)
     monkeypatch.setattr(Model, "sample_batch", shades)
     words = ["sample", str(styled_run), "--along", "shape", "--label", "3", "--seeds", "5"]
     assert cli([*words, "--out", "sheet.png"]).code == 0

@@ -26,11 +26,11 @@ from mezzotint.diffusion import (
     Ipndm,
     LinearBeta,
     LogNormal,
+    LossWeight,
     Multistep,
     Parameterization,
     Sampler,
     Schedule,
-    Weight,
     refuse_pair,
 )
 from mezzotint.errors import InputError
@@ -447,7 +447,11 @@ def test_the_tables_of_names_are_read_without_torch():
 def test_a_chosen_setting_has_the_type_of_its_kind():
     """So mypy finds a mistyped attribute of one."""
     types = {
-        Objective: {"schedule": Schedule, "parameterization": Parameterization, "weight": Weight},
+        Objective: {
+            "schedule": Schedule,
+            "parameterization": Parameterization,
+            "weight": LossWeight,
+        },
         Training: {"lr_schedule": LrSchedule},
         Sampling: {"sampler": Sampler, "schedule": Schedule | None},
         Config: {"network": NetworkSpec},

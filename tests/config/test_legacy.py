@@ -24,7 +24,7 @@ from mezzotint.config.presets import load_preset
 from mezzotint.config.registry import PARAMETERIZATIONS, SCHEDULES, WEIGHTS
 from mezzotint.config.schema import Config
 from mezzotint.config.tables import flatten, override, parse_config, to_table
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError, InputError
 from mezzotint.evaluation.results import add_section, differing, evaluation_of
 from mezzotint.runs.run import Run
 from mezzotint.runtime.checksum import is_valid, strip_checksum, with_checksum
@@ -279,7 +279,7 @@ def test_an_old_evaluation_is_read_with_the_keys_of_today():
 )
 def test_the_checksum_of_an_old_evaluation_is_that_of_the_file_as_written(edited, old_run):
     (old_run / "evaluation.json").write_text(json.dumps(edited))
-    with pytest.raises(InputError, match="damaged, or was edited"):
+    with pytest.raises(DataError, match="damaged, or was edited"):
         evaluation_of(old_run)
     assert "evaluation.json is damaged, or was edited: it is left out" in page_of(old_run)
 

@@ -12,7 +12,7 @@ from mezzotint.errors import DataError
 from mezzotint.evaluation import analyses
 from mezzotint.evaluation.analyses import ANALYSES, Analysis, metric_names, usual_names
 from mezzotint.evaluation.context import _needs_labels
-from mezzotint.evaluation.evaluate import evaluate
+from mezzotint.evaluation.evaluate import execute
 from mezzotint.evaluation.request import EvaluateRequest
 from mezzotint.metrics.registry import GROUPS
 
@@ -75,7 +75,7 @@ def test_styles_of_a_file_without_labels_are_left_out_or_refused(tmp_path, digit
         styles=np.ones((len(images), 1), np.float32),
         style_names=np.array(["thickness"]),
     )
-    found = evaluate(EvaluateRequest(path, against="digits"))
+    found = execute(EvaluateRequest(path, against="digits")).to_json()
     assert "styles" not in found
     with pytest.raises(DataError, match="styles needs labels"):
-        evaluate(EvaluateRequest(path, against="digits", metrics=("styles",)))
+        execute(EvaluateRequest(path, against="digits", metrics=("styles",)))

@@ -18,14 +18,15 @@ from mezzotint.evaluation.sweep import (
     Setting,
     SweepRequest,
     advice,
+    execute,
     jackknife,
     settings,
-    sweep,
 )
 from mezzotint.metrics.extractors.extractor import shipped
 from mezzotint.runs.run import Run
 from mezzotint.runtime import checksum
 from mezzotint.sampling.model import Model
+from mezzotint.sampling.request import SamplingOptions
 from mezzotint.training import checkpoint
 from tiny_runs import trained
 
@@ -55,8 +56,13 @@ def run(_run, tmp_path):
 
 
 def ask(run, **changes):
-    changes = {"n": 150, "scales": (1.0, 2.0), "changes": {"evaluations": 2}, **changes}
-    return SweepRequest(run.path, **changes)
+    usual = {"n": 150, "scales": (1.0, 2.0), "options": SamplingOptions(evaluations=2)}
+    return SweepRequest(run.path, **{**usual, **changes})
+
+
+def swept(request):
+    """Return what `sweep --json` prints."""
+    return execute(request).to_json()
 
 
 # --- errors and advice, from made-up numbers ---------------------------------------------------
@@ -163,7 +169,7 @@ def textbook_distance(a, b):
 
 @pytest.mark.filterwarnings("ignore:Matrix is singular")  # fewer images than features
 def test_a_sweep_recommends_the_least_distance_of_what_the_model_draws(run, digits, monkeypatch):
-    result = sweep(ask(run, interval=(2.0, 100.0)))
+    result = swept(ask(run, interval=(2.0, 100.0)))
     classifier = shipped(digits)
     held = classifier.features(digits.split("validation")[0])
     model = mezzotint.load(run, guide_model=True).changed(evaluations=2)
@@ -198,7 +204,7 @@ def test_a_sweep_recommends_the_least_distance_of_what_the_model_draws(run, digi
     with Image.open(run.path / "sweep.png") as picture:
         assert picture.size == (1350, 690)
     monkeypatch.setattr(Model, "sample_batch", lambda *a: pytest.fail("drawn again"))
-    again = sweep(ask(run, interval=(2.0, 100.0)))
+    again = swept(ask(run, interval=(2.0, 100.0)))
     assert again["points"] == result["points"]
 
 
@@ -210,7 +216,7 @@ def test_a_curve_without_an_interval_is_guided_everywhere_whatever_the_run_does(
     narrow = dataclasses.replace(narrow, config=config)
     narrow.write_config()
     ours, theirs = (
-        {(p["family"], p["scale"]): p["values"] for p in sweep(ask(r))["points"]}
+        {(p["family"], p["scale"]): p["values"] for p in swept(ask(r))["points"]}
         for r in (narrow, run)
     )
     assert ours == theirs
@@ -226,7 +232,7 @@ def test_plain_is_plain_for_a_run_that_guides_in_every_way():
         clip=True,
     )
     for family in ("guidance", "autoguidance"):
-        plain = Sampling(**{**dict(own), **Setting(family, 1.0).changes()})
+        plain = Sampling(**{**dict(own), **Setting(family, 1.0).options().changes()})
         assert plain == Sampling(clip=True)
 
 
@@ -236,7 +242,7 @@ def test_a_sweep_draws_without_the_style_guidance_of_the_run(run):
     config = keen.config.model_copy(update={"sampling": own})
     keen = dataclasses.replace(keen, config=config)
     keen.write_config()
-    found, expected = (sweep(ask(r)) for r in (keen, run))
+    found, expected = (swept(ask(r)) for r in (keen, run))
     for one, other in zip(found["points"], expected["points"], strict=True):
         assert one["values"] == other["values"]
     guides = {"guidance", "style_guidance", "autoguidance", "interval"}
@@ -254,12 +260,12 @@ def test_a_sweep_that_was_interrupted_goes_on(run, monkeypatch):
 
     monkeypatch.setattr(Model, "sample_batch", drawing)
     with pytest.raises(KeyboardInterrupt):
-        sweep(ask(run))
+        swept(ask(run))
     assert not (run.path / "sweep.json").exists()
     monkeypatch.setattr(
         Model, "sample_batch", lambda m, *a: calls.append(m.sampling) or draw(m, *a)
     )
-    sweep(ask(run))
+    swept(ask(run))
     assert calls[0] == 1.0  # the first setting, not drawn again
     assert [(s.guidance, s.autoguidance) for s in calls[1:]] == [(2.0, 1.0), (1.0, 2.0)]
 
@@ -267,4 +273,4 @@ def test_a_sweep_that_was_interrupted_goes_on(run, monkeypatch):
 def test_too_few_samples_are_refused_before_anything_is_drawn(run, monkeypatch):
     monkeypatch.setattr(Model, "sample_batch", lambda *a: pytest.fail("drawn"))
     with pytest.raises(InputError, match="--n 143 is too few .* 128 features: 144 or more"):
-        sweep(ask(run, n=143))
+        swept(ask(run, n=143))

@@ -105,7 +105,7 @@ def command(
 def warm() -> None:
     """Do once what every child would do; on one thread, since a fork takes no others along."""
     torch.set_num_threads(1)
-    importlib.import_module("mezzotint.cli.verbs")
+    importlib.import_module("mezzotint.runs.train")
     load("digits")
     load_preset("digits")  # its imports may be out of reach of a child of another user
     # What these import, a child without rights could not read.

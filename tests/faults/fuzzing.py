@@ -24,7 +24,7 @@ import torch
 import typer
 from PIL import Image
 
-from mezzotint.cli.main import app
+from mezzotint.cli.main import build_app
 from mezzotint.data import load
 from mezzotint.runtime import checksum
 from mezzotint.training import checkpoint
@@ -269,7 +269,7 @@ def values(spot: Path, chance: random.Random) -> Words:
     verb = chance.choice(sorted(usual))
     options = [
         parameter.opts[-1]
-        for parameter in typer.main.get_command(app).commands[verb].params
+        for parameter in typer.main.get_command(build_app()).commands[verb].params
         if parameter.opts[0].startswith("-") and not getattr(parameter, "is_flag", False)
     ]
     extra = [(chance.choice(options), word(chance)) for _ in range(chance.choice([1, 1, 2]))]

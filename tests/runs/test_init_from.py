@@ -146,6 +146,6 @@ def test_of_damaged_weights_the_backup_counts_and_that_is_said(small, tmp_path):
 def test_a_run_that_cannot_be_begun_from_is_refused(small, tmp_path, settings, base, kind, said):
     out = tmp_path / "run"
     request_ = request(out, small.path.with_name(base), settings=settings)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(kind, match=said):
         setup(request_)
     assert not out.exists()

@@ -160,7 +160,17 @@ def test_a_second_trainer_waits_for_the_first_ones_block_and_goes_on_from_its_sa
         assert "resumed at 16 images" in next(second.run()).text
 
 
-def test_the_first_signal_asks_and_is_saved_and_the_former_handler_hears_the_next(run):
+@pytest.fixture
+def keyboard_interrupt():
+    """Python's handler of SIGINT, which a shell leaves out of a process in the background."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+def test_the_first_signal_asks_and_is_saved_and_the_former_handler_hears_the_next(
+    run, keyboard_interrupt
+):
     run, data = run
     records = []
     with Trainer(run, data) as trainer:

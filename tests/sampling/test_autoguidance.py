@@ -13,6 +13,7 @@ from mezzotint.runs.run import CheckpointRef, Run
 from mezzotint.runs.setup import TrainRequest, setup
 from mezzotint.runs.trainer import CheckpointInterval, Trainer
 from mezzotint.sampling.model import SampleBatch
+from mezzotint.sampling.request import SamplingOptions
 from mezzotint.training import Stepped, checkpoint
 from tiny_runs import TINY, trained
 
@@ -158,8 +159,9 @@ def test_the_facts_of_samples_name_the_guide_model_only_where_it_took_part(run):
     weak = run_samples(run.path, checkpoint=CheckpointRef(guide_model=True))
     assert weak.facts == plain.facts  # so that what was drawn before is found
     assert not {"autoguidance", "weak"} & set(plain.facts)
-    guided = weak.changed(autoguidance=2)
+    guided = weak.with_options(SamplingOptions(autoguidance=2))
     assert guided.facts["autoguidance"] == 2
     assert len(guided.facts["weak"]) > 8
-    assert guided.changed(autoguidance=1).facts == plain.facts
-    assert weak.changed(guidance=2, interval=(0.1, 2)).changed(autoguidance=1) != plain
+    assert guided.with_options(SamplingOptions(autoguidance=1)).facts == plain.facts
+    narrow = SamplingOptions(guidance=2, interval=(0.1, 2), autoguidance=1)
+    assert weak.with_options(narrow) != plain

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mezzotint.config.schema import Sampling
 from mezzotint.data.styles.style import number_style
 from mezzotint.diffusion import GUIDANCE, X0, Condition, Denoiser, Karras, is_null
+from mezzotint.sampling.denoise import build_denoise
 from mezzotint.sampling.model import Model
 
 SIGMA = torch.tensor(0.8, dtype=torch.float64)
@@ -69,7 +70,7 @@ def estimate(model: Model, condition: Condition, **changes) -> tuple[Tensor, flo
     network = model.denoiser.network
     network.rows = 0
     with torch.no_grad():
-        x0 = model.changed(**changes).denoise(condition)(X, SIGMA)
+        x0 = build_denoise(model.changed(**changes), condition)(X, SIGMA)
     return x0, network.rows / len(X)
 
 

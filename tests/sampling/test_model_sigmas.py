@@ -17,7 +17,7 @@ DRAWING = SampleBatch.of(torch.tensor([0, 1]))
 @pytest.fixture
 def model(monkeypatch):
     """A model that works in float32, as on Apple's devices, with several levels above the cap."""
-    monkeypatch.setattr(Model, "_single", lambda self: True)
+    monkeypatch.setattr(Model, "single_precision", lambda self: True)
     data, settings = make_data(), Sampling(evaluations=100)
     schedule = ZeroTerminal(LinearBeta(1000))
     return Model(make_state().denoiser, settings, schedule, (1, 4, 4), data.classes, 0.0, 0.58)

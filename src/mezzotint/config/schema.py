@@ -1,6 +1,7 @@
 """The settings of a run: frozen, validated, with their defaults."""
 
 import dataclasses
+import math
 import re
 from functools import partial
 from typing import Annotated, Literal
@@ -205,7 +206,7 @@ class Sampling(Strict):
     def _rises(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
         if value is not None and not 0 <= value[0] < value[1]:
             raise ValueError(f"an interval needs 0 <= low < high, got {value[0]:g} {value[1]:g}")
-        return value
+        return None if value == (0, math.inf) else value
 
 
 class Config(Strict):

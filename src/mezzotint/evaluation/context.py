@@ -122,24 +122,7 @@ class EvaluationContext:
 def gather(request: EvaluateRequest, clock: Clock) -> EvaluationContext:
     """Load, draw and read; MezzotintError for whatever cannot be evaluated."""
     parts, path = request.requested(), request.target
-    if not path.exists():
-        raise InputError(f"{path} does not exist: give a run, a folder of images or an .npz")
-    against = None
-    if request.against:
-        with current_ranks().rank0_first():  # the first decodes it, the others find it
-            styles = _requested_styles(path)
-            against = load(request.against, styles=styles, data_dir=request.data_dir)
-    stream = _stream(request, against) if Run.is_at(path) else None
-    data = stream.data if stream else against
-    if data is None:
-        raise InputError(
-            f"{path} is not a run: say what its images are held --against, as in --against mnist"
-        )
-    if len(data.splits.get(request.split, ())) == 0:
-        raise InputError(
-            f"{data.name} has no {request.split} images to compare with: "
-            f"{suggest(request.split, [k for k, rows in data.splits.items() if len(rows)])}"
-        )
+    stream, data = _sources(request)
     if "cas" in parts and stream is not None:
         # What it needs is known now: refuse it now, not after everything else.
         cas.check(stream.batch(len(data.splits["train"])).labels, data)
@@ -185,6 +168,29 @@ def gather(request: EvaluateRequest, clock: Clock) -> EvaluationContext:
     )
 
 
+def _sources(request: EvaluateRequest) -> tuple[RunSamples | None, ImageSet]:
+    """Return the run that draws the samples, None for a file or folder, and the real images."""
+    path, against = request.target, None
+    if not path.exists():
+        raise InputError(f"{path} does not exist: give a run, a folder of images or an .npz")
+    if request.against:
+        with current_ranks().rank0_first():  # the first decodes it, the others find it
+            styles = _requested_styles(path)
+            against = load(request.against, styles=styles, data_dir=request.data_dir)
+    stream = _stream(request, against) if Run.is_at(path) else None
+    data = stream.data if stream else against
+    if data is None:
+        raise InputError(
+            f"{path} is not a run: say what its images are held --against, as in --against mnist"
+        )
+    if len(data.splits.get(request.split, ())) == 0:
+        raise InputError(
+            f"{data.name} has no {request.split} images to compare with: "
+            f"{suggest(request.split, [k for k, rows in data.splits.items() if len(rows)])}"
+        )
+    return stream, data
+
+
 def _requested_styles(path: Path) -> tuple[str, ...]:
     """Return the requested styles of the samples, as far as real images can have them."""
     if Run.is_at(path):
@@ -200,9 +206,10 @@ def _stream(request: EvaluateRequest, against: ImageSet | None) -> RunSamples:
         request.target,
         against,
         checkpoint=request.checkpoint,
-        changes=request.changes,
+        options=request.options,
         seed=request.seed,
         data_dir=request.data_dir,
+        progress=request.progress,
     )
 
 

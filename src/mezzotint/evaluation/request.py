@@ -1,12 +1,12 @@
 """What to evaluate, and how."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from mezzotint.errors import InputError, suggest
 from mezzotint.evaluation.analyses import metric_names, usual_names
 from mezzotint.runs.run import CheckpointRef
+from mezzotint.sampling.request import SamplingOptions
 
 __all__ = ["EvaluateRequest"]
 
@@ -18,6 +18,7 @@ class EvaluateRequest:
     target: Path
     """A run, a folder of images, or an .npz."""
 
+    _: KW_ONLY
     against: str | None = None
     """The real images, a SOURCE; None: a run's own."""
 
@@ -38,15 +39,20 @@ class EvaluateRequest:
     checkpoint: CheckpointRef = CheckpointRef()
     """Which of a run's weights to draw with."""
 
-    changes: Mapping[str, object] = field(default_factory=dict)
+    options: SamplingOptions = SamplingOptions()
     """Sampling settings other than the run's."""
 
     out: Path | None = None
     """Folder for evaluation.json and pictures; None: the run; nothing is written for others."""
 
+    compare: Path | None = None
+    """Another run or evaluation.json, to whose metrics the differences are computed."""
+
     data_dir: Path | None = None
     command: str = ""
     """The command that made the request, for the report."""
+
+    progress: bool | None = None
 
     def requested(self) -> tuple[str, ...]:
         """The names, checked."""

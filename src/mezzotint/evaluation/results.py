@@ -7,10 +7,12 @@ from typing import Any
 from mezzotint.config import legacy
 from mezzotint.errors import DataError
 from mezzotint.evaluation.summary import summary_sentences
+from mezzotint.runs.run import Run
 from mezzotint.runtime import checksum
 from mezzotint.runtime.atomic import write_bytes
+from mezzotint.runtime.outputs import check_writable
 
-__all__ = ["add_section", "differing", "evaluation_of", "keep"]
+__all__ = ["add_section", "check_folder", "differing", "evaluation_of", "keep"]
 
 Json = dict[str, Any]
 
@@ -27,6 +29,13 @@ def evaluation_of(path: Path) -> Json:
     if not checksum.is_valid(found):
         raise DataError(f"{file} is damaged, or was edited: make it anew")
     return legacy.current_evaluation(checksum.strip_checksum(found))
+
+
+def check_folder(out: Path | None, target: Path) -> None:
+    """Raise InputError where an evaluation could not be kept: in `out`, else in its run."""
+    if out is not None or Run.is_at(target):
+        folder = out or target
+        check_writable("--out", folder, (folder.absolute(), *folder.absolute().parents))
 
 
 def keep(folder: Path, result: Json) -> Json:

@@ -30,9 +30,10 @@ from mezzotint.imaging import describe_shape
 from mezzotint.metrics.extractors.weights_io import weights_digest
 from mezzotint.runs.run import CheckpointRef, Run
 from mezzotint.runtime.log import log
-from mezzotint.runtime.progress_bar import progress
+from mezzotint.runtime.progress_bar import progress as progress_of
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Model, SampleBatch
+from mezzotint.sampling.request import SamplingOptions
 
 __all__ = [
     "RunSamples",
@@ -74,6 +75,8 @@ class RunSamples:
     data: ImageSet
     facts: Mapping[str, Any]
     seed: int
+    progress: bool | None = None
+    """Whether drawing shows a bar; see `progress_bar.progress`."""
 
     def batch(self, n: int) -> SampleBatch:
         """The first n of the stream."""
@@ -87,7 +90,7 @@ class RunSamples:
         drawing = self.batch(n)
         parts = []
         first = self.model.compute.ranks.first
-        with progress("drawing", n) as update:
+        with progress_of("drawing", n, self.progress) as update:
             for start in range(0, n, BLOCK):
                 rows = slice(start, min(n, start + BLOCK))
                 part = self._broadcast(
@@ -116,9 +119,9 @@ class RunSamples:
         ranks.all_reduce_([found])
         return found
 
-    def changed(self, **changes: object) -> "RunSamples":
-        """The same stream, drawn with other sampling settings."""
-        model, former = self.model.changed(**changes), _drawn_with(self.model)
+    def with_options(self, options: SamplingOptions) -> "RunSamples":
+        """Return the same stream, drawn with other sampling settings."""
+        model, former = self.model.with_options(options), _drawn_with(self.model)
         kept = {name: fact for name, fact in self.facts.items() if name not in former}
         return dataclasses.replace(self, model=model, facts={**kept, **_drawn_with(model)})
 
@@ -169,11 +172,12 @@ def run_samples(
     data: ImageSet | None = None,
     *,
     checkpoint: CheckpointRef = CheckpointRef(),
-    changes: Mapping[str, object] = {},  # noqa: B006 - never changed
+    options: SamplingOptions = SamplingOptions(),
     seed: int = 0,
     data_dir: Path | None = None,
+    progress: bool | None = None,
 ) -> RunSamples:
-    """A run's model and its data; `changes` are sampling settings."""
+    """Return a run's model and its data, drawn with other sampling settings where given."""
     run = Run.at(path)
     origin, own = run.config.origin, data is None
     if data is None:
@@ -193,7 +197,7 @@ def run_samples(
             f"the styles of {data.name} are measured otherwise by this version than when {path} "
             "was trained: requested and measured styles may differ a little"
         )
-    model = model.changed(**changes)
+    model = model.with_options(options)
     facts = {
         "kind": "run",
         "path": str(path),
@@ -205,7 +209,7 @@ def run_samples(
         **_drawn_with(model),
         "seed": seed,
     }
-    return RunSamples(run, model, data, facts, seed)
+    return RunSamples(run, model, data, facts, seed, progress)
 
 
 def _refuse_other_choices(path: Path, model: Model, data: ImageSet) -> None:

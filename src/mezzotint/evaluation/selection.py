@@ -8,7 +8,7 @@ score itself, at equal numbers of images.
 import dataclasses
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,27 @@ from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.metrics.kernel import kernel_distance
 from mezzotint.metrics.metric import Read
 from mezzotint.metrics.reference import Reference
-from mezzotint.runs.run import CheckpointRef
+from mezzotint.runs.find import path_of
+from mezzotint.runs.run import CheckpointRef, Run
 from mezzotint.runtime.log import log
 from mezzotint.runtime.outputs import check_output
-from mezzotint.runtime.progress_bar import progress
+from mezzotint.runtime.progress_bar import progress as progress_of
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Model, SampleBatch
 from mezzotint.sampling.noise import image_keys
+from mezzotint.sampling.request import SamplingOptions
 
-__all__ = ["Effect", "Kept", "best_of", "effect", "refilled"]
+__all__ = [
+    "Effect",
+    "Kept",
+    "SelectRequest",
+    "SelectResult",
+    "best_of",
+    "effect",
+    "execute",
+    "refilled",
+    "select",
+]
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """From images uint8 (N, C, H, W) and labels (N,) to scores (N,): larger is better."""
@@ -229,25 +241,143 @@ HIGH = 0.5
 
 @dataclass(frozen=True)
 class SelectRequest:
-    """What to select, and how."""
+    """What to draw, and which of it to keep."""
 
     run: Path
+    _: KW_ONLY
     out: Path
-    label: str | None
-    pool: int
-    top: int
-    pools: int
-    score: str
-    refill: int | None
-    threshold: float | None
-    seed: int
-    changes: Mapping[str, object]
-    checkpoint: CheckpointRef
-    data_dir: Path | None
+    """A new folder for the kept images and the sheet."""
+
+    label: str | int | None = None
+    """A class; None: every class."""
+
+    pool: int = 15
+    """Images drawn for each pool."""
+
+    top: int = 3
+    """Images kept of each pool."""
+
+    pools: int = 1
+    """Pools of each class."""
+
+    score: str = "clip"
+    """clip (the data set's own), clip:ID, classifier."""
+
+    refill: int | None = None
+    """Instead of pools: draw until this many of each class pass the threshold."""
+
+    threshold: float | None = None
+    """Least score, 0 to 1: what `refill` keeps; else what counts as high quality (0.5)."""
+
+    seed: int = 0
+    options: SamplingOptions = SamplingOptions()
+    checkpoint: CheckpointRef = CheckpointRef()
+    data_dir: Path | None = None
+    progress: bool | None = None
 
 
-def select(request: SelectRequest) -> dict[str, Any]:
-    """Draw, score, keep; a folder of the kept images, a ranked sheet, and what it did."""
+@dataclass(frozen=True, kw_only=True)
+class SelectResult:
+    """The kept images, and what keeping them did to quality and variety."""
+
+    kept: Kept
+    facts: Mapping[str, Any]
+    """Run, score, seed, sampling settings and threshold."""
+
+    classes: Sequence[Mapping[str, Any]] = ()
+    """Share of high quality and mean score of each class; () with `refill`."""
+
+    effect: Sequence[Effect] = ()
+    """What selection does as the pool grows; () where too few images were drawn."""
+
+    written: Mapping[str, Path]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the images as plain JSON."""
+        facts = dict(self.facts)
+        if self.classes:
+            facts["classes"] = list(self.classes)
+            facts["effect"] = [asdict(each) for each in self.effect]
+        else:
+            facts["share_passed"] = self.kept.passed / self.kept.drawn
+        facts["written"] = {kind: str(path) for kind, path in self.written.items()}
+        return facts
+
+
+def select(
+    run: Run | str | Path,
+    *,
+    out: str | Path,
+    label: str | int | None = None,
+    pool: int = 15,
+    top: int = 3,
+    pools: int = 1,
+    score: str = "clip",
+    refill: int | None = None,
+    threshold: float | None = None,
+    seed: int = 0,
+    sampler: str | Mapping[str, object] | None = None,
+    evaluations: int | None = None,
+    guidance: float | None = None,
+    weights: str = "ema",
+    checkpoint: str = "last",
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    progress: bool | None = None,
+) -> SelectResult:
+    """Draw pools of images, keep the best of each by a score, and measure what that did.
+
+        kept = mezzotint.select("runs/mnist", label=5, out="best").kept.images
+
+    Args:
+        run: A run's directory, or the `Run`.
+        out: A new folder for the kept images and the sheet.
+        label: Class, by name or number. None: every class.
+        pool: Number of images drawn for each pool.
+        top: Number of images kept of each pool.
+        pools: Number of pools of each class; the more, the surer the numbers.
+        score: "clip" (the data set's own), "clip:ID" (a hub id or a folder), "classifier".
+        refill: Instead of pools: draw until this many of each class pass `threshold`.
+        threshold: Least score, 0 to 1: what `refill` keeps, else what counts as high quality.
+        seed: Image i depends on (seed, i) alone.
+        sampler: Name of a sampler, or a table as in {"kind": "ddim", "eta": 0.5}.
+        evaluations: Evaluations of the network per image (NFE), 1 or more.
+        guidance: Guidance scale, 0 or more: 1 is none, 0 unconditional.
+        weights: "ema" (averaged) or "network" (the last step's).
+        checkpoint: "last", "best" or "early".
+        device: "auto" (the run's own), "cpu", "cuda" or "mps".
+        data_dir: Folder of named data sets, looked at before MEZZOTINT_DATA.
+        progress: Show a bar: None where there is a terminal or notebook, True always.
+
+    Returns:
+        The kept images, uint8, with their scores and the files that were written.
+
+    Raises:
+        InputError: `out` holds something, or too few images pass the threshold.
+
+    """
+    return execute(
+        SelectRequest(
+            path_of(run),
+            out=Path(out),
+            label=label,
+            pool=pool,
+            top=top,
+            pools=pools,
+            score=score,
+            refill=refill,
+            threshold=threshold,
+            seed=seed,
+            options=SamplingOptions(sampler=sampler, evaluations=evaluations, guidance=guidance),
+            checkpoint=CheckpointRef(weights, checkpoint, device),
+            data_dir=Path(data_dir) if data_dir is not None else None,
+            progress=progress,
+        )
+    )
+
+
+def execute(request: SelectRequest) -> SelectResult:
+    """Draw, score, keep; write the kept images, a ranked sheet, and what selection did."""
     check_output("--out", request.out, ("",), overwrite=False)
     if request.top > request.pool:
         raise InputError(f"--top {request.top} of a pool of {request.pool}: keep at most the pool")
@@ -256,9 +386,10 @@ def select(request: SelectRequest) -> dict[str, Any]:
     stream = run_samples(
         request.run,
         checkpoint=request.checkpoint,
-        changes=request.changes,
+        options=request.options,
         seed=request.seed,
         data_dir=request.data_dir,
+        progress=request.progress,
     )
     model = stream.model
     labels = (
@@ -269,44 +400,61 @@ def select(request: SelectRequest) -> dict[str, Any]:
     score = scorer(stream.data, request.score)
     if request.refill is not None:
         return _refill(request, stream, score, labels)
+    return _keep_best(request, stream, score, labels)
+
+
+def _keep_best(
+    request: SelectRequest, stream: RunSamples, score: Score, labels: list[int]
+) -> SelectResult:
+    """Keep the best of every pool."""
+    model = stream.model
     asked = torch.tensor(labels).repeat_interleave(request.pool * request.pools)
-    with progress("drawing", len(asked)) as update:
+    with progress_of("drawing", len(asked), request.progress) as update:
         images = model.sample_batch(SampleBatch.of(asked, request.seed), update)
     scores = score(images, asked)
     rows = best_of(scores, asked, request.pool, request.top)
     kept = Kept(images[rows], asked[rows], scores[rows], rows, len(asked), len(rows))
     written = _write(request, kept, model)
     sheet = _ranked(images, asked, scores, model.classes)
-    written["sheet"] = str(imaging.save_png(sheet, request.out / "ranked.png"))
+    written["sheet"] = imaging.save_png(sheet, request.out / "ranked.png")
     threshold = HIGH if request.threshold is None else request.threshold
-    result = {
-        **_facts(request, stream.model, kept),
-        "threshold": threshold,
-        "classes": [
-            _class_row(model.classes[i], i, asked, scores, rows, threshold) for i in labels
-        ],
-        "effect": _effects(request, stream, images, asked, scores),
-        "written": written,
-    }
-    if result["effect"]:  # measured: worth a place in the report
-        picture = imaging.save_png(sheet, request.run / "evaluation" / "selection.png")
-        part = {name: result[name] for name in ("score", "threshold", "seed", "classes", *DRAWN)}
-        where = str(picture.relative_to(request.run))
-        more = {"rows": result["effect"], "picture": where, "hash": stream.facts["hash"]}
-        add_section(request.run, "selection", {**part, **more})
+    result = SelectResult(
+        kept=kept,
+        facts={**_facts(request, model, kept), "threshold": threshold},
+        classes=[_class_row(model.classes[i], i, asked, scores, rows, threshold) for i in labels],
+        effect=_effects(request, stream, images, asked, scores),
+        written=written,
+    )
+    if result.effect:  # measured: worth a place in the report
+        _add_to_evaluation(request, stream, result, sheet)
     return result
+
+
+def _add_to_evaluation(
+    request: SelectRequest, stream: RunSamples, result: SelectResult, sheet: Tensor
+) -> None:
+    """Put what selection did into the run's evaluation.json, with the ranked sheet."""
+    picture = imaging.save_png(sheet, request.run / "evaluation" / "selection.png")
+    facts = result.to_json()
+    section = {name: facts[name] for name in ("score", "threshold", "seed", "classes", *DRAWN)}
+    section |= {
+        "rows": facts["effect"],
+        "picture": str(picture.relative_to(request.run)),
+        "hash": stream.facts["hash"],
+    }
+    add_section(request.run, "selection", section)
 
 
 def _refill(
     request: SelectRequest, stream: RunSamples, score: Score, labels: list[int]
-) -> dict[str, Any]:
+) -> SelectResult:
     """Filter and draw again until the wanted number is there."""
     assert request.refill is not None
     assert request.threshold is not None
 
     def draw(asked: Tensor, start: int) -> Tensor:
         keys = image_keys(request.seed, torch.arange(start, start + len(asked)))
-        with progress("drawing", len(asked)) as update:
+        with progress_of("drawing", len(asked), request.progress) as update:
             return stream.model.sample_batch(SampleBatch(asked, keys), update)
 
     wanted = request.refill * len(labels)
@@ -320,12 +468,11 @@ def _refill(
         scores=kept.scores[order],
         draws=kept.draws[order],
     )
-    return {
-        **_facts(request, stream.model, kept),
-        "threshold": request.threshold,
-        "share_passed": kept.passed / kept.drawn,
-        "written": _write(request, kept, stream.model),
-    }
+    return SelectResult(
+        kept=kept,
+        facts={**_facts(request, stream.model, kept), "threshold": request.threshold},
+        written=_write(request, kept, stream.model),
+    )
 
 
 def _facts(request: SelectRequest, model: Model, kept: Kept) -> dict[str, Any]:
@@ -339,14 +486,14 @@ def _facts(request: SelectRequest, model: Model, kept: Kept) -> dict[str, Any]:
     }
 
 
-def _write(request: SelectRequest, kept: Kept, model: Model) -> dict[str, str]:
+def _write(request: SelectRequest, kept: Kept, model: Model) -> dict[str, Path]:
     """The kept images as a folder with scores in its manifest."""
     extra = [
         {"seed": request.seed, "draw": draw, "score": round(score, 6)}
         for draw, score in zip(kept.draws.tolist(), kept.scores.tolist(), strict=True)
     ]
     manifest = imaging.save_folder(kept.images, kept.labels, model.classes, request.out, extra)
-    return {"folder": str(request.out), "manifest": str(manifest)}
+    return {"folder": request.out, "manifest": manifest}
 
 
 def _ranked(images: Tensor, labels: Tensor, scores: Tensor, classes: tuple[str, ...]) -> Tensor:
@@ -378,7 +525,7 @@ def _effects(
     images: Tensor,
     labels: Tensor,
     scores: Tensor,
-) -> list[dict[str, Any]]:
+) -> list[Effect]:
     """Accuracy, distance and variety as the pool grows; [] for too few samples."""
     classes = len(stream.data.classes)
     kept = int(torch.bincount(labels, minlength=classes).min()) // request.pool * request.top
@@ -397,4 +544,4 @@ def _effects(
         reference.read(images, labels), scores, reference.real, pools, request.top,
         generator("effect", request.seed),
     )  # fmt: skip
-    return [dataclasses.asdict(each) for each in found]
+    return found

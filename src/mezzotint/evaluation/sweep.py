@@ -18,8 +18,8 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,14 @@ import torch
 from torch import Tensor
 
 from mezzotint.errors import CheckpointError, DataError, InputError
+from mezzotint.evaluation.results import check_folder
 from mezzotint.evaluation.samples import RunSamples, run_samples
 from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.metrics.metric import Read
 from mezzotint.metrics.reference import Reference, chosen
 from mezzotint.metrics.registry import GROUPS, sign
 from mezzotint.reporting import figures
+from mezzotint.runs.find import path_of
 from mezzotint.runs.run import CheckpointRef, Run
 from mezzotint.runtime import checksum
 from mezzotint.runtime.atomic import write_bytes
@@ -40,10 +42,13 @@ from mezzotint.runtime.distributed import current_ranks
 from mezzotint.runtime.hardware import hardware
 from mezzotint.runtime.log import log
 from mezzotint.runtime.rng import generator
+from mezzotint.sampling.request import SamplingOptions
 
 __all__ = [
     "FAMILIES",
     "SweepRequest",
+    "SweepResult",
+    "execute",
     "Point",
     "Setting",
     "advice",
@@ -71,15 +76,16 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """What is to be drawn, and how."""
+    """Which guidance scales of which run to compare, and how."""
 
     run: Path
+    _: KW_ONLY
     scales: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
     n: int = 1000
     interval: tuple[float, float] | None = None
     """Levels for a curve of its own, guided only there; None: no such curve."""
 
-    changes: Mapping[str, object] = field(default_factory=dict)
+    options: SamplingOptions = SamplingOptions()
     """Other sampling settings than the run's, the same for all."""
 
     seed: int = 0
@@ -89,6 +95,9 @@ class SweepRequest:
 
     data_dir: Path | None = None
     command: str = ""
+    """The command that made the request, for the report."""
+
+    progress: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -99,15 +108,15 @@ class Setting:
     scale: float
     interval: tuple[float, float] | None = None
 
-    def changes(self) -> dict[str, object]:
-        """Return every setting that guides, for `Model.changed`; the run's own do not count."""
+    def options(self) -> SamplingOptions:
+        """Return every setting that guides; the run's own do not count."""
         auto = self.family == "autoguidance"
-        return {
-            "guidance": 1.0 if auto else self.scale,
-            "style_guidance": {},
-            "autoguidance": self.scale if auto else 1.0,
-            "interval": self.interval,
-        }
+        return SamplingOptions(
+            guidance=1.0 if auto else self.scale,
+            style_guidance={},
+            autoguidance=self.scale if auto else 1.0,
+            interval=self.interval or (0.0, math.inf),
+        )
 
     @property
     def title(self) -> str:
@@ -158,13 +167,13 @@ def jackknife(without: Sequence[float]) -> float:
     return float(((len(values) - 1) * values.var(correction=0)).sqrt())
 
 
-def settings(ask: SweepRequest, *, guidable: bool, snapshot: bool) -> list[Setting]:
+def settings(request: SweepRequest, *, guidable: bool, snapshot: bool) -> list[Setting]:
     """Every family that can be drawn at every scale; scale 1, the same in all, once.
 
     guidable: whether the run knows what to draw without a label.
     snapshot: whether it kept an early snapshot.
     """
-    scales = ask.scales
+    scales = request.scales
     if len(set(scales)) < max(2, len(scales)) or not all(0 <= s < math.inf for s in scales):
         tried = ",".join(f"{scale:g}" for scale in scales)
         raise InputError(
@@ -173,18 +182,18 @@ def settings(ask: SweepRequest, *, guidable: bool, snapshot: bool) -> list[Setti
         )
     if not guidable and not snapshot:
         raise CheckpointError(
-            f"nothing guides {ask.run}: it was never trained without a label "
+            f"nothing guides {request.run}: it was never trained without a label "
             "(training.label_dropout = 0) and kept no early snapshot (training.snapshot = 0)"
         )
-    if not guidable and ask.interval is not None:
+    if not guidable and request.interval is not None:
         raise InputError(
-            f"{ask.run} was never trained without a label (training.label_dropout = 0): leave "
+            f"{request.run} was never trained without a label (training.label_dropout = 0): leave "
             "--interval out"
         )
     found: list[Setting] = []
     for family, there, interval in (
         ("guidance", guidable, None),
-        ("interval", ask.interval is not None, ask.interval),
+        ("interval", request.interval is not None, request.interval),
         ("autoguidance", snapshot, None),
     ):
         plain = any(setting.scale == 1 for setting in found)
@@ -193,78 +202,185 @@ def settings(ask: SweepRequest, *, guidable: bool, snapshot: bool) -> list[Setti
     return found
 
 
-def sweep(ask: SweepRequest) -> Json:
-    """Draw and measure every setting; a JSON object, also written with its picture.
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """What each guidance scale costs in quality and variety."""
+
+    points: Sequence[Point]
+    """A setting and its numbers, in the order of the settings."""
+
+    floor: Mapping[str, float]
+    """The same numbers of as many real images."""
+
+    sentences: Sequence[str]
+    """Which setting to take, and why."""
+
+    sections: Mapping[str, Any]
+    """The whole of sweep.json."""
+
+    written: Path
+
+    def to_json(self) -> Json:
+        """Return plain JSON."""
+        return {**self.sections, "written": str(self.written)}
+
+
+def sweep(
+    run: Run | str | Path,
+    *,
+    scales: Iterable[float] = (1.0, 1.5, 2.0, 3.0),
+    n: int = 1000,
+    interval: tuple[float, float] | None = None,
+    sampler: str | Mapping[str, object] | None = None,
+    evaluations: int | None = None,
+    seed: int = 0,
+    weights: str = "ema",
+    checkpoint: str = "last",
+    out: str | Path | None = None,
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    progress: bool | None = None,
+) -> SweepResult:
+    """Compare guidance scales: what each costs in quality and variety, and which to take.
+
+        print(*mezzotint.sweep("runs/mnist", scales=[1, 1.5, 2]).sentences)
+
+    Every setting draws the same images, evaluated on the validation split; with autoguidance too
+    where the run kept an early snapshot.
+
+    Args:
+        run: A run's directory, or the `Run`.
+        scales: Two or more guidance scales: 1 is none, 0 unconditional.
+        n: Number of samples at each scale.
+        interval: (low, high): one more curve, guided at levels low < sigma <= high alone.
+        sampler: Name of a sampler, or a table as in {"kind": "ddim", "eta": 0.5}.
+        evaluations: Evaluations of the network per image (NFE), 1 or more.
+        seed: Seed of the samples: the same noise at all scales.
+        weights: "ema" (averaged) or "network" (the last step's).
+        checkpoint: "last", "best" or "early".
+        out: Folder for sweep.json and sweep.png. None: the run.
+        device: "auto" (the run's own), "cpu", "cuda" or "mps".
+        data_dir: Folder of named data sets, looked at before MEZZOTINT_DATA.
+        progress: Show a bar: None where there is a terminal or notebook, True always.
+
+    Returns:
+        The numbers at each scale, with the advice.
+
+    Raises:
+        InputError: Nothing guides the run, or there are too few images.
+
+    """
+    return execute(
+        SweepRequest(
+            path_of(run),
+            scales=tuple(map(float, scales)),
+            n=n,
+            interval=interval,
+            options=SamplingOptions(sampler=sampler, evaluations=evaluations),
+            seed=seed,
+            checkpoint=CheckpointRef(weights, checkpoint, device),
+            out=Path(out) if out is not None else None,
+            data_dir=Path(data_dir) if data_dir is not None else None,
+            progress=progress,
+        )
+    )
+
+
+def execute(request: SweepRequest) -> SweepResult:
+    """Draw and measure every setting of a request; write the numbers and their picture.
 
     What was drawn before is found again, setting by setting. Several processes share the drawing,
     then each computes the same numbers and the first writes them.
     """
-    started, folder = time.monotonic(), ask.out or ask.run
-    run = Run.at(ask.run)
+    check_folder(request.out, request.run)
+    started, folder = time.monotonic(), request.out or request.run
     if (folder / FILE).exists():
         log.info(f"{folder / FILE} is there already and will be replaced: --out keeps both")
-    snapshot = run.has("early")
+    snapshot = Run.at(request.run).has("early")
     stream = run_samples(
-        ask.run,
-        checkpoint=dataclasses.replace(ask.checkpoint, guide_model=snapshot),
-        changes=ask.changes,
-        seed=ask.seed,
-        data_dir=ask.data_dir,
+        request.run,
+        checkpoint=dataclasses.replace(request.checkpoint, guide_model=snapshot),
+        options=request.options,
+        seed=request.seed,
+        data_dir=request.data_dir,
+        progress=request.progress,
     )
-    wanted = settings(ask, guidable="label" in stream.model.droppable, snapshot=snapshot)
-    streams = [stream.changed(**setting.changes()) for setting in wanted]  # refused now, or never
-    ranks = current_ranks()
-    with ranks.rank0_first():  # what the first makes and keeps, the others find
-        classifier = classifier_for(stream.data)
-    _refuse_few(ask, stream, int(classifier.features(stream.data.images[:1]).shape[1]))
+    wanted = settings(request, guidable="label" in stream.model.droppable, snapshot=snapshot)
+    # Refused now, or never.
+    streams = [stream.with_options(setting.options()) for setting in wanted]
+    reference = _reference(request, stream)
     points = []
-    reference = Reference.of(
-        stream.data,
-        classifier,
-        classifier,
-        n=len(stream.data.splits[SPLIT]),
-        split=SPLIT,
-        seed=ask.seed,
-        anchors=(),
-    )
     for number, (setting, own) in enumerate(zip(wanted, streams, strict=True), 1):
         log.info(f"{setting.title} ({number} of {len(wanted)})")
-        samples = own.samples(ask.n)
+        samples = own.samples(request.n)
         points.append(measured(setting, reference.read(samples.images, samples.labels), reference))
-    rows = chosen(stream.data, "train", ask.n, ask.seed)
-    floor = reference.read(stream.data.images[rows], stream.data.labels[rows])
-    advised, sentences = advice(points, ask.n)
-    left_out = {*wanted[0].changes(), "weak"}  # what guides is said of every point
-    facts = {name: fact for name, fact in stream.facts.items() if name not in left_out}
-    if snapshot:
-        assert stream.model.guide_model is not None
-        facts["early_images_seen"] = stream.model.guide_model.images_seen
-    result: Json = {
-        "samples": {**facts, "n": ask.n},
+    rows = chosen(stream.data, "train", request.n, request.seed)
+    real = reference.read(stream.data.images[rows], stream.data.labels[rows])
+    floor = _values(real, reference, torch.ones(len(rows), dtype=torch.bool))
+    advised, sentences = advice(points, request.n)
+    sections: Json = {
+        "samples": {**_sample_facts(stream, wanted[0]), "n": request.n},
         "protocol": {
             **reference.facts,
-            "extractor": classifier.name,
-            "hash": classifier.digest,
+            "extractor": reference.extractor.name,
+            "hash": reference.extractor.digest,
             "groups": GROUP_COUNT,
         },
         "points": [point.to_json() for point in points],
-        "floor": _values(floor, reference, torch.ones(len(rows), dtype=torch.bool)),
+        "floor": floor,
         "advice": advised,
         "sentences": sentences,
         "picture": PICTURE,
         "seconds": round(time.monotonic() - started, 2),
         "hardware": hardware(),
-        "command": ask.command,
+        "command": request.command,
     }
-    if ranks.first:
+    _write(folder, sections)
+    return SweepResult(
+        points=points,
+        floor=floor,
+        sentences=sentences,
+        sections=sections,
+        written=folder / FILE,
+    )
+
+
+def _reference(request: SweepRequest, stream: RunSamples) -> Reference:
+    """Return the real images of the validation split, as the set's own classifier reads them."""
+    with current_ranks().rank0_first():  # what the first makes and keeps, the others find
+        classifier = classifier_for(stream.data)
+    _refuse_few(request, stream, int(classifier.features(stream.data.images[:1]).shape[1]))
+    return Reference.of(
+        stream.data,
+        classifier,
+        classifier,
+        n=len(stream.data.splits[SPLIT]),
+        split=SPLIT,
+        seed=request.seed,
+        anchors=(),
+    )
+
+
+def _sample_facts(stream: RunSamples, setting: Setting) -> Json:
+    """Return what all points share: the facts of the samples without the settings that guide."""
+    left_out = {*setting.options().changes(), "weak"}
+    facts = {name: fact for name, fact in stream.facts.items() if name not in left_out}
+    if (guide_model := stream.model.guide_model) is not None:
+        facts["early_images_seen"] = guide_model.images_seen
+    return facts
+
+
+def _write(folder: Path, sections: Json) -> None:
+    """Write sweep.json and its picture; of several processes the first does."""
+    if current_ranks().first:
         folder.mkdir(parents=True, exist_ok=True)
-        figures.trade_off(result["points"], result["floor"], folder / PICTURE)
-        write_bytes(folder / FILE, json.dumps(checksum.with_checksum(result), indent=1).encode())
-    return {**result, "written": str(folder / FILE)}
+        figures.trade_off(sections["points"], sections["floor"], folder / PICTURE)
+        text = json.dumps(checksum.with_checksum(sections), indent=1)
+        write_bytes(folder / FILE, text.encode())
 
 
-def _refuse_few(ask: SweepRequest, stream: RunSamples, features: int) -> None:
-    """Raise an error where a Frechet distance would lack images, also without a group of them."""
+def _refuse_few(request: SweepRequest, stream: RunSamples, features: int) -> None:
+    """InputError where a Frechet distance would lack images, also without a group of them."""
     held = len(stream.data.splits[SPLIT])
     if held <= features:
         raise DataError(
@@ -272,9 +388,10 @@ def _refuse_few(ask: SweepRequest, stream: RunSamples, features: int) -> None:
             "features needs more: a larger data set, or compare with evaluate --metrics kd"
         )
     least = next(n for n in range(features, 3 * features) if n - -(-n // GROUP_COUNT) > features)
-    if ask.n < least:
+    if request.n < least:
         raise InputError(
-            f"--n {ask.n} is too few for Frechet distances of {features} features: {least} or more"
+            f"--n {request.n} is too few for Frechet distances of {features} features: {least} or "
+            "more"
         )
 
 

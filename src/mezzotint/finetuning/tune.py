@@ -9,15 +9,16 @@ coverage of the validation images. They did not make the reward, but they are no
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mezzotint.config.schema import Budget
 from mezzotint.config.tables import to_table
 from mezzotint.errors import InputError
 from mezzotint.evaluation.samples import run_samples
@@ -26,18 +27,30 @@ from mezzotint.finetuning.reward import RewardCheck, RewardStep, Tuning, climb
 from mezzotint.metrics.clip.likelihood import check, prompt_log_likelihood
 from mezzotint.metrics.clip.scorers import clip_for
 from mezzotint.reporting import figures
+from mezzotint.runs.find import path_of
 from mezzotint.runs.online_metrics import OnlineMetrics
 from mezzotint.runs.run import CheckpointRef, Run, disk_errors_in_one_line, read_checkpoint
 from mezzotint.runtime.atomic import write_bytes
 from mezzotint.runtime.log import log
 from mezzotint.runtime.outputs import check_output
+from mezzotint.runtime.progress_bar import progress as progress_of
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Model, SampleBatch
 from mezzotint.sampling.noise import image_keys
-from mezzotint.sampling.prompt import Prompt
+from mezzotint.sampling.request import Prompt, SamplingOptions
 from mezzotint.training import checkpoint as checkpoints
 
-__all__ = ["OUTSIDE", "Reward", "check_last", "tuned"]
+__all__ = [
+    "OUTSIDE",
+    "Reward",
+    "TuneRequest",
+    "TuneResult",
+    "budget_images",
+    "check_last",
+    "execute",
+    "tune",
+    "tuned",
+]
 
 OUTSIDE = ("accuracy", "coverage")
 """Numbers of `OnlineMetrics` that are checked; larger is better."""
@@ -104,7 +117,7 @@ def tuned(
         if early is not None and not new.has("early"):  # guides as it did, and does not change
             checkpoints.write(new.early, early.tensors, {**early.facts, "config": said["config"]})
 
-    facts = {**target.facts, "from": str(base.path), "judged_n": len(metrics.drawing)}
+    facts = {**target.facts, "from": str(base.path), "check_images": len(metrics.drawing)}
     facts |= {
         "sampling": to_table(model.sampling),
         **asdict(plan),
@@ -133,26 +146,169 @@ class TuneRequest:
     """What to tune, and how."""
 
     run: Path
+    _: KW_ONLY
     out: Path
+    """A new folder for the tuned run."""
+
     prompt: str
-    score: str
-    last: int
-    check_images: int
+    """What CLIP shall find in the images; {} is the class of each."""
+
     plan: Tuning
-    seed: int
-    changes: Mapping[str, object]
-    checkpoint: CheckpointRef
-    data_dir: Path | None
+    score: str = "clip"
+    """The CLIP that reads the prompt: clip (the data set's own), clip:ID."""
+
+    last: int = 1
+    """Steps of the sampler that the gradient goes through."""
+
+    check_images: int = 500
+    """Samples drawn at a check."""
+
+    seed: int = 0
+    options: SamplingOptions = SamplingOptions()
+    checkpoint: CheckpointRef = CheckpointRef()
+    data_dir: Path | None = None
+    progress: bool | None = None
 
 
-def tune(request: TuneRequest) -> dict[str, Any]:
-    """Tune a run to a prompt's score; return what tuning.json says of the new run."""
+@dataclass(frozen=True, kw_only=True)
+class TuneResult:
+    """The tuned run, and how the reward and the checks went."""
+
+    run: Run
+    facts: Mapping[str, Any]
+    """Prompt, CLIP and weights."""
+
+    rank: int | None
+    trained: int
+    """How many numbers were trained."""
+
+    rewards: Sequence[RewardStep]
+    checks: Sequence[RewardCheck]
+    check_images: int
+
+    @property
+    def kept(self) -> RewardCheck:
+        """The last check within bounds, whose weights the run has."""
+        return [check for check in self.checks if check.in_bounds][-1]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        last = self.checks[-1]
+        facts = {
+            "run": str(self.run.path),
+            **self.facts,
+            "rank": self.rank,
+            "trained": self.trained,
+            "images_seen": last.images_seen,
+            "kept": self.kept.images_seen,
+            "stopped": "budget used up" if last.in_bounds else "out of bounds",
+            "reward": {"first": self.rewards[0].reward, "last": self.rewards[-1].reward},
+            "before": dict(self.checks[0].values),
+            "after": dict(self.kept.values),
+            "check_images": self.check_images,
+            "curves": str(self.run.path / "tuning.png"),
+        }
+        return facts if last.in_bounds else {**facts, "beyond": dict(last.values)}
+
+
+def tune(
+    run: Run | str | Path,
+    *,
+    prompt: str,
+    out: str | Path,
+    score: str = "clip",
+    budget: str = "2000images",
+    batch: int = 32,
+    last: int = 1,
+    learning_rate: float = 3e-4,
+    rank: int | None = None,
+    bound: float = 0.95,
+    check_every: int = 320,
+    check_images: int = 500,
+    sampler: str | Mapping[str, object] | None = None,
+    evaluations: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    weights: str = "ema",
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    progress: bool | None = None,
+) -> TuneResult:
+    """Tune a run to a prompt by the gradient of CLIP's score: a new run, stopped in time.
+
+        mezzotint.tune("runs/mnist", prompt="a clear {}", out="runs/clear")
+
+    Args:
+        run: A run's directory, or the `Run`.
+        prompt: What CLIP shall find in the images; {} is the class of each.
+        out: A new folder for the tuned run.
+        score: The CLIP that reads the prompt: "clip" (the data set's own), "clip:ID".
+        budget: Number of images drawn in all, as in "2000images".
+        batch: Number of images drawn for each step.
+        last: Number of steps of the sampler that the gradient goes through.
+        learning_rate: Adam's, above 0.
+        rank: Rank of the change of each layer (LoRA). None: all weights are tuned.
+        bound: Stop where label accuracy or coverage falls below this share of the first.
+        check_every: Number of images between two checks.
+        check_images: Number of samples drawn at a check.
+        sampler: Name of a sampler, or a table as in {"kind": "ddim", "eta": 0.5}.
+        evaluations: Evaluations of the network per image (NFE), 1 or more.
+        guidance: Guidance scale, 0 or more: 1 is none, 0 unconditional.
+        seed: Seed of the images drawn.
+        weights: "ema" (averaged) or "network" (the last step's).
+        device: "auto" (the run's own), "cpu", "cuda" or "mps".
+        data_dir: Folder of named data sets, looked at before MEZZOTINT_DATA.
+        progress: Show a bar: None where there is a terminal or notebook, True always.
+
+    Returns:
+        The tuned run, with rewards and checks.
+
+    Raises:
+        InputError: `out` holds something, or the prompt cannot be read.
+
+    """
+    plan = Tuning(
+        budget_images(budget),
+        batch,
+        learning_rate,
+        check_every=check_every,
+        bound=bound,
+        rank=rank,
+    )
+    return execute(
+        TuneRequest(
+            path_of(run),
+            out=Path(out),
+            prompt=prompt,
+            plan=plan,
+            score=score,
+            last=last,
+            check_images=check_images,
+            seed=seed,
+            options=SamplingOptions(sampler=sampler, evaluations=evaluations, guidance=guidance),
+            checkpoint=CheckpointRef(weights, "last", device),
+            data_dir=Path(data_dir) if data_dir is not None else None,
+            progress=progress,
+        )
+    )
+
+
+def budget_images(text: str) -> int:
+    """Read a budget in images; InputError for another unit."""
+    budget = Budget.parse(text)
+    if budget.unit != "images":
+        raise InputError(f"--budget takes images here, as in 2000images; got '{text}'")
+    return max(1, int(budget.amount))
+
+
+def execute(request: TuneRequest) -> TuneResult:
+    """Tune a run to a prompt's score; the new run lies at `request.out`."""
     check_output("--out", request.out, ("",), overwrite=False)
     words = Prompt(request.prompt, score=request.score)
     stream = run_samples(
         request.run,
         checkpoint=request.checkpoint,
-        changes=request.changes,
+        options=request.options,
         seed=request.seed,
         data_dir=request.data_dir,
     )
@@ -171,32 +327,25 @@ def tune(request: TuneRequest) -> dict[str, Any]:
     facts = {"prompt": words.prompt, "clip": clip.name, "weights": request.checkpoint.weights}
     log_likelihood = prompt_log_likelihood(clip, words.prompt, stream.model.classes)
     target = Reward(log_likelihood, request.last, request.seed, facts)
-    looks: list[RewardCheck] = []
+    checks: list[RewardCheck] = []
     rewards: list[RewardStep] = []
-    for record in tuned(stream.run, stream.model, metrics, target, request.plan, request.out):
-        if isinstance(record, RewardStep):
-            rewards.append(record)
-            continue
-        looks.append(record)
-        log.info(_look(record, rewards[-1].reward if rewards else None))
-    kept = [look for look in looks if look.in_bounds][-1]
-    result = {
-        "run": str(request.out),
-        **facts,
-        "rank": request.plan.rank,
-        "trained": trained,
-        "images_seen": looks[-1].images_seen,
-        "kept": kept.images_seen,
-        "stopped": "budget used up" if looks[-1].in_bounds else "out of bounds",
-        "reward": {"first": rewards[0].reward, "last": rewards[-1].reward},
-        "before": dict(looks[0].values),
-        "after": dict(kept.values),
-        "judged_n": request.check_images,
-        "curves": str(request.out / "tuning.png"),
-    }
-    if not looks[-1].in_bounds:
-        result["beyond"] = dict(looks[-1].values)
-    return result
+    with progress_of("tuning", request.plan.images, request.progress) as update:
+        for record in tuned(stream.run, stream.model, metrics, target, request.plan, request.out):
+            update(record.images_seen)
+            if isinstance(record, RewardStep):
+                rewards.append(record)
+                continue
+            checks.append(record)
+            log.info(_look(record, rewards[-1].reward if rewards else None))
+    return TuneResult(
+        run=Run.at(request.out),
+        facts=facts,
+        rank=request.plan.rank,
+        trained=trained,
+        rewards=rewards,
+        checks=checks,
+        check_images=request.check_images,
+    )
 
 
 def _look(record: RewardCheck, reward: float | None) -> str:

@@ -186,4 +186,5 @@ COVERAGE = Group(
     },
     _measure,
     even_sizes=True,
+    fewest=6,
 )

@@ -91,4 +91,6 @@ def _measure(samples: Read, real: Read, draws: torch.Generator) -> Mapping[str, 
     return {"kd": Number(found.value, found.error)}
 
 
-KD = Group({"kd": Metric("kernel distance", "lower", counted=True, online=True)}, _measure)
+KD = Group(
+    {"kd": Metric("kernel distance", "lower", counted=True, online=True)}, _measure, fewest=6
+)

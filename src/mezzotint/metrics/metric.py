@@ -74,6 +74,9 @@ class Group:
     quick: Measure | None = None
     """The same for measurements in training, where `measure` takes long; None: `measure`."""
 
+    fewest: int = 1
+    """Least number of samples and of real images; training leaves the group out below it."""
+
     even_sizes: bool = False
     """Whether as many samples as real images are compared, so that others are left out."""
 

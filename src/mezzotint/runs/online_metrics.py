@@ -72,9 +72,10 @@ class OnlineMetrics:
         samples = self.reference.read(_draw(model, self.drawing), self.drawing.labels)
         draws = generator("gauge")
         values: dict[str, float] = {}
+        images = min(len(samples.features), len(self.reference.real.features))
         for group in GROUPS.values():
             online = [name for name, metric in group.metrics.items() if metric.online]
-            if online and group.able(samples):
+            if online and group.able(samples) and images >= group.fewest:
                 found = (group.quick or group.measure)(samples, self.reference.real, draws)
                 values |= {name: found[name].value for name in online if name in found}
         return values

@@ -42,6 +42,7 @@ __all__ = [
     "RunConfig",
     "fresh_state",
     "is_leftover",
+    "needs_guide_model",
     "plan_of",
     "read_checkpoint",
     "disk_errors_in_one_line",
@@ -281,6 +282,11 @@ class Run:
             if plan.samples_with_model_guidance(images_seen)
             else 1.0,
         )
+
+
+def needs_guide_model(autoguidance: float | None) -> bool | None:
+    """Return whether a guide model is needed; None: as the run's own settings say."""
+    return None if autoguidance is None else autoguidance != 1
 
 
 def is_leftover(name: str) -> bool:

@@ -4,7 +4,7 @@
 the budget is a time, and refuses a directory that holds something else.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from mezzotint.kernels.precision import choose_compute
 from mezzotint.runs.facts import DataFacts, Machine, Origin, RunConfig
 from mezzotint.runs.run import Run, is_leftover
 from mezzotint.runs.speed import OVERHEAD, images_per_second
+from mezzotint.runs.trainer import CheckpointInterval
 from mezzotint.runtime.device import Compute, resolve_device
 from mezzotint.runtime.distributed import Ranks, current_ranks
 from mezzotint.runtime.log import log
@@ -46,6 +47,7 @@ class TrainRequest:
 
     source: str
     out: Path
+    _: KW_ONLY
     preset: str | None = None
     budget: str | None = None
     limit: int | None = None
@@ -57,8 +59,11 @@ class TrainRequest:
     init_from: Path | None = None
     """A run whose weights a new one starts with."""
 
-    dry: bool = field(default=False)
+    checkpoint_every: CheckpointInterval = CheckpointInterval()
+    dry_run: bool = False
     """Decide everything, measure and write nothing."""
+
+    progress: bool | None = None
 
 
 def setup(request: TrainRequest) -> tuple[Run, ImageSet]:
@@ -75,19 +80,7 @@ def setup(request: TrainRequest) -> tuple[Run, ImageSet]:
     asked, ranks = parse_config(table, Config), current_ranks()
     budget = Budget.parse(asked.training.budget)
     _refuse_too_many(ranks, asked)
-    with ranks.rank0_first():  # the first decodes the images, the others find them in the cache
-        data = load(
-            request.source,
-            size=request.size,
-            limit=request.limit,
-            styles=request.styles,
-            data_dir=request.data_dir,
-        )
-    if len(data.splits["validation"]) == 0:
-        raise DataError(
-            f"{request.source}: no class has the 3 images that it takes to hold one out; "
-            "bring more images"
-        )
+    data = _data(request, ranks)
     config = parse_config(with_deviation(table, data.deviation), Config)
     if found is None:
         _refuse_undrawable(config)
@@ -109,7 +102,7 @@ def setup(request: TrainRequest) -> tuple[Run, ImageSet]:
         machine = _here(found.config.machine, request.device)
     else:
         machine = _new_machine(request.device)
-    measured = _with_budget(machine, budget, config, data, dry=request.dry)
+    measured = _with_budget(machine, budget, config, data, dry=request.dry_run)
     if found is not None:
         _refuse_used_up(found, measured)
     images, words = preset_variant(preset, measured.images)
@@ -119,7 +112,7 @@ def setup(request: TrainRequest) -> tuple[Run, ImageSet]:
         _refuse_too_many(ranks, config)  # it may have another batch
         origin = origin.model_copy(update={"variant_budget": images})
         log.info(f"{preset} with its settings for {words}")
-        measured = _with_budget(machine, budget, config, data, dry=request.dry)
+        measured = _with_budget(machine, budget, config, data, dry=request.dry_run)
     elif origin.variant_budget and measured.images and images != origin.variant_budget:
         log.info(
             f"{preset} keeps its settings for {preset_variant(preset, origin.variant_budget)[1]}"
@@ -129,6 +122,24 @@ def setup(request: TrainRequest) -> tuple[Run, ImageSet]:
     run = Run(request.out, RunConfig.model_validate(tables))
     ranks.barrier()  # nobody writes before all have read what is there
     return run, data
+
+
+def _data(request: TrainRequest, ranks: Ranks) -> ImageSet:
+    """Return the data of a request; DataError where there is nothing to validate on."""
+    with ranks.rank0_first():  # the first decodes the images, the others find them in the cache
+        data = load(
+            request.source,
+            size=request.size,
+            limit=request.limit,
+            styles=request.styles,
+            data_dir=request.data_dir,
+        )
+    if len(data.splits["validation"]) == 0:
+        raise DataError(
+            f"{request.source}: no class has the 3 images that it takes to hold one out; "
+            "bring more images"
+        )
+    return data
 
 
 def warnings(config: Config, facts: DataFacts | None = None) -> list[str]:

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from mezzotint import imaging
+from mezzotint.config.schema import Budget
 from mezzotint.data import ImageSet
 from mezzotint.errors import DivergenceError, InputError, PeerError
 from mezzotint.runs.online_metrics import OnlineMetrics, beats
@@ -86,7 +87,15 @@ class CheckpointInterval:
     """How often to save a checkpoint: a number of seconds or of images."""
 
     amount: float = 60.0
-    unit: str = "seconds"
+    unit: Literal["seconds", "images"] = "seconds"
+
+    @staticmethod
+    def parse(text: str) -> "CheckpointInterval":
+        """Read 60s, 5m, 1h or 20000images."""
+        budget = Budget.parse(text)
+        if budget.unit == "epochs":
+            raise InputError(f"--checkpoint-every takes a time or images, as in 60s; got '{text}'")
+        return CheckpointInterval(budget.amount, budget.unit)
 
 
 Event = Record | Notice | Previewed | MetricsLogged

@@ -7,8 +7,9 @@ and in any batch, to within one grey level (the same chunk size gives the same b
 """
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 import torch
@@ -17,32 +18,38 @@ from torch import Tensor, nn
 from mezzotint.config import legacy
 from mezzotint.config.schema import Sampling
 from mezzotint.config.tables import parse_config
-from mezzotint.data import Style, find_class, standards
+from mezzotint.data import ImageSet, Style, find_class, standards
 from mezzotint.diffusion import (
     Condition,
     Denoise,
     Denoiser,
     Schedule,
     Step,
-    autoguide,
-    clamp_x0,
     distinct_sigmas,
-    guidance_interval,
-    guide,
     initial_state,
     posterior_variance,
     sampling_sigmas,
-    with_condition,
 )
 from mezzotint.errors import DivergenceError, InputError, PeerError, is_out_of_memory, suggest
 from mezzotint.imaging import to_float, to_uint8
 from mezzotint.networks import Network
 from mezzotint.runtime.cuda_graphs import CudaGraphs
 from mezzotint.runtime.device import Compute, settle_thread_count
+from mezzotint.runtime.progress_bar import progress as progress_of
 from mezzotint.runtime.rng import generator
-from mezzotint.sampling.noise import image_keys, noise_of
+from mezzotint.sampling.denoise import build_denoise
+from mezzotint.sampling.noise import noise_of
+from mezzotint.sampling.request import (
+    Noise,
+    Prompt,
+    SampleBatch,
+    SampleRequest,
+    SamplingOptions,
+    Start,
+    as_prompt,
+)
 
-__all__ = ["SampleBatch", "Model"]
+__all__ = ["Model", "SampleBatch"]
 
 CHUNK_BYTES = {"cpu": 2**29, "cuda": 2**33, "mps": 2**31}
 """Memory that the feature maps of one chunk of images may take, roughly."""
@@ -52,34 +59,6 @@ LARGEST_CHUNK = {"cpu": 128, "cuda": 512, "mps": 256}
 
 MPS_LARGEST_SIGMA = 1e3
 """Where there is no float64, larger levels would lose the image to rounding."""
-
-
-@dataclass(frozen=True)
-class SampleBatch:
-    """What to draw: one row per image."""
-
-    labels: Tensor
-    """int64 (N,)."""
-
-    keys: Tensor
-    """int64 (N, 2), the (seed, i) of every image, which decides its noise."""
-
-    styles: Tensor | None = None
-    """float64 (N, K) for the K styles of the model, nan where null; None, or K = 0: all null."""
-
-    @staticmethod
-    def of(labels: Tensor, seed: int = 0, styles: Tensor | None = None) -> "SampleBatch":
-        """Images 0 … N - 1 of one seed."""
-        return SampleBatch(labels, image_keys(seed, torch.arange(len(labels))), styles)
-
-    def __getitem__(self, rows: slice) -> "SampleBatch":
-        """Some of the images."""
-        styles = self.styles[rows] if self.styles is not None else None
-        return SampleBatch(self.labels[rows], self.keys[rows], styles)
-
-    def __len__(self) -> int:
-        """How many images."""
-        return len(self.labels)
 
 
 @dataclass(frozen=True)
@@ -115,9 +94,13 @@ class Model:
     guide_model: "Model | None" = None
     """A weaker model of the same images, which autoguidance guides away from."""
 
+    data: Callable[[], ImageSet] | None = field(default=None, compare=False, repr=False)
+    """Loads the data set it was trained on, which a prompt needs."""
+
     denoise_wrapper: Callable[[Denoise, Tensor], Denoise] | None = None
     """Wraps the guided denoiser of images with these labels (B,), as guidance by a prompt does."""
 
+    @legacy.renamed_keywords(ladder="schedule")
     def sample(
         self,
         label: str | int | None = None,
@@ -125,26 +108,120 @@ class Model:
         *,
         seed: int = 0,
         styles: Mapping[str, str | float] = {},  # noqa: B006 - never changed
-        watch: Callable[[int], None] = lambda done: None,
-        **changes: object,
+        sampler: str | Mapping[str, object] | None = None,
+        evaluations: int | None = None,
+        schedule: Schedule | Mapping[str, object] | None = None,
+        guidance: float | None = None,
+        style_guidance: Mapping[str, float] | None = None,
+        autoguidance: float | None = None,
+        interval: tuple[float, float] | None = None,
+        clip: bool | None = None,
+        start: Start | None = None,
+        noise: Noise | None = None,
+        prompt: str | Prompt | None = None,
+        progress: bool | None = None,
+        watch: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """Draw n images, uint8 (n, C, H, W); without a label, the classes in equal shares.
+        """Draw n images.
 
-        `styles` are asked for by name: a level ("thick") or a number in the style's own unit.
-        `changes` are fields of `Sampling`: sampler, evaluations, guidance, interval, ….
-        `watch` is called with the number of images done.
+            images = model.sample(label="5", n=10, seed=0, guidance=1.5)
+
+        What is None is as the run's own sampling settings say.
+
+        Args:
+            label: Class, by name or number. None: all classes in equal shares, in order.
+            n: Number of images.
+            seed: Image i depends on (seed, i) alone.
+            styles: Level ("thick") or number in the style's own unit, by the style's name.
+            sampler: Name of a sampler, or a table as in {"kind": "ddim", "eta": 0.5}.
+            evaluations: Evaluations of the network per image (NFE), 1 or more.
+            schedule: Noise levels to visit: a schedule, or a table as in {"kind": "karras"}.
+            guidance: Guidance scale of label and styles, 0 or more: 1 is none, 0 unconditional.
+            style_guidance: Factor on `guidance` by the style's name; 0 ignores the style.
+            autoguidance: Scale of guidance by the run's early snapshot: 1 is none.
+            interval: (low, high): both guidances act at levels low < sigma <= high alone.
+            clip: Keep the estimate of x0 in [-1, 1] at every step.
+            start: Mean and deviation of the data that the first level is drawn with: "noise",
+                "standard" or "matched".
+            noise: Generator of the noise, "philox" or "torch".
+            prompt: Words that a CLIP's gradient guides to, or a `Prompt` with their scale.
+            progress: Show a bar: None where there is a terminal or notebook, True always.
+            watch: Deprecated: called with the number of images done.
+
+        Returns:
+            Images, uint8 (n, C, H, W), on the CPU.
+
+        Raises:
+            InputError: A value is unknown, out of range, or not possible with this model.
+
         """
-        drawing = SampleBatch.of(self.labels(label, n), seed, self.style_values(styles, n))
-        return self.changed(**changes).sample_batch(drawing, watch)
+        if watch is not None:
+            deprecated = "Model.sample(watch=) goes away: progress= shows a bar"
+            warnings.warn(deprecated, DeprecationWarning, stacklevel=3)
+        options = SamplingOptions(
+            sampler=sampler,
+            evaluations=evaluations,
+            schedule=schedule,
+            start=start,
+            noise=noise,
+            guidance=guidance,
+            style_guidance=style_guidance,
+            autoguidance=autoguidance,
+            interval=interval,
+            clip=clip,
+        )
+        request = SampleRequest(
+            label=label, n=n, seed=seed, styles=styles, options=options, prompt=as_prompt(prompt)
+        )
+        model = self.prepared(request)
+        with progress_of("drawing", n, progress) as update:
+            return model.sample_batch(request.batch(model), watch or update)
 
-    def changed(self, **changes: object) -> "Model":
-        """The same model with other sampling settings; InputError for one that is not known."""
-        known, changes = set(Sampling.model_fields), legacy.current_table(changes, "sampling")
-        for name in changes:
-            if name not in known:
-                raise InputError(f"sampling has no setting '{name}': {suggest(name, known)}")
-        sampling = parse_config({**dict(self.sampling), **changes}, Sampling)
-        return dataclasses.replace(self, sampling=sampling)
+    def prepared(self, request: SampleRequest) -> "Model":
+        """Return the same model with the sampling settings and the prompt of a request."""
+        model = self.with_options(request.options)
+        if request.prompt is None:
+            return model
+        from mezzotint.sampling.prompt import with_prompt  # imports the whole of CLIP
+
+        return with_prompt(model, request.prompt)
+
+    def with_options(self, options: SamplingOptions) -> "Model":
+        """Return the same model with other sampling settings; InputError for a bad value."""
+        if not (changes := options.changes()):
+            return self
+        table = {**dict(self.sampling), **legacy.current_table(changes, "sampling")}
+        return dataclasses.replace(self, sampling=parse_config(table, Sampling))
+
+    def changed(
+        self,
+        *,
+        sampler: str | Mapping[str, object] | None = None,
+        evaluations: int | None = None,
+        schedule: Schedule | Mapping[str, object] | None = None,
+        start: Start | None = None,
+        noise: Noise | None = None,
+        guidance: float | None = None,
+        style_guidance: Mapping[str, float] | None = None,
+        autoguidance: float | None = None,
+        interval: tuple[float, float] | None = None,
+        clip: bool | None = None,
+    ) -> "Model":
+        """Return the same model with other sampling settings; see `SamplingOptions`."""
+        return self.with_options(
+            SamplingOptions(
+                sampler=sampler,
+                evaluations=evaluations,
+                schedule=schedule,
+                start=start,
+                noise=noise,
+                guidance=guidance,
+                style_guidance=style_guidance,
+                autoguidance=autoguidance,
+                interval=interval,
+                clip=clip,
+            )
+        )
 
     def labels(self, label: str | int | None, n: int) -> Tensor:
         """The labels (n,) of n images: all the same, or the classes in order and equal shares."""
@@ -211,7 +288,7 @@ class Model:
             levels = sampling_sigmas(self.sampling.schedule or self.schedule, steps)
         except ValueError as error:  # more steps than a discrete schedule has levels
             raise InputError(str(error)) from error
-        if not self._single():
+        if not self.single_precision():
             return levels
         # In float32, as they will be used: what it cannot tell apart is one level.
         return distinct_sigmas(levels.clamp(max=MPS_LARGEST_SIGMA).float()).double()
@@ -223,9 +300,12 @@ class Model:
 
         Guidance moves x0 and is no part of the posterior: measured without.
         """
-        plain = self.changed(guidance=min(self.sampling.guidance, 1.0), autoguidance=1.0)
+        guidance = min(self.sampling.guidance, 1.0)
+        plain = self.changed(guidance=guidance, autoguidance=1.0)
         drawing = SampleBatch.of(labels, 0)
-        denoise = dataclasses.replace(plain, denoise_wrapper=None).denoise(self.condition(drawing))
+        denoise = build_denoise(
+            dataclasses.replace(plain, denoise_wrapper=None), self.condition(drawing)
+        )
         draws = [generator("still open", *key) for key in drawing.keys.tolist()]
         noise = torch.stack([torch.randn(self.shape, generator=g) for g in draws])
         x0, noise = (part.to(self.compute.device) for part in (to_float(images), noise))
@@ -255,7 +335,7 @@ class Model:
         recorded = self.with_cuda_graphs()
         # Every process refuses settings that cannot work, also one that draws no image: else it
         # would wait for the others.
-        recorded.denoise(recorded.condition(drawing[:1]))
+        build_denoise(recorded, recorded.condition(drawing[:1]))
         recorded.sigmas()
         images = torch.zeros((len(drawing), *self.shape), dtype=torch.uint8)
         together = ranks.size * chunk
@@ -307,12 +387,14 @@ class Model:
         `grad_steps` steps keep their gradient.
         """
         settle_thread_count()
-        denoise = self.denoise(self.condition(drawing))
+        denoise = build_denoise(self, self.condition(drawing))
         yield from self.reverse(denoise, self.noise(drawing.keys), grad_steps)
 
     def noise(self, keys: Tensor, tiles: Tensor | None = None) -> Callable[[], Tensor]:
         """Return the noise of images for `reverse`; see `noise_of`."""
-        device = "cpu" if self._single() else self.compute.device  # Philox's normals are float64
+        device = (
+            "cpu" if self.single_precision() else self.compute.device
+        )  # Philox's normals are float64
         return noise_of(self.sampling.noise, keys, self.shape, device, tiles)
 
     def reverse(
@@ -323,7 +405,7 @@ class Model:
         The first `Step` is the starting point with the mean image as its estimate. The last
         `grad_steps` steps keep their gradient.
         """
-        here = (self.compute.device, torch.float32 if self._single() else torch.float64)
+        here = (self.compute.device, torch.float32 if self.single_precision() else torch.float64)
 
         def noise_here() -> Tensor:
             return noise().to(*here)
@@ -334,76 +416,6 @@ class Model:
         steps = self.sampling.sampler.iterate(denoise, x, levels, noise_here)
         yield from with_gradients(steps, len(levels) - 1 - grad_steps)
 
-    def denoise(self, condition: Condition) -> Denoise:
-        """The denoiser as our samplers see it: of these images, guided, in our precision."""
-        self.denoiser.eval()
-        condition, settings = condition.to(self.compute.device), self.sampling
-        denoise = self._guided(condition, settings)
-        if settings.autoguidance != 1:
-            if self.guide_model is None:
-                raise InputError(
-                    f"autoguidance {settings.autoguidance:g} needs a guide model: load this one "
-                    "with guide_model=True, from a run that kept an early snapshot"
-                )
-            self.guide_model.denoiser.eval()
-            bad = self.guide_model._guided(condition, settings)
-            denoise = autoguide(denoise, bad, settings.autoguidance)
-        if settings.interval is not None:
-            denoise = guidance_interval(
-                denoise, with_condition(self.denoiser, condition), *settings.interval
-            )
-        if self.denoise_wrapper is not None:
-            denoise = self.denoise_wrapper(denoise, condition.factors["label"])
-        return self._precise(clamp_x0(denoise) if settings.clip else denoise)
-
-    def _guided(self, condition: Condition, settings: Sampling) -> Denoise:
-        """Return the denoiser under a condition, guided by `guide`.
-
-        Raises:
-            InputError: Training never left out what a scale other than 1 is for.
-
-        """
-        scale = settings.guidance
-        if scale != 1 and "label" not in self.droppable:
-            raise InputError(
-                f"guidance {scale:g} needs a model that was trained without labels "
-                "now and then; this one had training.label_dropout = 0: give --guidance 1"
-            )
-        for name, own in settings.style_guidance.items():
-            self.style_index(name)
-            if own != 1 and name not in self.droppable:
-                raise InputError(
-                    f"guidance by {name} needs a model that was trained without it now and then; "
-                    "this one had training.style_dropout = 0: leave --style-guidance away"
-                )
-        return guide(
-            self.denoiser,
-            condition,
-            scale,
-            settings.style_guidance,
-            droppable=self.droppable,
-            max_model_scale=self.max_model_guidance,
-        )
-
-    def unconditional(self) -> Denoise:
-        """Return the unconditional denoiser, in the model's precision."""
-        precise = self._precise(with_condition(self.denoiser))
-
-        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            with torch.no_grad():
-                return precise(x, sigma)
-
-        return denoise
-
-    def _precise(self, denoise: Denoise) -> Denoise:
-        def precise(x: Tensor, sigma: Tensor) -> Tensor:
-            """On our device, wherever x lies; a reader's x lies on the CPU."""
-            here = (self.compute.device, torch.float32 if self._single() else x.dtype)
-            with self.compute.active(), self.compute.autocast():
-                return denoise(x.to(*here), sigma.to(*here)).to(x.device)
-
-        return precise
-
     def _start(self) -> tuple[float, float]:
         """Mean and deviation of the data that the first level is drawn with."""
         return {
@@ -412,8 +424,8 @@ class Model:
             "matched": (self.mean, self.deviation),
         }[self.sampling.start]
 
-    def _single(self) -> bool:
-        """Whether the device knows no float64."""
+    def single_precision(self) -> bool:
+        """Return whether the device knows no float64."""
         return self.compute.device == "mps"
 
 

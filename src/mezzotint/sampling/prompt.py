@@ -1,35 +1,28 @@
-"""A prompt that guides sampling: which class it names, and a model that follows it."""
+"""Guidance by a prompt: a model that follows the gradient of a CLIP."""
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from torch import Tensor
 
-from mezzotint.data import ImageSet, spread
+from mezzotint.data import spread
 from mezzotint.diffusion import Denoise, dps_guidance, guidance_interval, x0_guidance
 from mezzotint.errors import InputError
 from mezzotint.metrics.clip.likelihood import (
     PromptLogLikelihood,
     check,
-    class_in,
     prompt_log_likelihood,
 )
 from mezzotint.metrics.clip.scorers import clip_for
 from mezzotint.runtime.distributed import current_ranks
 from mezzotint.runtime.log import log
 from mezzotint.sampling.model import Model
+from mezzotint.sampling.request import GRADIENTS, Prompt
 
-__all__ = ["GRADIENTS", "LOOKS", "Prompt", "with_prompt", "likelihood_guidance"]
+__all__ = ["LOOKS", "likelihood_guidance", "with_prompt"]
 
 LOOKS = 64
 """Validation images on which the posterior variance of each level is measured."""
-
-
-GRADIENTS = ("x0", "network")
-"""Where the log-likelihood's gradient is taken: at x0's estimate, or through the network. The
-first is cheaper, and better with few steps (docs/clip.md): the second steps too far at high
-levels."""
 
 
 def likelihood_guidance(
@@ -64,76 +57,16 @@ def likelihood_guidance(
     return wrapper
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt and its settings; InputError where they cannot be used."""
+def with_prompt(model: Model, words: Prompt) -> Model:
+    """Return the same model, guided by a CLIP that reads the prompt.
 
-    prompt: str
-    prompt_scale: float = 1.0
-    prompt_interval: tuple[float, float] | None = None
-    prompt_gradient: str = GRADIENTS[0]
-    score: str = "clip"
+    Raises:
+        InputError: The model does not know its data, or the CLIP cannot read the prompt.
 
-    def __post_init__(self) -> None:
-        if not self.prompt.strip():
-            raise InputError("--prompt is empty: give words, as in 'a thick clear 7'")
-        if self.prompt_gradient not in GRADIENTS:
-            raise InputError(f"--prompt-gradient is x0 or network, got '{self.prompt_gradient}'")
-        if self.prompt_interval is not None and not (
-            0 <= self.prompt_interval[0] < self.prompt_interval[1]
-        ):
-            low, high = self.prompt_interval
-            raise InputError(
-                f"--prompt-interval {low:g} {high:g}: two levels, the lower first, from 0 on"
-            )
-        if self.score.partition(":")[0] != "clip":
-            raise InputError(f"'{self.score}' reads no prompt: give --score clip or clip:ID")
-
-    @staticmethod
-    def from_options(
-        prompt: str | None,
-        scale: float | None,
-        interval: tuple[float, float] | None,
-        gradient: str | None,
-        score: str | None,
-    ) -> "Prompt | None":
-        """Read the command's options; InputError for those that need a prompt and have none."""
-        if prompt is not None:
-            return Prompt(
-                prompt,
-                1.0 if scale is None else scale,
-                interval,
-                GRADIENTS[0] if gradient is None else gradient,
-                "clip" if score is None else score,
-            )
-        without_prompt = {
-            "--prompt-scale": scale,
-            "--prompt-interval": interval,
-            "--prompt-gradient": gradient,
-            "--score": score,
-        }
-        for option, value in without_prompt.items():
-            if value is not None:
-                raise InputError(f"{option} is of a prompt: give --prompt 'WORDS' too")
-        return None
-
-    def label(self, model: Model, label: str | None) -> str | None:
-        """The class to draw: as given, or as the prompt names it; None: all of them."""
-        if label is not None or "{}" in self.prompt:
-            return label
-        named = class_in(self.prompt, model.classes)
-        if named is not None:
-            return model.classes[named]
-        if model.sampling.guidance == 0:
-            return None
-        raise InputError(
-            f"the prompt '{self.prompt}' names no single class: put {{}} where its name belongs, "
-            "give --label, or let the prompt alone decide with --guidance 0"
-        )
-
-
-def with_prompt(model: Model, words: Prompt, data: ImageSet) -> Model:
-    """The same model, guided by a CLIP that reads the prompt."""
+    """
+    if model.data is None:
+        raise InputError("a prompt needs the data a model was trained on: load it from its run")
+    data = model.data()
     # Before a CLIP is trained, which takes minutes.
     if words.score == "clip" and (strange := check(words.prompt, data)):
         log.info(strange)

@@ -7,7 +7,7 @@ import types
 import pytest
 import torch
 
-from mezzotint.errors import InputError
+from mezzotint.errors import DataError, InputError
 from mezzotint.metrics.extractors import extractor as module
 from mezzotint.metrics.extractors.classifier import VERSION, Classifier, Domain, Recipe
 from mezzotint.metrics.extractors.extractor import WEIGHTS, classifier_for, shipped
@@ -110,7 +110,7 @@ def test_a_damaged_cache_file_is_one_line(mine, cache, content):
     classifier_for(mine, Recipe(images=128))
     (path,) = cache.iterdir()
     path.write_bytes(path.read_bytes()[:5000] if content is None else content)
-    with pytest.raises(InputError, match=r"v\d+\.safetensors is damaged: delete it") as caught:
+    with pytest.raises(DataError, match=r"v\d+\.safetensors is damaged: delete it") as caught:
         classifier_for(mine, Recipe(images=128))
     assert "\n" not in str(caught.value)
     path.unlink()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mezzotint.evaluation.evaluate import evaluate
+from mezzotint.evaluation.evaluate import execute
 from mezzotint.evaluation.request import EvaluateRequest
 from mezzotint.imaging import save_npz
 from mezzotint.metrics.extractors.classifier import Classifier
@@ -117,7 +117,7 @@ def test_a_second_evaluation_reads_no_training_image(cache, digits, tmp_path, mo
         asked = EvaluateRequest(
             path, against="digits", metrics=("memorisation",), extractor="classifier"
         )
-        found.append(evaluate(asked)["memorisation"])
+        found.append(execute(asked).to_json()["memorisation"])
     count = len(digits.splits["train"])
     held = sum(len(digits.splits[name]) for name in ("validation", "test"))
     second = read.index("evaluation", 1)

@@ -29,6 +29,7 @@ from mezzotint.errors import InputError
 from mezzotint.imaging import to_uint8
 from mezzotint.metrics.extractors.classifier import Classifier
 from mezzotint.runtime.rng import generator
+from mezzotint.sampling.denoise import build_denoise
 from mezzotint.sampling.model import Model, SampleBatch
 from mezzotint.sampling.noise import image_keys
 
@@ -146,7 +147,7 @@ def _measured(model: Model, style: Tensor) -> tuple[float, list[Room]]:
     level = model.sigmas()[0]
     asked = SampleBatch.of(labels, 0, style.expand(len(labels), -1))
     with torch.no_grad():
-        means = model.denoise(model.condition(asked))(x, level).float().clamp(-1, 1)
+        means = build_denoise(model, model.condition(asked))(x, level).float().clamp(-1, 1)
     rim = torch.ones(model.shape[1:], dtype=torch.bool)
     rim[1:-1, 1:-1] = False
     ground = 1.0 if float(means[:, :, rim].mean()) > 0 else -1.0
@@ -178,7 +179,7 @@ def _drawn(model: Model, windows: Windows, keys: Tensor, style: Tensor) -> Tenso
     keys = keys.repeat_interleave(torch.tensor(counts), dim=0)
     parts = torch.cat([torch.arange(count) for count in counts])
     asked = SampleBatch(windows.labels, keys, style.expand(len(windows.labels), -1))
-    denoise = windows.apart(model.denoise(model.condition(asked)))
+    denoise = windows.apart(build_denoise(model, model.condition(asked)))
     for step in model.reverse(denoise, model.noise(keys, parts)):
         last = step
     return last.x.float().cpu()

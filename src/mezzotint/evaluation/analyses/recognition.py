@@ -19,6 +19,7 @@ from mezzotint.metrics.recognition import (
 )
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling import trajectories
+from mezzotint.sampling.denoise import build_unconditional_denoise
 from mezzotint.sampling.model import Model, SampleBatch
 
 __all__ = ["analyse"]
@@ -52,7 +53,7 @@ def analyse(context: EvaluationContext) -> Json | None:
     if context.clip is not None:
         readers[CLIP_READER] = _zero_shot(context.clip, classes)
     drawing = SampleBatch.of(torch.arange(len(classes)).repeat_interleave(WALKED), stream.seed)
-    free = model.unconditional() if "label" in model.droppable else None
+    free = build_unconditional_denoise(model) if "label" in model.droppable else None
     spent = evaluations_spent(model)
 
     def chunks() -> Iterator[list[Readings]]:

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 SHOWN_ELSEWHERE = frozenset(
-    "subject against extractor metrics verdict pictures seconds hardware command per_class "
+    "samples against extractor metrics summary pictures seconds hardware command per_class "
     "confusion memorisation recognition difficulty styles clip selection compared".split()
 )
 """Keys of an evaluation that have a section, or are no analysis."""
