@@ -175,7 +175,7 @@ COSTS = {  # (model guidance, scale) -> evaluations at k = 0, 0.5, 1, 2, where a
 @pytest.mark.parametrize(("largest", "scale"), COSTS)
 def test_a_scale_means_the_same_with_model_guidance_and_without(largest, scale, k, asked):
     toy, rows = Toy(largest), REQUESTED[asked]
-    denoise = guide(toy, requested_of(rows), scale, {"slant": k}, max_model_scale=largest)
+    denoise = guide(toy, requested_of(rows), scale, {"slant": k}, max_model_guidance=largest)
     expected = by_formula(rows, [(), (0,), (0, 1)], [scale, scale * k])
     torch.testing.assert_close(denoise(X, SIGMA), expected, rtol=1e-12, atol=1e-12)
     at = 2 if asked == "nothing" else (0.0, 0.5, 1.0, 2.0).index(k)  # as if the style were free
@@ -196,7 +196,7 @@ def test_a_scale_means_the_same_with_model_guidance_and_without(largest, scale, 
 def test_several_styles_are_nested_in_order(largest, scale, slant, width, evaluations):
     toy, rows = Toy(largest), REQUESTED["both"]
     scales = {"slant": slant, "width": width}
-    denoise = guide(toy, requested_of(rows), scale, scales, max_model_scale=largest)
+    denoise = guide(toy, requested_of(rows), scale, scales, max_model_guidance=largest)
     stages = [(), (0,), (0, 1), (0, 1, 2)]
     expected = by_formula(rows, stages, [scale, scale * slant, scale * width])
     torch.testing.assert_close(denoise(X, SIGMA), expected, rtol=1e-12, atol=1e-12)
@@ -209,7 +209,7 @@ def test_several_styles_are_nested_in_order(largest, scale, slant, width, evalua
 def test_a_style_that_training_never_left_out_stays_with_the_label(largest, scale, asked):
     toy, rows = Toy(largest), REQUESTED[asked]
     condition = requested_of(rows)
-    denoise = guide(toy, condition, scale, droppable=("label",), max_model_scale=largest)
+    denoise = guide(toy, condition, scale, droppable=("label",), max_model_guidance=largest)
     expected = by_formula(rows, [(), (0, 1, 2)], [scale])
     torch.testing.assert_close(denoise(X, SIGMA), expected, rtol=1e-12, atol=1e-12)
     assert toy.rows == B * COSTS[largest, scale][2]

@@ -147,7 +147,7 @@ def test_model_guidance_is_the_guidance_of_two_evaluations(scale):
         with_condition(denoiser, both)(x, one).detach(), x, rtol=1e-6, atol=0
     )
     # Beyond what was learned the scale means the same.
-    twice = guide(denoiser, both, 2 * scale, max_model_scale=scale)(x, one)
+    twice = guide(denoiser, both, 2 * scale, max_model_guidance=scale)(x, one)
     torch.testing.assert_close(twice, guide(denoiser, both, 2 * scale)(x, one))
 
 

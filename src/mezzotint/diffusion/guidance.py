@@ -93,11 +93,11 @@ def with_condition(denoiser: ConditionalDenoise, condition: Condition | None = N
 def guide(
     denoiser: ConditionalDenoise,
     condition: Condition,
-    scale: float,
-    style_scales: Mapping[str, float] = {},  # noqa: B006 - never changed
+    guidance: float,
+    style_guidance: Mapping[str, float] = {},  # noqa: B006 - never changed
     *,
     droppable: Collection[str] | None = None,
-    max_model_scale: float = 1.0,
+    max_model_guidance: float = 1.0,
 ) -> Denoise:
     """Return the denoiser under classifier-free guidance.
 
@@ -108,30 +108,30 @@ def guide(
     Args:
         denoiser: Plain denoiser, or one with model guidance.
         condition: The condition of B images; its first factor is the label, the others are styles.
-        scale: Guidance scale s: 1 is none, 0 unconditional.
-        style_scales: Factor k_j of each style, by name. Default: 1; 0 ignores the style.
+        guidance: Guidance scale s: 1 is none, 0 unconditional.
+        style_guidance: Factor k_j of each style, by name. Default: 1; 0 ignores the style.
         droppable: Factors that training dropped at random; None: all. A style that is not listed
             was only dropped together with the label, so it stays with the label in every term
             (`Condition.drop_styles_jointly`).
-        max_model_scale: Largest scale M of the denoiser's model guidance; 1: it has none.
+        max_model_guidance: Largest scale M of the denoiser's model guidance; 1: it has none.
 
     Raises:
-        ValueError: `scale` differs from 1, but the label was never dropped in training. Or
-            `style_scales` differs from 1 for a factor that is no style or was not dropped alone.
+        ValueError: `guidance` differs from 1, but the label was never dropped in training. Or
+            `style_guidance` differs from 1 for a factor that is no style or was not dropped alone.
 
     """
     label, *styles = condition.factors
     guided = [name for name in styles if droppable is None or name in droppable]
-    if unknown := [name for name, k in style_scales.items() if k != 1 and name not in guided]:
+    if unknown := [name for name, k in style_guidance.items() if k != 1 and name not in guided]:
         raise ValueError(f"no guidance by {unknown}: the styles dropped in training are {guided}")
-    if scale != 1 and droppable is not None and label not in droppable:
-        raise ValueError(f"guidance {scale:g} needs a {label} that training dropped at random")
-    model_scale = max(1.0, min(scale, max_model_scale))
-    if model_scale > 1:
-        denoiser = with_guidance_scale(denoiser, model_scale)
-    rest = scale / model_scale
+    if guidance != 1 and droppable is not None and label not in droppable:
+        raise ValueError(f"guidance {guidance:g} needs a {label} that training dropped at random")
+    model_guidance = max(1.0, min(guidance, max_model_guidance))
+    if model_guidance > 1:
+        denoiser = with_guidance_scale(denoiser, model_guidance)
+    rest = guidance / model_guidance
     increments = [(rest, [label, *(name for name in styles if name not in guided)])]
-    increments += [(rest * style_scales.get(name, 1.0), [name]) for name in guided]
+    increments += [(rest * style_guidance.get(name, 1.0), [name]) for name in guided]
     return _weighted_sum(denoiser, _terms(condition, increments))
 
 
@@ -172,7 +172,7 @@ def _weighted_sum(
     return denoise
 
 
-def with_guidance_scale(denoiser: ConditionalDenoise, scale: float) -> ConditionalDenoise:
+def with_guidance_scale(denoiser: ConditionalDenoise, guidance: float) -> ConditionalDenoise:
     """Return the denoiser with its model-guidance scale fixed: one network evaluation per call.
 
     Images whose factors are all null get no guidance.
@@ -181,7 +181,7 @@ def with_guidance_scale(denoiser: ConditionalDenoise, scale: float) -> Condition
     def denoise(x: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
         if condition is None or not condition.factors:
             return denoiser(x, sigma, condition)
-        scales = torch.full((len(x),), scale, device=x.device)
+        scales = torch.full((len(x),), guidance, device=x.device)
         return denoiser(x, sigma, condition.with_factor(GUIDANCE, scales))
 
     return denoise

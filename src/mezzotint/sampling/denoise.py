@@ -97,7 +97,7 @@ def _guided(
         guidance,
         style_guidance,
         droppable=model.droppable,
-        max_model_scale=model.max_model_guidance,
+        max_model_guidance=model.max_model_guidance,
     )
 
 
