@@ -184,7 +184,7 @@ def test_a_file_of_strings_is_drawn_line_by_line_and_read(cli, digits_run, tmp_p
         (["12", "--n", "2", "--out", "a.png"], ["a.png holds one image", "2", "folder"]),
         (["12", "--out", "a.png", "--spacing", "99"], ["got 99", "-4 to 32"]),
         (["12", "--out", "a.png", "--sampler", "hean"], ["did you mean 'heun'"]),
-        (["12", "--out", "a.png", "--weights", "raw"], ["ema", "'raw'"]),
+        (["12", "--out", "a.png", "--weights", "best"], ["ema", "'best'"]),
         (["--strings", "none.txt", "--out", "new"], ["none.txt", "cannot be read"]),
         (["--strings", "empty.txt", "--out", "new"], ["empty.txt", "one a line"]),
         (["--strings", "empty.txt", "--n", "3", "--out", "new"], ["leave --n out"]),

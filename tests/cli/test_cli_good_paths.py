@@ -270,7 +270,7 @@ def test_settings_change_what_is_drawn(cli, digits_run, tmp_path):
         "more": "--evaluations 9",
         "other": "--sampler ddim",
         "noisy": "--sampler ddpm",
-        "raw": "--weights network",
+        "raw": "--weights raw",
         "seeded": "--seed 2",
     }
     drawn = {}

@@ -26,7 +26,7 @@ from mezzotint.config.schema import Config
 from mezzotint.config.tables import flatten, override, parse_config, to_table
 from mezzotint.errors import DataError, InputError
 from mezzotint.evaluation.results import add_section, differing, evaluation_of
-from mezzotint.runs.run import Run
+from mezzotint.runs.run import CheckpointRef, Run
 from mezzotint.runtime.checksum import is_valid, strip_checksum, with_checksum
 
 HERE = Path(__file__).parent
@@ -187,7 +187,7 @@ def test_the_old_run_draws_what_it_drew():
     assert near(thick, "thick")
     ddpm = model.sample(n=4, seed=5, guidance=1, sampler="ddpm", evaluations=6)
     assert near(ddpm, "ddpm")
-    raw = mezzotint.load(HERE / "old_run", weights="network", device="cpu")
+    raw = mezzotint.load(HERE / "old_run", weights="raw", device="cpu")
     assert near(raw.sample(n=4, seed=5, guidance=1), "raw")
     assert not near(model.sample(n=4, seed=5, guidance=1), "raw")  # it can fail
 
@@ -326,3 +326,37 @@ def test_an_old_evaluation_can_be_added_to(tmp_path):
 )
 def test_an_evaluation_of_another_shape_is_translated_as_far_as_it_goes(old, new):
     assert legacy.current_evaluation(old) == new
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("sample RUN --weights network", "sample RUN --weights raw"),
+        ("sample RUN --weights=network", "sample RUN --weights=raw"),
+        ("evaluate --checkpoint early", "evaluate --checkpoint snapshot"),
+        ("sample network --label early", "sample network --label early"),
+    ],
+)
+def test_choices_of_the_command_line_keep_their_old_names(old, new):
+    assert legacy.current_options(old.split()) == new.split()
+
+
+def test_choices_of_the_library_keep_their_old_names_with_a_warning():
+    with pytest.deprecated_call(match='weights="network" is called "raw" now'):
+        old = mezzotint.load(HERE / "old_run", weights="network", device="cpu")
+    new = mezzotint.load(HERE / "old_run", weights="raw", device="cpu")
+    assert torch.equal(old.sample(n=3), new.sample(n=3))
+    with pytest.deprecated_call(match='checkpoint="early" is called "snapshot" now'):
+        assert CheckpointRef(checkpoint="early") == CheckpointRef(checkpoint="snapshot")
+
+
+def test_facts_of_samples_get_the_choices_of_today():
+    samples = {"weights": "network", "checkpoint": "early", "weak": "a1", "early_images_seen": 3}
+    expected = {
+        "weights": "raw",
+        "checkpoint": "snapshot",
+        "guide_model": "a1",
+        "snapshot_images_seen": 3,
+    }
+    for key in ("subject", "samples"):
+        assert legacy.current_evaluation({key: samples})["samples"] == expected

@@ -212,7 +212,7 @@ def test_changed_weights_are_drawn_from_anew(run, drawn, tmp_path):
     [
         {"evaluations": 3}, {"sampler": "heun"}, {"guidance": 2.0}, {"clip": True},
         {"start": "noise"}, {"schedule": {"kind": "karras", "sigma_max": 9.0, "sigma_min": 0.01}},
-        {"interval": (0.1, 5.0), "guidance": 2.0}, {"seed": 1}, {"weights": "network"},
+        {"interval": (0.1, 5.0), "guidance": 2.0}, {"seed": 1}, {"weights": "raw"},
         {"checkpoint": "best"},
     ],
     ids=lambda change: ",".join(change),

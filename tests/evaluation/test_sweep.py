@@ -43,7 +43,7 @@ def run(_run, tmp_path):
     """
     own = Run.at(shutil.copytree(_run.path, tmp_path / "run"))
     draws = torch.Generator().manual_seed(0)
-    for file in (own.last, own.early):
+    for file in (own.last, own.snapshot):
         saved = checkpoint.read(file)
         tensors = {
             name: torch.randn(value.shape, generator=draws) * 0.2
@@ -193,7 +193,7 @@ def test_a_sweep_recommends_the_least_distance_of_what_the_model_draws(run, digi
     advised = result["advice"]["fd"]["setting"]
     assert (advised["family"], advised["scale"]) == min(found, key=found.get)
     assert result["protocol"]["split"] == "validation"
-    assert result["samples"]["early_images_seen"] == 32
+    assert result["samples"]["snapshot_images_seen"] == 32
 
     # Written, whole, and found again: nothing is drawn twice.
     written = json.loads((run.path / "sweep.json").read_text())

@@ -109,7 +109,7 @@ def test_a_tuned_run_still_has_what_autoguidance_needs(tmp_path):
     plan, out = Tuning(images=8, batch=8, check_every=8), tmp_path / "new"
     list(tuned(base, base.model()[0], Steady(), Reward(brightness, 1, 0, {}), plan, out))
     (weak, _), (other, _) = (
-        run.model(CheckpointRef(checkpoint="early")) for run in (base, Run.at(out))
+        run.model(CheckpointRef(checkpoint="snapshot")) for run in (base, Run.at(out))
     )
     assert torch.equal(weak.sample(n=4), other.sample(n=4))
     assert Run.at(out).model()[0].sample(n=2).shape == (2, 1, 8, 8)

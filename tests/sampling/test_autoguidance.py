@@ -39,13 +39,13 @@ def equal(ours, theirs, part):
 
 
 def test_the_snapshot_is_what_a_shorter_training_ends_with(run, tmp_path):
-    assert run.images_seen("early") == 48  # the first step at or beyond 0.4 * 96 = 38.4
+    assert run.images_seen("snapshot") == 48  # the first step at or beyond 0.4 * 96 = 38.4
     assert run.images_seen() == 96
     shorter = trained(tmp_path / "shorter", *STEADY, budget="48images")
     for part in ("ema", "network"):
-        assert equal(run.early, shorter.last, part)
-        assert not equal(run.early, run.last, part)
-    assert not shorter.early.exists()
+        assert equal(run.snapshot, shorter.last, part)
+        assert not equal(run.snapshot, run.last, part)
+    assert not shorter.snapshot.exists()
 
 
 def test_an_interrupted_training_keeps_the_same_snapshot(run, tmp_path):
@@ -58,9 +58,9 @@ def test_an_interrupted_training_keeps_the_same_snapshot(run, tmp_path):
                 if isinstance(record, Stepped) and record.images_seen == stop:
                     break  # as if killed: what was not saved is lost
     for part in ("ema", "network"):
-        assert equal(broken.early, run.early, part)
+        assert equal(broken.snapshot, run.snapshot, part)
         assert equal(broken.last, run.last, part)
-    ours, theirs = (checkpoint.read(each.early).facts["images_seen"] for each in (broken, run))
+    ours, theirs = (checkpoint.read(each.snapshot).facts["images_seen"] for each in (broken, run))
     assert ours == theirs == 48
 
 
@@ -68,7 +68,7 @@ def test_a_larger_budget_keeps_it_anew_only_where_its_share_is_still_to_come(run
     settings = (*TINY, *STEADY, "training.snapshot=0.4")
     for budget, at in (("112images", 48), ("288images", 128)):  # 45 is past, 116 is not
         mezzotint.train("digits", out=run.path, budget=budget, settings=settings)
-        assert run.images_seen("early") == at
+        assert run.images_seen("snapshot") == at
 
 
 def walked(model, labels=(3, 5)):
@@ -143,13 +143,13 @@ def test_the_settings_may_ask_for_it_and_training_previews_do_without(tmp_path):
 def test_without_a_snapshot_or_with_a_damaged_one_it_is_one_line(run):
     with pytest.raises(InputError, match="guide_model=True"):
         mezzotint.load(run).sample(autoguidance=2)
-    data = bytearray(run.early.read_bytes())
+    data = bytearray(run.snapshot.read_bytes())
     data[-5] ^= 1
-    run.early.write_bytes(data)
+    run.snapshot.write_bytes(data)
     mezzotint.load(run).sample(n=1)  # is not concerned
     with pytest.raises(CheckpointError, match=r"early.safetensors is damaged"):
         run.model(CheckpointRef(guide_model=True))
-    run.early.unlink()
+    run.snapshot.unlink()
     with pytest.raises(CheckpointError, match=r"no early snapshot .*training.snapshot=0.1"):
         run.model(CheckpointRef(guide_model=True))
 
@@ -158,10 +158,10 @@ def test_the_facts_of_samples_name_the_guide_model_only_where_it_took_part(run):
     plain = run_samples(run.path)
     weak = run_samples(run.path, checkpoint=CheckpointRef(guide_model=True))
     assert weak.facts == plain.facts  # so that what was drawn before is found
-    assert not {"autoguidance", "weak"} & set(plain.facts)
+    assert not {"autoguidance", "guide_model"} & set(plain.facts)
     guided = weak.with_options(SamplingOptions(autoguidance=2))
     assert guided.facts["autoguidance"] == 2
-    assert len(guided.facts["weak"]) > 8
+    assert len(guided.facts["guide_model"]) > 8
     assert guided.with_options(SamplingOptions(autoguidance=1)).facts == plain.facts
     narrow = SamplingOptions(guidance=2, interval=(0.1, 2), autoguidance=1)
     assert weak.with_options(narrow) != plain

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "CHOICES",
     "CHECKPOINT_FACTS",
     "EVALUATION_KEYS",
     "KEYS",
     "OPTIONS",
     "PARAMETERS",
+    "current_choice",
     "current_evaluation",
     "current_facts",
     "current_options",
@@ -77,6 +79,10 @@ EVALUATION_KEYS: Mapping[str, str] = {
     "memorisation.pixels.verdict": "summary",
     "memorisation.features.verdict": "summary",
     "difficulty.answers.verdict": "outcome",
+    "subject.weak": "guide_model",
+    "samples.weak": "guide_model",
+    "subject.early_images_seen": "snapshot_images_seen",
+    "samples.early_images_seen": "snapshot_images_seen",
 }
 """Old path of a key in evaluation.json or sweep.json -> its name now. A list adds no part."""
 
@@ -84,6 +90,12 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "tune": {"--judge-every": "--check-every", "--judged": "--check-images"},
 }
 """Verb -> its old command-line options -> their names now."""
+
+CHOICES: Mapping[str, Mapping[str, str]] = {
+    "weights": {"network": "raw"},
+    "checkpoint": {"early": "snapshot"},
+}
+"""Argument -> its old values -> their names now."""
 
 RUN_DEFAULTS: Mapping[str, Any] = {"sampling.noise": "torch"}
 """Settings that earlier runs do not name, and what they had: noise from torch's generators."""
@@ -197,7 +209,11 @@ def current_evaluation(table: Mapping[str, Any]) -> dict[str, Any]:
     """
     result = _current_keys(table)
     if isinstance(samples := result.get("samples"), Mapping):  # they name the sampling settings
-        result["samples"] = current_table(samples, "sampling")
+        samples = current_table(samples, "sampling")
+        for name, renamed in CHOICES.items():
+            if isinstance(value := samples.get(name), str):
+                samples[name] = renamed.get(value, value)
+        result["samples"] = samples
     return result
 
 
@@ -219,16 +235,28 @@ def _current_keys(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
+def current_choice(name: str, value: str) -> str:
+    """Return the value of an argument as it is called now; warn about an earlier name."""
+    if (new := CHOICES[name].get(value)) is None:
+        return value
+    warnings.warn(f'{name}="{value}" is called "{new}" now', DeprecationWarning, stacklevel=5)
+    return new
+
+
 def current_options(arguments: list[str]) -> list[str]:
-    """Return a command line's arguments with every option as it is called now."""
+    """Return a command line's arguments with every option and choice as it is called now."""
     verb = next((word for word in arguments if not word.startswith("-")), "")
     renamed = OPTIONS.get(verb, {})
 
-    def current(argument: str) -> str:
+    def current(argument: str, before: str) -> str:
         name, equals, value = argument.partition("=")
+        if equals:
+            value = CHOICES.get(name.removeprefix("--"), {}).get(value, value)
+        else:  # it may be the value of the option before it
+            name = CHOICES.get(before.removeprefix("--"), {}).get(name, name)
         return renamed.get(name, name) + equals + value
 
-    return [current(argument) for argument in arguments]
+    return [current(*pair) for pair in zip(arguments, ["", *arguments], strict=False)]
 
 
 def renamed_keywords(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -139,8 +139,8 @@ def compose(
         evaluations: Evaluations of the network for each window; windows that overlap take twice
             as many.
         guidance: Guidance scale, 0 or more: 1 is none, 0 unconditional.
-        weights: "ema" (averaged) or "network" (the last step's).
-        checkpoint: "last", "best" or "early".
+        weights: "ema" (averaged) or "raw" (the last step's).
+        checkpoint: "last", "best" or "snapshot".
         device: "auto" (the run's own), "cpu", "cuda" or "mps".
         data_dir: Folder of named data sets, where `read` finds the run's data.
         overwrite: Replace `out` where it is already there.

@@ -97,8 +97,8 @@ def evaluate(
         guidance: Guidance scale, 0 or more: 1 is none, 0 unconditional.
         autoguidance: Scale of guidance by the run's early snapshot: 1 is none.
         interval: (low, high): both guidances act at levels low < sigma <= high alone.
-        weights: "ema" (averaged) or "network" (the last step's).
-        checkpoint: "last", "best" or "early".
+        weights: "ema" (averaged) or "raw" (the last step's).
+        checkpoint: "last", "best" or "snapshot".
         out: Folder for evaluation.json and pictures. None: the run; for others nothing is written.
         compare: Another run or evaluation.json, to compute the differences of the metrics to.
         device: "auto" (the run's own), "cpu", "cuda" or "mps".

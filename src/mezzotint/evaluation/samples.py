@@ -234,7 +234,10 @@ def _drawn_with(model: Model) -> dict[str, Any]:
         del settings["noise"]
     if model.guide_model is None or model.sampling.autoguidance == 1:
         return {name: value for name, value in settings.items() if name != "autoguidance"}
-    return {**settings, "weak": weights_digest(model.guide_model.denoiser.network.state_dict())}
+    return {
+        **settings,
+        "guide_model": weights_digest(model.guide_model.denoiser.network.state_dict()),
+    }
 
 
 def npz_samples(path: Path, data: ImageSet) -> SampleSet:

@@ -343,8 +343,8 @@ def select(
         sampler: Name of a sampler, or a table as in {"kind": "ddim", "eta": 0.5}.
         evaluations: Evaluations of the network per image (NFE), 1 or more.
         guidance: Guidance scale, 0 or more: 1 is none, 0 unconditional.
-        weights: "ema" (averaged) or "network" (the last step's).
-        checkpoint: "last", "best" or "early".
+        weights: "ema" (averaged) or "raw" (the last step's).
+        checkpoint: "last", "best" or "snapshot".
         device: "auto" (the run's own), "cpu", "cuda" or "mps".
         data_dir: Folder of named data sets, looked at before MEZZOTINT_DATA.
         progress: Show a bar: None where there is a terminal or notebook, True always.

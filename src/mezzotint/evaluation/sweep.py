@@ -256,8 +256,8 @@ def sweep(
         sampler: Name of a sampler, or a table as in {"kind": "ddim", "eta": 0.5}.
         evaluations: Evaluations of the network per image (NFE), 1 or more.
         seed: Seed of the samples: the same noise at all scales.
-        weights: "ema" (averaged) or "network" (the last step's).
-        checkpoint: "last", "best" or "early".
+        weights: "ema" (averaged) or "raw" (the last step's).
+        checkpoint: "last", "best" or "snapshot".
         out: Folder for sweep.json and sweep.png. None: the run.
         device: "auto" (the run's own), "cpu", "cuda" or "mps".
         data_dir: Folder of named data sets, looked at before MEZZOTINT_DATA.
@@ -296,7 +296,7 @@ def execute(request: SweepRequest) -> SweepResult:
     started, folder = time.monotonic(), request.out or request.run
     if (folder / FILE).exists():
         log.info(f"{folder / FILE} is there already and will be replaced: --out keeps both")
-    snapshot = Run.at(request.run).has("early")
+    snapshot = Run.at(request.run).has("snapshot")
     stream = run_samples(
         request.run,
         checkpoint=dataclasses.replace(request.checkpoint, guide_model=snapshot),
@@ -363,10 +363,10 @@ def _reference(request: SweepRequest, stream: RunSamples) -> Reference:
 
 def _sample_facts(stream: RunSamples, setting: Setting) -> Json:
     """Return what all points share: the facts of the samples without the settings that guide."""
-    left_out = {*setting.options().changes(), "weak"}
+    left_out = {*setting.options().changes(), "guide_model"}
     facts = {name: fact for name, fact in stream.facts.items() if name not in left_out}
     if (guide_model := stream.model.guide_model) is not None:
-        facts["early_images_seen"] = guide_model.images_seen
+        facts["snapshot_images_seen"] = guide_model.images_seen
     return facts
 
 

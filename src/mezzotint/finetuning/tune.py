@@ -91,7 +91,7 @@ def tuned(
     trained = numbers(network, plan.rank)
     new = dataclasses.replace(base, path=out)
     saved, _ = read_checkpoint(base.last)
-    early = read_checkpoint(base.early)[0] if base.has("early") else None
+    snapshot = read_checkpoint(base.snapshot)[0] if base.has("snapshot") else None
     rows: list[dict[str, Any]] = []
 
     def reward(seen: int, batch: int) -> Tensor:
@@ -114,8 +114,10 @@ def tuned(
         new.write_config()
         new.last.parent.mkdir(parents=True, exist_ok=True)
         checkpoints.write(new.last, both, said)
-        if early is not None and not new.has("early"):  # guides as it did, and does not change
-            checkpoints.write(new.early, early.tensors, {**early.facts, "config": said["config"]})
+        # It guides as it did, and does not change.
+        if snapshot is not None and not new.has("snapshot"):
+            facts_kept = {**snapshot.facts, "config": said["config"]}
+            checkpoints.write(new.snapshot, snapshot.tensors, facts_kept)
 
     facts = {**target.facts, "from": str(base.path), "check_images": len(metrics.drawing)}
     facts |= {
@@ -255,7 +257,7 @@ def tune(
         evaluations: Evaluations of the network per image (NFE), 1 or more.
         guidance: Guidance scale, 0 or more: 1 is none, 0 unconditional.
         seed: Seed of the images drawn.
-        weights: "ema" (averaged) or "network" (the last step's).
+        weights: "ema" (averaged) or "raw" (the last step's).
         device: "auto" (the run's own), "cpu", "cuda" or "mps".
         data_dir: Folder of named data sets, looked at before MEZZOTINT_DATA.
         progress: Show a bar: None where there is a terminal or notebook, True always.

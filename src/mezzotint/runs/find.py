@@ -44,8 +44,9 @@ def load(
 
     Args:
         run: A run's directory, or the `Run`.
-        weights: "ema", the averaged weights, or "network", those of the last step.
-        checkpoint: "last", "best" by validation loss (or what `training.best` says), or "early".
+        weights: "ema", the averaged weights, or "raw", those of the last step.
+        checkpoint: "last", "best" by validation loss (or what `training.best` says), or
+            "snapshot".
         device: "auto" (the run's own where this machine has it), "cpu", "cuda" or "mps".
         guide_model: Whether the early snapshot comes along, for autoguidance. None: where the
             run's own sampling settings ask for it.

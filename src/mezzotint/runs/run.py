@@ -51,8 +51,11 @@ __all__ = [
 
 LAST = Path("checkpoints") / "last.safetensors"
 BEST = Path("checkpoints") / "best.safetensors"
-EARLY = Path("checkpoints") / "early.safetensors"
-FILES = {"last": LAST, "best": BEST, "early": EARLY}
+SNAPSHOT = Path("checkpoints") / "early.safetensors"  # as earlier versions called it
+FILES = {"last": LAST, "best": BEST, "snapshot": SNAPSHOT}
+WEIGHTS = {"ema": "ema", "raw": "network"}
+"""Which weights -> their section of a checkpoint."""
+
 LEFTOVERS = {".lock", ".config.toml.new"}
 """Names that a run killed at its beginning may hold; the second is an earlier version's draft."""
 
@@ -69,10 +72,10 @@ class CheckpointRef:
     """Which of a run's weights to draw with, and where."""
 
     weights: str = "ema"
-    """ema (averaged) or network (those of the last step)."""
+    """ema (averaged) or raw (those of the last step)."""
 
     checkpoint: str = "last"
-    """last, best or early."""
+    """last, best or snapshot (the early one of training.snapshot)."""
 
     device: str = "auto"
     """auto: the run's own where this machine has it."""
@@ -80,6 +83,12 @@ class CheckpointRef:
     guide_model: bool | None = None
     """Whether the early snapshot comes along, for autoguidance; None: where the run's own sampling
     settings ask for it."""
+
+    def __post_init__(self) -> None:
+        """Take earlier names of the choices, too."""
+        for name in legacy.CHOICES:
+            value = legacy.current_choice(name, str(getattr(self, name)))
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)
@@ -142,9 +151,9 @@ class Run:
         return self.path / BEST
 
     @property
-    def early(self) -> Path:
+    def snapshot(self) -> Path:
         """The weights after `training.snapshot` of the budget."""
-        return self.path / EARLY
+        return self.path / SNAPSHOT
 
     @property
     def metrics(self) -> Path:
@@ -183,9 +192,9 @@ class Run:
         return fresh_state(config, config.data.denoiser(config), config.machine.compute())
 
     def checkpoint(self, which: str = "last") -> Path:
-        """The file of the last, the best or the early checkpoint, there or not."""
+        """The file of the last, the best or the snapshot checkpoint, there or not."""
         if which not in FILES:
-            raise InputError(f"the checkpoint is last, best or early, got '{which}'")
+            raise InputError(f"the checkpoint is last, best or snapshot, got '{which}'")
         return self.path / FILES[which]
 
     def has(self, which: str) -> bool:
@@ -209,13 +218,15 @@ class Run:
         model, notices = self._model(ref)
         own = self.config.sampling.autoguidance != 1
         if own if ref.guide_model is None else ref.guide_model:
-            guide_model, more = self._model(dataclasses.replace(ref, checkpoint="early"))
+            guide_model, more = self._model(dataclasses.replace(ref, checkpoint="snapshot"))
             return dataclasses.replace(model, guide_model=guide_model), notices + more
         return model, notices
 
     def _model(self, ref: CheckpointRef) -> tuple[Model, list[str]]:
-        if ref.weights not in ("ema", "network"):
-            raise InputError(f"weights are ema (averaged) or network (raw), got '{ref.weights}'")
+        if ref.weights not in WEIGHTS:
+            raise InputError(
+                f"weights are ema (averaged) or raw (the last step's), got '{ref.weights}'"
+            )
         file = self.checkpoint(ref.checkpoint)
         saved, notice = self._saved(ref.checkpoint)
         if saved.facts["images_seen"] == 0:
@@ -227,7 +238,7 @@ class Run:
         facts, compute = self.config.data, self.config.machine.on_this_machine(ref.device)
         denoiser = facts.denoiser(self.config)
         try:
-            denoiser.network.load_state_dict(saved.section(ref.weights))
+            denoiser.network.load_state_dict(saved.section(WEIGHTS[ref.weights]))
         except RuntimeError as error:
             raise CheckpointError(
                 f"{file} fits no network that this version builds from {self.path}/config.toml: "
@@ -241,12 +252,12 @@ class Run:
         """A checkpoint, and what happened to it; CheckpointError where there is none."""
         if self.has(which):
             return self._read_by_all(self.checkpoint(which))
-        if which == "early":
+        if which == "snapshot":
             raise CheckpointError(
                 f"{self.path} has no early snapshot (training.snapshot = "
                 f"{self.config.training.snapshot:g}): a run trained with --set "
                 "training.snapshot=0.1 keeps one at a tenth of its budget; without it leave "
-                "--autoguidance and --checkpoint early out"
+                "--autoguidance and --checkpoint snapshot out"
             )
         raise CheckpointError(f"{self.path} has no checkpoint yet: train it first")
 

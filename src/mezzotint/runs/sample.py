@@ -193,8 +193,8 @@ def sample(
         start: Mean and deviation of the data that the first level is drawn with.
         noise: Generator of the noise, "philox" or "torch".
         prompt: Words that a CLIP's gradient guides to, or a `Prompt` with their scale.
-        weights: "ema" (averaged) or "network" (the last step's).
-        checkpoint: "last", "best" or "early".
+        weights: "ema" (averaged) or "raw" (the last step's).
+        checkpoint: "last", "best" or "snapshot".
         device: "auto" (the run's own), "cpu", "cuda" or "mps".
         data_dir: Folder of named data sets, where a prompt finds the run's data.
         progress: Show a bar: None where there is a terminal or notebook, True always.

@@ -244,7 +244,7 @@ class Trainer:
                     yield from self._preview()
                 yield from self._measure()
                 if self._at_snapshot():
-                    yield from self._try_write(self._run.early, self.state.weights())
+                    yield from self._try_write(self._run.snapshot, self.state.weights())
                 if self._save_due():
                     yield from self._try_save()
             case Validated():
