@@ -410,7 +410,8 @@ def _sampling_flop(model: Model) -> float:
 def _flop(work: Callable[[], Any]) -> int:
     with FlopCounterMode(display=False) as counter:
         work()
-    return counter.get_total_flops()
+    total: int = counter.get_total_flops()
+    return total
 
 
 def _wait(compute: Compute) -> None:

@@ -34,4 +34,5 @@ class Denoiser(nn.Module):
             c.c_noise.to(parameter.dtype),
             condition or Condition(),
         )
-        return append_dims(x, c.c_skip) * x + append_dims(x, c.c_out) * raw.to(x.dtype)
+        x0: Tensor = append_dims(x, c.c_skip) * x + append_dims(x, c.c_out) * raw.to(x.dtype)
+        return x0

@@ -167,7 +167,8 @@ def _weighted_sum(
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         x0 = denoiser(x.repeat(len(weights), *(1,) * (x.ndim - 1)), sigma, stacked)
         x0 = x0.unflatten(0, (len(weights), len(x)))  # (terms, B, C, H, W)
-        return torch.tensordot(weights.to(x0), x0, 1)
+        weighted: Tensor = torch.tensordot(weights.to(x0), x0, 1)
+        return weighted
 
     return denoise
 

@@ -116,7 +116,8 @@ def loss(
             guided_rows = (~is_null(condition.factors[GUIDANCE])).nonzero()[:, 0]
         target = _guided(denoiser, x, x0, sigma, condition, estimate.detach(), guided_rows)
     scale = loss_weight(sigma, denoiser.parameterization(sigma).c_out)
-    return scale * (estimate - target).square().flatten(1).mean(1)
+    losses: Tensor = scale * (estimate - target).square().flatten(1).mean(1)
+    return losses
 
 
 @torch.no_grad()

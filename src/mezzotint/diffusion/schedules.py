@@ -83,7 +83,8 @@ def distinct_sigmas(sigmas: Tensor) -> Tensor:
     A sigma visited twice is a wasted evaluation, and a multistep sampler would divide by a step of
     length 0.
     """
-    return torch.unique_consecutive(sigmas)
+    distinct: Tensor = torch.unique_consecutive(sigmas)
+    return distinct
 
 
 def sampling_sigmas(schedule: Schedule, steps: int) -> Tensor:
@@ -214,7 +215,8 @@ class Karras:
     def sigma(self, u: Tensor) -> Tensor:
         """Run from sigma_min at u = 0 to sigma_max at u = 1."""
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
-        return (low + u * (high - low)) ** self.rho
+        sigma: Tensor = (low + u * (high - low)) ** self.rho
+        return sigma
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,8 @@ class LogNormal:
     def sigma(self, u: Tensor) -> Tensor:
         """The u-quantile of the log-normal distribution."""
         quantile = torch.special.ndtri(u.double().clamp(1e-6, 1 - 1e-6)).to(u.dtype)
-        return (self.mean + self.std * quantile).exp()
+        sigma: Tensor = (self.mean + self.std * quantile).exp()
+        return sigma
 
 
 @dataclass(frozen=True)

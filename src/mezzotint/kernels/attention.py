@@ -31,7 +31,7 @@ def attention(qkv: Tensor) -> Tensor:
     """
     if qkv.dim() != 5 or qkv.shape[2] != 3:
         raise ValueError(f"attention wants (B, N, 3, heads, D), got {tuple(qkv.shape)}")
-    result: Tensor = _Attention.apply(qkv)
+    result: Tensor = _Attention.apply(qkv)  # type: ignore[no-untyped-call]
     return result
 
 

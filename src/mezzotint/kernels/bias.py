@@ -21,7 +21,7 @@ def biased(x: Tensor, bias: Tensor, other: Tensor | None = None) -> Tensor:
         return y if other is None else y + other
     if other is not None and other.dtype != x.dtype:
         return biased(x, bias) + other
-    result: Tensor = _Biased.apply(x, bias, other)
+    result: Tensor = _Biased.apply(x, bias, other)  # type: ignore[no-untyped-call]
     return result
 
 

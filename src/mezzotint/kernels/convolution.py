@@ -87,7 +87,7 @@ def convolution(
         raise ValueError(
             f"what is added has the result's shape {made}, not {tuple(residual.shape)}"
         )
-    result: Tensor = _Convolution.apply(x, weight, bias, residual)
+    result: Tensor = _Convolution.apply(x, weight, bias, residual)  # type: ignore[no-untyped-call]
     return result
 
 

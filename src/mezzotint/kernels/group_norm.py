@@ -63,7 +63,7 @@ def group_norm(
     """
     if x.shape[1] % groups:
         raise ValueError(f"{x.shape[1]} channels cannot be {groups} equal groups")
-    result: Tensor = _GroupNorm.apply(x, gain, bias, scale, shift, Norm(groups, epsilon, silu))
+    result: Tensor = _GroupNorm.apply(x, gain, bias, scale, shift, Norm(groups, epsilon, silu))  # type: ignore[no-untyped-call]
     return result
 
 
@@ -82,6 +82,7 @@ class _GroupNorm(torch.autograd.Function):
         x = x.contiguous(memory_format=torch.channels_last)
         gain, bias = (_plain(t, x, width) for t in (gain, bias))
         scale, shift = (None if t is None else _plain(t, x, batch, width) for t in (scale, shift))
+        y: Tensor
         ctx.norm = norm
         forth, _ = _passes(x)
         y, mean, inverse = forth(x, Affine(gain, bias, scale, shift), norm)

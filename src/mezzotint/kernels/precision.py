@@ -42,7 +42,7 @@ def bf16_pays(device: str) -> bool:
 def native_bf16(device: str) -> bool:
     """Whether a device has units for bf16; elsewhere it is emulated, or not there."""
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device == "cpu" and has_bf16_units()
 
 
@@ -88,4 +88,5 @@ def _bf16_race(seconds: float = 0.8) -> float:
         while time.perf_counter() < end:
             times.append((short(), plain()))
     fastest, other = map(min, zip(*times, strict=True))
-    return other / fastest
+    faster: float = other / fastest
+    return faster

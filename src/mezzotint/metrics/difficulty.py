@@ -437,7 +437,8 @@ def _ranks(rows: Sequence[Sequence[float]]) -> Tensor:
     one, other = values[:, :, None], values[:, None, :]
     ranks = (one > other).double().sum(2) + (one == other).double().sum(2) / 2
     ranks = ranks - ranks.mean(1, keepdim=True)
-    return ranks / ranks.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    unit: Tensor = ranks / ranks.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return unit
 
 
 SUPPORTED, UNSUPPORTED = "supported", "not supported"

@@ -151,7 +151,8 @@ def _factor(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     # The root of a rounding error is no rounding error: 1e-16 would become 1e-8.
     rounding = len(values) * torch.finfo(torch.float64).eps * values[-1]
-    return vectors * values.where(values > rounding, 0.0).sqrt()
+    root: Tensor = vectors * values.where(values > rounding, 0.0).sqrt()
+    return root
 
 
 def _check_widths(widths: set[int]) -> None:

@@ -162,8 +162,10 @@ class ConvBlock(nn.Module):
     ) -> Tensor:
         """Return h normalised, modulated and activated."""
         if isinstance(norm, GroupNorm) and self.spec.activation == "silu":
-            return norm(h, scale, shift, silu=True)
-        return self.activation(modulate(norm(h), scale, shift))
+            h = norm(h, scale, shift, silu=True)
+        else:
+            h = self.activation(modulate(norm(h), scale, shift))
+        return h
 
 
 class _Projection(nn.Module):
@@ -220,7 +222,8 @@ def _products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     kind = torch.promote_types(q.dtype, torch.float32)
     with torch.autocast(q.device.type, enabled=False):
         scores = (q.to(kind) * q.shape[-1] ** -0.5) @ k.to(kind).mT
-        return (scores.softmax(-1) @ v.to(kind)).to(q.dtype)
+        mixed: Tensor = (scores.softmax(-1) @ v.to(kind)).to(q.dtype)
+        return mixed
 
 
 class Attention(nn.Module):
@@ -241,4 +244,5 @@ class Attention(nn.Module):
         tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, H W, C)
         qkv = self.qkv(tokens).unflatten(2, (3, self.heads, -1))  # (B, H W, 3, heads, C / heads)
         mixed = self.out(_attention(qkv).flatten(2))  # (B, H W, C)
-        return x + mixed.transpose(1, 2).unflatten(2, (height, width))
+        y: Tensor = x + mixed.transpose(1, 2).unflatten(2, (height, width))
+        return y

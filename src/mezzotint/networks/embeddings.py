@@ -4,7 +4,7 @@
 (noise (B,), condition) -> emb (B, E).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -97,20 +97,24 @@ class ConditionEmbedding(nn.Module):
                 values = torch.full((len(noise),), missing, device=noise.device)
             vectors.append(self._embed(factor, values, noise.dtype))
         if self.spec.join == "concat":
-            return self.activation(self.join(torch.cat(vectors, dim=1)))
-        return self.activation(torch.stack(vectors).sum(0))
+            joined = self.join(torch.cat(vectors, dim=1))
+        else:
+            joined = torch.stack(vectors).sum(0)
+        embedding: Tensor = self.activation(joined)
+        return embedding
 
     def _embed(self, factor: Factor, values: Tensor, dtype: torch.dtype) -> Tensor:
         null = is_null(values)
+        table: Callable[[Tensor], Tensor] = self.tables[factor.name]
         if factor.classes is None:
             features = number_features(values.to(dtype), self.spec.features)
-            return self.tables[factor.name](features) * ~null[:, None]
+            return table(features) * ~null[:, None]
         index = values.masked_fill(null, factor.classes)  # the row after the classes is null
         if self.spec.factors == "table":
-            return self.tables[factor.name](index)
+            return table(index)
         each = torch.arange(factor.classes, device=index.device)
         one_hot = index[:, None] == each  # (B, classes); null: all zeros
-        return self.tables[factor.name](one_hot.to(dtype))
+        return table(one_hot.to(dtype))
 
 
 def _table(factor: Factor, spec: Embedding, act: type[nn.Module]) -> nn.Module:

@@ -166,7 +166,7 @@ def _warp(value: float, scale: Scale) -> float:
 def _unwarp(value: float, scale: Scale) -> float:
     """The inverse of `_warp`."""
     if scale == "log":
-        return 10.0 ** min(max(value, -300.0), 300.0)  # what a float can hold
+        return float(10.0 ** min(max(value, -300.0), 300.0))  # what a float can hold
     return value**3 if scale == "root" else value
 
 

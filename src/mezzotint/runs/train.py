@@ -16,7 +16,7 @@ from mezzotint.runtime.distributed import current_ranks
 from mezzotint.runtime.hardware import peak_memory
 from mezzotint.runtime.log import log
 
-__all__ = ["TrainResult", "execute", "train"]
+__all__ = ["TrainRequest", "TrainResult", "execute", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,8 @@ def is_image(kind: pa.DataType) -> bool:
     data, path = kind.field("bytes").type, kind.field("path").type
     binary = pa.types.is_binary(data) or pa.types.is_large_binary(data) or pa.types.is_null(data)
     named = pa.types.is_string(path) or pa.types.is_large_string(path) or pa.types.is_null(path)
-    return binary and named
+    both: bool = binary and named
+    return both
 
 
 @dataclass(frozen=True)

@@ -237,7 +237,8 @@ def _distances(inside: np.ndarray) -> np.ndarray:
         np.minimum(nearest[..., reach:], column[..., :-reach] + step, out=nearest[..., reach:])
         np.minimum(nearest[..., :-reach], column[..., reach:] + step, out=nearest[..., :-reach])
         reach, most = reach + 1, int(nearest.max()) if reach % 4 == 0 else most
-    return np.sqrt(nearest, dtype=np.float32)
+    distances: np.ndarray = np.sqrt(nearest, dtype=np.float32)
+    return distances
 
 
 def _slant(images: Tensor) -> Tensor:

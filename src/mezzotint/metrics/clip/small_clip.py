@@ -190,7 +190,8 @@ class TextEncoder(nn.Module):
         x = x + self.neighbours(x.transpose(1, 2)).transpose(1, 2).relu()
         weights = self.gate(x).sigmoid() * (rows > 0)[:, :, None]
         pooled = self.norm((weights * x).sum(1))
-        return pooled + self.mix(pooled)
+        result: Tensor = pooled + self.mix(pooled)
+        return result
 
     def _words(self, words: Sequence[str]) -> Tensor:
         """(words, WIDTH): the whole word, plus the mean of its pieces."""

@@ -121,7 +121,8 @@ def dinov2(where: str) -> Extractor:
     def embed(images: Tensor) -> Tensor:
         x = F.interpolate(to_float(images), (size, size), mode="bicubic", antialias=True)
         x = (x.clamp(-1, 1) + 1) / 2  # bicubic overshoots
-        return network((x - mean) / deviation).pooler_output
+        features: Tensor = network((x - mean) / deviation).pooler_output
+        return features
 
     return Pretrained(
         Path(name).name, weights_digest(network.state_dict()), f"bicubic to {size}", embed
