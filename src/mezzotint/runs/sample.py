@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mezzotint import imaging
 from mezzotint.config.tables import to_table
+from mezzotint.diffusion import Schedule
 from mezzotint.errors import InputError
 from mezzotint.runs.find import find, load_model
 from mezzotint.runs.run import CheckpointRef, Run, needs_guide_model
@@ -151,6 +152,7 @@ def sample(
     along: str | None = None,
     sampler: str | Mapping[str, object] | None = None,
     evaluations: int | None = None,
+    schedule: Schedule | Mapping[str, object] | None = None,
     guidance: float | None = None,
     style_guidance: Mapping[str, float] | None = None,
     autoguidance: float | None = None,
@@ -185,6 +187,7 @@ def sample(
         along: A style: a row of images of one noise for each class, from low to high values.
         sampler: Name of a sampler, or a table as in {"kind": "ddim", "eta": 0.5}.
         evaluations: Evaluations of the network per image (NFE), 1 or more.
+        schedule: Noise levels to visit: a schedule, or a table as in {"kind": "karras"}.
         guidance: Guidance scale of label and styles, 0 or more: 1 is none, 0 unconditional.
         style_guidance: Factor on `guidance` by the style's name; 0 ignores the style.
         autoguidance: Scale of guidance by the run's early snapshot: 1 is none.
@@ -194,7 +197,7 @@ def sample(
         noise: Generator of the noise, "philox" or "torch".
         prompt: Words that a CLIP's gradient guides to, or a `Prompt` with their scale.
         weights: "ema" (averaged) or "raw" (the last step's).
-        checkpoint: "last", "best" or "snapshot".
+        checkpoint: "last", "best" or "snapshot" (the early one of training.snapshot).
         device: "auto" (the run's own), "cpu", "cuda" or "mps".
         data_dir: Folder of named data sets, where a prompt finds the run's data.
         progress: Show a bar: None where there is a terminal or notebook, True always.
@@ -209,6 +212,7 @@ def sample(
     options = SamplingOptions(
         sampler=sampler,
         evaluations=evaluations,
+        schedule=schedule,
         start=start,
         noise=noise,
         guidance=guidance,
