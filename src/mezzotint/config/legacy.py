@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -239,8 +240,16 @@ def current_choice(name: str, value: str) -> str:
     """Return the value of an argument as it is called now; warn about an earlier name."""
     if (new := CHOICES[name].get(value)) is None:
         return value
-    warnings.warn(f'{name}="{value}" is called "{new}" now', DeprecationWarning, stacklevel=5)
+    _warn(f'{name}="{value}" is called "{new}" now')
     return new
+
+
+def _warn(message: str) -> None:
+    """Warn of an earlier name, at the line outside of this package that used it."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("mezzotint."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, DeprecationWarning, stacklevel=level)
 
 
 def current_options(arguments: list[str]) -> list[str]:

@@ -116,11 +116,13 @@ def tuned(
         checkpoints.write(new.last, both, said)
         # It guides as it did, and does not change.
         if snapshot is not None and not new.has("snapshot"):
-            facts_kept = {**snapshot.facts, "config": said["config"]}
-            checkpoints.write(new.snapshot, snapshot.tensors, facts_kept)
+            kept = {**snapshot.facts, "config": said["config"]}
+            checkpoints.write(new.snapshot, snapshot.tensors, kept)
 
-    facts = {**target.facts, "from": str(base.path), "check_images": len(metrics.drawing)}
-    facts |= {
+    facts = {
+        **target.facts,
+        "from": str(base.path),
+        "check_images": len(metrics.drawing),
         "sampling": to_table(model.sampling),
         **asdict(plan),
         "trained": trained,
@@ -136,11 +138,15 @@ def tuned(
                 with disk_errors_in_one_line(out):
                     if record.in_bounds:
                         keep()
-                    text = json.dumps({**facts, "rows": rows}, indent=1)
-                    write_bytes(out / "tuning.json", text.encode())
-                    if len(rows) > 1:
-                        figures.tuning(rows, out / "tuning.png")
+                    _write_log(out, {**facts, "rows": rows})
             yield record
+
+
+def _write_log(out: Path, log: Mapping[str, Any]) -> None:
+    """Write tuning.json and its picture."""
+    write_bytes(out / "tuning.json", json.dumps(log, indent=1).encode())
+    if len(log["rows"]) > 1:
+        figures.tuning(log["rows"], out / "tuning.png")
 
 
 @dataclass(frozen=True)
