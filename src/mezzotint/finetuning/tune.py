@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mezzotint.config.schema import Budget
 from mezzotint.config.tables import to_table
@@ -106,19 +106,6 @@ def tuned(
         values = metrics.measure(model)
         return {name: values[name] for name in OUTSIDE}
 
-    def keep() -> None:
-        """Save the present weights as those of the new run."""
-        weights = merged(network).items()
-        both = {f"{part}.{k}": v for part in ("network", "ema") for k, v in weights}
-        said = {**saved.facts, "logged": 0, "config": new.config_text()}
-        new.write_config()
-        new.last.parent.mkdir(parents=True, exist_ok=True)
-        checkpoints.write(new.last, both, said)
-        # It guides as it did, and does not change.
-        if snapshot is not None and not new.has("snapshot"):
-            kept = {**snapshot.facts, "config": said["config"]}
-            checkpoints.write(new.snapshot, snapshot.tensors, kept)
-
     facts = {
         **target.facts,
         "from": str(base.path),
@@ -137,9 +124,28 @@ def tuned(
             if isinstance(record, RewardCheck):
                 with disk_errors_in_one_line(out):
                     if record.in_bounds:
-                        keep()
+                        _keep(new, network, saved, snapshot)
                     _write_log(out, {**facts, "rows": rows})
             yield record
+
+
+def _keep(
+    new: Run,
+    network: nn.Module,
+    saved: checkpoints.Checkpoint,
+    snapshot: checkpoints.Checkpoint | None,
+) -> None:
+    """Save the present weights as those of the new run, with the base's facts and snapshot."""
+    weights = merged(network).items()
+    both = {f"{part}.{k}": v for part in ("network", "ema") for k, v in weights}
+    facts = {**saved.facts, "logged": 0, "config": new.config_text()}
+    new.write_config()
+    new.last.parent.mkdir(parents=True, exist_ok=True)
+    checkpoints.write(new.last, both, facts)
+    # It guides as it did, and does not change.
+    if snapshot is not None and not new.has("snapshot"):
+        kept = {**snapshot.facts, "config": facts["config"]}
+        checkpoints.write(new.snapshot, snapshot.tensors, kept)
 
 
 def _write_log(out: Path, log: Mapping[str, Any]) -> None:
