@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from mezzotint import imaging
+from mezzotint.cli.main import VERBS
 from mezzotint.cli.main import run as command
 from mezzotint.config.registry import (
     LR_SCHEDULES,
@@ -37,7 +38,7 @@ PAGE = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
 TABLES = {
     "SAMPLERS": SAMPLERS, "SCHEDULES": SCHEDULES, "PARAMETERIZATIONS": PARAMETERIZATIONS,
     "WEIGHTS": WEIGHTS, "LR_SCHEDULES": LR_SCHEDULES, "NETWORKS": NETWORKS, "READERS": READERS,
-    "MEASURES": MEASURES, "GROUPS": GROUPS, "ANALYSES": ANALYSES,
+    "MEASURES": MEASURES, "GROUPS": GROUPS, "ANALYSES": ANALYSES, "VERBS": VERBS,
 }  # fmt: skip
 SECTION = re.compile(
     r"^### (?P<kind>.+?)\n\n`src/(?P<file>\S+?)\.py`,\s+and\s+in\s+`(?P<table>[A-Z_]+)`\s+"
@@ -96,7 +97,8 @@ def add(tmp_path, monkeypatch):
         ((key, where),) = eval(
             f"{{{snippet.line}}}", {"entry": entry, "Analysis": Analysis}
         ).items()
-        monkeypatch.setitem(TABLES[snippet.table].entries, key, where)
+        table = TABLES[snippet.table]
+        monkeypatch.setitem(getattr(table, "entries", table), key, where)
 
     return added
 
@@ -276,6 +278,25 @@ def test_an_analysis(add, cli, train):
     cli("report", "run")
     page = Path("run/report.html").read_text()
     assert all(words in page for words in ("Other analyses", "Mean grey", f"{overall:.3g}"))
+
+
+# --- the command line -------------------------------------------------------------------------
+
+
+def test_a_verb(add, cli, train, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert command(["count", "run"]) == 2
+    add("Verb")
+    parameters = cli("inspect", "digits", "--json")["parameters"]
+    assert cli("count", "digits", "--json") == {"run": "digits", "parameters": parameters}
+    assert cli("count", "digits") == f"digits: {parameters:,} parameters\n"
+    train("run", images=16)
+    assert cli("count", "run", "--json")["parameters"] < parameters
+    assert "Count the parameters of a run." in cli("--help")
+    text = cli("count", "--help")
+    assert all(
+        example in text for example in importlib.import_module("mezzotint.cli.count").EXAMPLES
+    )
 
 
 def test_help_lists_every_name(cli, monkeypatch):
