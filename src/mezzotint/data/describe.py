@@ -1,7 +1,7 @@
 """What a data set holds, as facts and a sheet."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,14 @@ class DescribeRequest:
 class DescribeResult:
     """What a data set holds."""
 
-    data: ImageSet
+    data: ImageSet = field(repr=False)
     class_counts: Mapping[str, int]
     """Train images of each class."""
 
-    styles: Mapping[str, Mapping[str, Any]] | None
+    styles: Mapping[str, Mapping[str, Any]] | None = field(repr=False)
     """Levels, counts and spread of each style; None where none was asked for."""
 
-    correlations: Mapping[str, Mapping[str, float]] | None
+    correlations: Mapping[str, Mapping[str, float]] | None = field(repr=False)
     """Pearson's correlation between styles that are numbers."""
 
     sheet: Path | None = None

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class ComposeResult:
     """The composed images, and how they were drawn."""
 
     run: Path
-    images: Sequence[Composed]
+    images: Sequence[Composed] = field(repr=False)
     sampler: str | Mapping[str, Any]
     evaluations: int
     guidance: float

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,13 @@ Json = dict[str, Any]
 class EvaluateResult:
     """Numbers with their protocol, and the analyses."""
 
-    metrics: Mapping[str, Mapping[str, Any]]
+    metrics: Mapping[str, Mapping[str, Any]] = field(repr=False)
     """Name -> value, error, floor, anchors and protocol."""
 
     summary: Sequence[str]
     """What the numbers mean, in sentences."""
 
-    sections: Mapping[str, Any]
+    sections: Mapping[str, Any] = field(repr=False)
     """The whole of evaluation.json: samples, against, metrics, analyses, pictures, seconds."""
 
     written: Path | None

@@ -8,7 +8,7 @@ score itself, at equal numbers of images.
 import dataclasses
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +64,16 @@ HOPELESS = 500
 class Kept:
     """Images that passed, and how many it took."""
 
-    images: Tensor
+    images: Tensor = field(repr=False)
     """uint8 (N, C, H, W)."""
 
-    labels: Tensor
+    labels: Tensor = field(repr=False)
     """int64 (N,)."""
 
-    scores: Tensor
+    scores: Tensor = field(repr=False)
     """float32 (N,)."""
 
-    draws: Tensor
+    draws: Tensor = field(repr=False)
     """int64 (N,): position in the stream of draws."""
 
     drawn: int
@@ -281,13 +281,13 @@ class SelectResult:
     """The kept images, and what keeping them did to quality and variety."""
 
     kept: Kept
-    facts: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(repr=False)
     """Run, score, seed, sampling settings and threshold."""
 
-    classes: Sequence[Mapping[str, Any]] = ()
+    classes: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
     """Share of high quality and mean score of each class; () with `refill`."""
 
-    effect: Sequence[Effect] = ()
+    effect: Sequence[Effect] = field(default=(), repr=False)
     """What selection does as the pool grows; () where too few images were drawn."""
 
     written: Mapping[str, Path]

@@ -19,7 +19,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -206,16 +206,16 @@ def settings(request: SweepRequest, *, guidable: bool, snapshot: bool) -> list[S
 class SweepResult:
     """What each guidance scale costs in quality and variety."""
 
-    points: Sequence[Point]
+    points: Sequence[Point] = field(repr=False)
     """A setting and its numbers, in the order of the settings."""
 
-    floor: Mapping[str, float]
+    floor: Mapping[str, float] = field(repr=False)
     """The same numbers of as many real images."""
 
     sentences: Sequence[str]
     """Which setting to take, and why."""
 
-    sections: Mapping[str, Any]
+    sections: Mapping[str, Any] = field(repr=False)
     """The whole of sweep.json."""
 
     written: Path

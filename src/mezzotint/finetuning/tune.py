@@ -11,7 +11,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +196,7 @@ class TuneResult:
     trained: int
     """How many numbers were trained."""
 
-    rewards: Sequence[RewardStep]
+    rewards: Sequence[RewardStep] = field(repr=False)
     checks: Sequence[RewardCheck]
     check_images: int
 

@@ -1,7 +1,7 @@
 """Layers, schedule and settings of a preset or a run."""
 
 from collections.abc import Iterable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +68,13 @@ class InspectResult:
     variant: str
     """Preset of a run, and which of its variants; "" for a preset."""
 
-    config: Config
+    config: Config = field(repr=False)
     """Every setting that is used, the defaults too."""
 
     shape: tuple[int, int, int]
     """(C, H, W) of an image."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer, ...] = field(repr=False)
     parameters: int
     sigma_min: float
     sigma_max: float

@@ -14,7 +14,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tomli_w
@@ -96,7 +96,7 @@ class Run:
     """A run directory and its configuration."""
 
     path: Path
-    config: RunConfig
+    config: RunConfig = field(repr=False)
 
     @staticmethod
     def is_at(path: Path | str) -> bool:
