@@ -363,7 +363,7 @@ def _callers(event: Any) -> tuple[str, ...]:
     return tuple(reversed(names))
 
 
-def _products(side: int, compute: Compute) -> list[Callable[[], Any]]:
+def _products(side: int, compute: Compute) -> list[Callable[[], object]]:
     """Return the ways to multiply two (side, side) matrices; the fastest one is the peak.
 
     The BLAS library that torch comes with leaves AVX-512 of some processors unused; oneDNN, which
@@ -372,13 +372,13 @@ def _products(side: int, compute: Compute) -> list[Callable[[], Any]]:
     precision = getattr(torch, compute.precision)
     pair = torch.randn(2, side, side, generator=generator("products"))
     a, b = pair.to(compute.device, precision)
-    ways: list[Callable[[], Any]] = [partial(torch.mm, a, b)]
+    ways: list[Callable[[], object]] = [partial(torch.mm, a, b)]
     if compute.device == "cpu" and torch.backends.mkldnn.is_available():
         ways.append(partial(torch.nn.functional.linear, a.to_mkldnn(), b.to_mkldnn()))
     return ways
 
 
-def _timed(work: Callable[[], Any], compute: Compute) -> Iterator[float]:
+def _timed(work: Callable[[], object], compute: Compute) -> Iterator[float]:
     """Yield the seconds that each call takes, without end."""
     while True:
         start = time.perf_counter()
@@ -407,7 +407,7 @@ def _sampling_flop(model: Model) -> float:
     return _flop(lambda: next(steps_of_sampler)) / 2
 
 
-def _flop(work: Callable[[], Any]) -> int:
+def _flop(work: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         work()
     total: int = counter.get_total_flops()

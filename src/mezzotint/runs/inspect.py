@@ -24,7 +24,7 @@ from mezzotint.errors import InputError
 from mezzotint.networks.summary import Layer, summarise
 from mezzotint.reporting import figures
 from mezzotint.runs.facts import Machine
-from mezzotint.runs.find import find
+from mezzotint.runs.find import find, path_of
 from mezzotint.runs.run import Run
 from mezzotint.runs.setup import warnings
 from mezzotint.runtime.outputs import check_output
@@ -115,7 +115,7 @@ class InspectResult:
 
 
 def inspect(
-    preset_or_run: str | Path,
+    preset_or_run: Run | str | Path,
     *,
     settings: Iterable[str] = (),
     out: str | Path | None = None,
@@ -127,7 +127,7 @@ def inspect(
         print(mezzotint.inspect("fashion-mnist").parameters)
 
     Args:
-        preset_or_run: A preset's name or TOML file, or a run's directory.
+        preset_or_run: A preset's name or TOML file, a run's directory, or the `Run`.
         settings: Changes of a preset as key=value, as in "training.batch=64".
         out: Folder for pictures of the schedule and of the forward process. None: no pictures.
         data_dir: Folder of named data sets, for the picture of the forward process.
@@ -142,7 +142,7 @@ def inspect(
     """
     return execute(
         InspectRequest(
-            preset_or_run,
+            path_of(preset_or_run),
             settings=tuple(settings),
             out=Path(out) if out is not None else None,
             data_dir=Path(data_dir) if data_dir is not None else None,
