@@ -12,7 +12,9 @@ import click
 import pytest
 import typer.main
 
+from mezzotint.cli import texts
 from mezzotint.cli.main import build_app
+from mezzotint.config.legacy import CHOICES, VIEWS
 from mezzotint.config.registry import (
     LR_SCHEDULES,
     NETWORKS,
@@ -31,17 +33,18 @@ ROOMS = ("src/mezzotint", "tests", "benchmarks")
 PARTS_OF_NAMES = frozenset(
     "told freed ladder walk begin begun bind steered nudged wish wished goal precondition "
     "preconditions alone nested gauge gauged seal sealed world worlds subject subjects judge "
-    "judged judging verdict verdicts pick picks replay replays played suited films stored pin "
-    "rulers ruler given beside turned".split()
+    "judged judging unjudged judgement judgements verdict verdicts pick picks replay replays "
+    "played suited films stored pin rulers ruler given beside turned".split()
 )
 """No name may have one of these among its words: neither `told` nor `_told_later`."""
 
 WHOLE_NAMES = frozenset(
-    "free is_free within drop rates parts waits open_variance still_open is_loss say".split()
+    "free is_free weak early within drop rates parts waits open_variance still_open is_loss "
+    "say".split()
 )
 """Names of functions, classes, parameters, attributes and modules; fine inside of longer ones."""
 
-JSON_KEYS = frozenset({"subject", "verdict"})
+JSON_KEYS = frozenset({"subject", "verdict", "early_images_seen"})
 """Keys that evaluation.json and sweep.json had; no text may be one or write one as JSON does."""
 
 LEGACY = {"src/mezzotint/config/legacy.py", "tests/config/test_legacy.py", "tests/test_words.py"}
@@ -142,6 +145,71 @@ def test_no_json_key_is_a_private_word(room):
 def test_a_private_json_key_would_be_seen(code):
     assert list(json_keys(ast.parse(code))) == [(1, "verdict")]
     assert list(json_keys(ast.parse(code.replace("verdict", "summary")))) == []
+
+
+OLD_CHOICES = {"weights": "network", "checkpoint": "early", "view": "free"}
+"""Argument -> a value that it had."""
+
+CHECKPOINT_METHODS = {"has", "checkpoint", "images_seen"}
+"""Methods of a run that take the name of a checkpoint."""
+
+
+def old_choices(tree):
+    """(line, value) of the old choices that a module names: as a keyword, default or key."""
+    for node in ast.walk(tree):
+        pairs = []
+        if isinstance(node, ast.keyword):
+            pairs = [(node.arg, node.value)]
+        elif isinstance(node, ast.arguments):
+            positional = [*node.posonlyargs, *node.args][-len(node.defaults) or None :]
+            pairs = [(a.arg, value) for a, value in zip(positional, node.defaults, strict=False)]
+            pairs += [(a.arg, v) for a, v in zip(node.kwonlyargs, node.kw_defaults, strict=True)]
+        elif isinstance(node, ast.Dict):
+            items = zip(node.keys, node.values, strict=True)
+            pairs = [(getattr(key, "value", ""), value) for key, value in items]
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            pairs = [(node.target.id, node.value)]
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in CHECKPOINT_METHODS:
+            pairs = [("checkpoint", value) for value in node.args[:1]]
+        for name, value in pairs:
+            if isinstance(value, ast.Constant) and value.value == OLD_CHOICES.get(name, ()):
+                yield value.lineno, value.value
+
+
+def test_the_old_choices_are_those_that_are_translated():
+    first = {name: next(iter(old)) for name, old in {**CHOICES, "view": VIEWS}.items()}
+    assert first == OLD_CHOICES
+    assert all(len(old) == 1 for old in (*CHOICES.values(), VIEWS))
+    assert not {*texts.Weights, *texts.Checkpoint} & set(OLD_CHOICES.values())
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_choice_is_a_private_word(room):
+    found = [
+        f"{path}:{line}: {value}"
+        for path, file in FILES.items()
+        if path.startswith(room) and path not in LEGACY
+        for line, value in old_choices(ast.parse(file.read_text()))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "load(run, weights='network')",
+        "def f(*, weights='network'): ...",
+        "def f(a, b, checkpoint='early', c=1): ...",
+        "class C:\n    checkpoint: str = 'early'",
+        "run.has('early')",
+        "{'view': 'free'}",
+    ],
+)
+def test_an_old_choice_would_be_seen(code):
+    assert len(list(old_choices(ast.parse(code)))) == 1
+    for old, new in (("network", "raw"), ("early", "snapshot"), ("free", "x")):
+        code = code.replace(old, new)
+    assert list(old_choices(ast.parse(code))) == []
 
 
 def keys(model):

@@ -25,7 +25,7 @@ from mezzotint.config.registry import PARAMETERIZATIONS, SCHEDULES, WEIGHTS
 from mezzotint.config.schema import Config
 from mezzotint.config.tables import flatten, override, parse_config, to_table
 from mezzotint.errors import DataError, InputError
-from mezzotint.evaluation.results import add_section, differing, evaluation_of
+from mezzotint.evaluation.results import add_section, differing, evaluation_of, keep
 from mezzotint.runs.run import CheckpointRef, Run
 from mezzotint.runtime.checksum import is_valid, strip_checksum, with_checksum
 
@@ -335,6 +335,7 @@ def test_an_evaluation_of_another_shape_is_translated_as_far_as_it_goes(old, new
         ("sample RUN --weights=network", "sample RUN --weights=raw"),
         ("evaluate --checkpoint early", "evaluate --checkpoint snapshot"),
         ("sample network --label early", "sample network --label early"),
+        ("edit compose checkpoint early", "edit compose checkpoint early"),
     ],
 )
 def test_choices_of_the_command_line_keep_their_old_names(old, new):
@@ -346,8 +347,70 @@ def test_choices_of_the_library_keep_their_old_names_with_a_warning():
         old = mezzotint.load(HERE / "old_run", weights="network", device="cpu")
     new = mezzotint.load(HERE / "old_run", weights="raw", device="cpu")
     assert torch.equal(old.sample(n=3), new.sample(n=3))
+    averaged = mezzotint.load(HERE / "old_run", device="cpu")
+    assert not torch.equal(averaged.sample(n=3), new.sample(n=3))
     with pytest.deprecated_call(match='checkpoint="early" is called "snapshot" now'):
         assert CheckpointRef(checkpoint="early") == CheckpointRef(checkpoint="snapshot")
+    run = Run.at(HERE / "old_run")
+    with pytest.deprecated_call():
+        assert not run.has("early")
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: mezzotint.load(HERE / "old_run", weights="network", device="cpu"),
+        lambda: CheckpointRef("network"),
+        lambda: Run.at(HERE / "old_run").images_seen("early"),
+    ],
+)
+def test_the_warning_of_an_old_choice_names_the_line_of_the_caller(draw):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        draw()
+    assert [each.filename for each in caught] == [__file__]
+
+
+def test_the_command_line_draws_the_same_bytes_with_old_and_new_choices(old_run, tmp_path):
+    checkpoints = old_run / "checkpoints"
+    shutil.copy(checkpoints / "last.safetensors", checkpoints / "early.safetensors")
+    drawn = []
+    for weights, checkpoint in (("network", "early"), ("raw", "snapshot")):
+        out = tmp_path / f"{weights}.npz"
+        line = f"--n 2 --weights {weights} --checkpoint={checkpoint} --out {out}"
+        with pytest.raises(SystemExit) as ending:
+            main(["sample", str(old_run), *line.split()])
+        assert ending.value.code == 0
+        drawn.append(out.read_bytes())
+    assert drawn[0] == drawn[1]
+
+
+def test_an_old_evaluation_of_raw_weights_joins_with_a_new_one(tmp_path):
+    old = strip_checksum(OLD_EVALUATION)
+    former = {"weights": "network", "checkpoint": "early", "weak": "a1"}
+    old["subject"] = {**old["subject"], **former}
+    name, *others = old["metrics"]
+    old["metrics"] = {other: old["metrics"][other] for other in others}
+    (tmp_path / "evaluation.json").write_text(json.dumps(with_checksum(old)))
+    found = renamed(OLD_EVALUATION)
+    current = {"weights": "raw", "checkpoint": "snapshot", "guide_model": "a1"}
+    metrics = {name: found["metrics"][name]}
+    new = {**found, "samples": {**found["samples"], **current}, "metrics": metrics}
+    assert differing(tmp_path, new) == []
+    joined = keep(tmp_path, new)
+    assert joined["metrics"].keys() == found["metrics"].keys()
+    other = {**new, "samples": {**new["samples"], "weights": "ema"}}
+    assert differing(tmp_path, other) == ["weights"]
+
+
+def test_the_view_of_an_old_recognition_gets_its_name_of_today():
+    old = {
+        "reverse": [{"view": "free", "reader": "free"}, {"view": "x"}, 3],
+        "sentences": ["free"],
+    }
+    new = {**old, "reverse": [{"view": "unconditional", "reader": "free"}, {"view": "x"}, 3]}
+    assert legacy.current_evaluation({"recognition": old}) == {"recognition": new}
+    assert legacy.current_evaluation({"recognition": "free"}) == {"recognition": "free"}
 
 
 def test_facts_of_samples_get_the_choices_of_today():

@@ -333,7 +333,7 @@ def test_a_perfect_denoiser_sees_further_into_the_noise():
         images, labels, schedule, {"mean": brightness}, generator("tanh"), denoise=denoise,
         levels=15, threshold=0.6,
     )  # fmt: skip
-    assert (x.view, free.view) == ("x", "free")
+    assert (x.view, free.view) == ("x", "unconditional")
     eps = torch.randn(images.shape, generator=generator("tanh")).double().sum((1, 2, 3))
     signs = labels.double() * 2 - 1
     clean = (images[:, 0, 0, 0].double() / 127.5 - 1) * 36

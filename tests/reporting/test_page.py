@@ -514,7 +514,7 @@ def test_the_evaluation_ranks_the_classes(run):
 
 def test_each_reader_of_each_process_has_a_chart_and_a_table(run):
     found = recognition().to_json()
-    clip = {**found, "reader": "CLIP", "view": "free"}
+    clip = {**found, "reader": "CLIP", "view": "unconditional"}
     evaluated(run, {"recognition": {"reverse": [found, clip], "forward": [clip]}})
     page = section(page_of(run)[0], "Recognition")
     assert len(page.all("svg", **{"class": "chart"})) == 3
@@ -693,10 +693,10 @@ def spots(value, path=()):
 
 def test_any_key_may_be_missing_or_of_another_kind(run, tmp_path):
     draws = random.Random(0)
-    judgements = {"evaluation.json": evaluation(), "sweep.json": swept()}
+    evaluations = {"evaluation.json": evaluation(), "sweep.json": swept()}
     junk = [None, "x", 3, -2.5, [], {}, [1], [None], True, math.nan, 1e999, 10**400, {"value": {}}]
     for _ in range(40):
-        for name, whole in judgements.items():
+        for name, whole in evaluations.items():
             changed = json.loads(json.dumps(whole))
             for top in whole:  # one change in each part
                 path = draws.choice([(top, *rest) for rest in spots(changed[top])])

@@ -538,7 +538,7 @@ def test_unknown_settings_name_the_closest(model):
 
 
 def test_raw_and_averaged_weights_differ(trained):
-    ema, raw = mezzotint.load(trained), mezzotint.load(trained, weights="network")
+    ema, raw = mezzotint.load(trained), mezzotint.load(trained, weights="raw")
     pairs = zip(ema.denoiser.parameters(), raw.denoiser.parameters(), strict=True)
     assert any(not torch.equal(a, b) for a, b in pairs)
 

@@ -81,7 +81,7 @@ def compose(
         styles=texts.named_values("--style", style),
         read=read,
         options=SamplingOptions(sampler=sampler, evaluations=evaluations, guidance=guidance),
-        checkpoint=CheckpointRef(weights, checkpoint, device),
+        checkpoint=CheckpointRef(weights.value, checkpoint.value, device),
         data_dir=data_dir,
         overwrite=overwrite,
     )

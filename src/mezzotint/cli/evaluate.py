@@ -93,7 +93,9 @@ def evaluate(
             autoguidance=autoguidance,
             interval=interval,
         ),
-        checkpoint=CheckpointRef(weights, checkpoint, device, needs_guide_model(autoguidance)),
+        checkpoint=CheckpointRef(
+            weights.value, checkpoint.value, device, needs_guide_model(autoguidance)
+        ),
         out=out,
         compare=compare,
         data_dir=data_dir,

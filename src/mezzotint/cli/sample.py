@@ -128,7 +128,9 @@ def sample(
         run,
         images=images,
         outputs=Outputs(out=out, strip=strip, animate=animate, overwrite=overwrite),
-        checkpoint=CheckpointRef(weights, checkpoint, device, needs_guide_model(autoguidance)),
+        checkpoint=CheckpointRef(
+            weights.value, checkpoint.value, device, needs_guide_model(autoguidance)
+        ),
         data_dir=data_dir,
         dry_run=dry_run,
     )

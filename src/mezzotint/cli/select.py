@@ -75,7 +75,7 @@ def select(
         threshold=threshold,
         seed=seed,
         options=SamplingOptions(sampler=sampler, evaluations=evaluations, guidance=guidance),
-        checkpoint=CheckpointRef(weights, checkpoint, device),
+        checkpoint=CheckpointRef(weights.value, checkpoint.value, device),
         data_dir=data_dir,
     )
     show(execute(request).to_json(), text, as_json)

@@ -63,7 +63,7 @@ def sweep(
         interval=interval,
         options=SamplingOptions(sampler=sampler, evaluations=evaluations),
         seed=seed,
-        checkpoint=CheckpointRef(weights, checkpoint, device),
+        checkpoint=CheckpointRef(weights.value, checkpoint.value, device),
         out=out,
         data_dir=data_dir,
         command=texts.command_line(),

@@ -86,7 +86,7 @@ def tune(
         ),
         seed=seed,
         options=SamplingOptions(sampler=sampler, evaluations=evaluations, guidance=guidance),
-        checkpoint=CheckpointRef(weights, "last", device),
+        checkpoint=CheckpointRef(weights.value, "last", device),
         data_dir=data_dir,
     )
     show(execute(request).to_json(), text, as_json)

@@ -98,6 +98,9 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
 }
 """Argument -> its old values -> their names now."""
 
+VIEWS: Mapping[str, str] = {"free": "unconditional"}
+"""Views of a state in the section recognition of an evaluation -> their names now."""
+
 RUN_DEFAULTS: Mapping[str, Any] = {"sampling.noise": "torch"}
 """Settings that earlier runs do not name, and what they had: noise from torch's generators."""
 
@@ -215,7 +218,19 @@ def current_evaluation(table: Mapping[str, Any]) -> dict[str, Any]:
             if isinstance(value := samples.get(name), str):
                 samples[name] = renamed.get(value, value)
         result["samples"] = samples
+    if isinstance(recognition := result.get("recognition"), Mapping):
+        result["recognition"] = {
+            name: [_current_view(each) for each in value] if isinstance(value, list) else value
+            for name, value in recognition.items()
+        }
     return result
+
+
+def _current_view(finding: Any) -> Any:
+    """Return one finding of the section recognition with its view as it is called now."""
+    if not isinstance(finding, Mapping) or not isinstance(view := finding.get("view"), str):
+        return finding
+    return {**finding, "view": VIEWS.get(view, view)}
 
 
 def _current_keys(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -256,13 +271,13 @@ def current_options(arguments: list[str]) -> list[str]:
     """Return a command line's arguments with every option and choice as it is called now."""
     verb = next((word for word in arguments if not word.startswith("-")), "")
     renamed = OPTIONS.get(verb, {})
+    choices = {f"--{name}": values for name, values in CHOICES.items()}
 
     def current(argument: str, before: str) -> str:
+        if before in choices:
+            return choices[before].get(argument, argument)
         name, equals, value = argument.partition("=")
-        if equals:
-            value = CHOICES.get(name.removeprefix("--"), {}).get(value, value)
-        else:  # it may be the value of the option before it
-            name = CHOICES.get(before.removeprefix("--"), {}).get(name, name)
+        value = choices.get(name, {}).get(value, value)
         return renamed.get(name, name) + equals + value
 
     return [current(*pair) for pair in zip(arguments, ["", *arguments], strict=False)]

@@ -14,7 +14,7 @@ from mezzotint.editing.compose.compose import compose as compose_images
 from mezzotint.errors import DataError, InputError
 from mezzotint.metrics.extractors.extractor import classifier_for
 from mezzotint.runs.find import find, load_model
-from mezzotint.runs.run import CheckpointRef, Run
+from mezzotint.runs.run import CheckpointName, CheckpointRef, Run, Weights
 from mezzotint.runtime.atomic import flush_together, write_bytes
 from mezzotint.runtime.log import log
 from mezzotint.runtime.outputs import check_output
@@ -112,8 +112,8 @@ def compose(
     sampler: str | Mapping[str, object] | None = None,
     evaluations: int | None = None,
     guidance: float | None = None,
-    weights: str = "ema",
-    checkpoint: str = "last",
+    weights: Weights = "ema",
+    checkpoint: CheckpointName = "last",
     device: str = "auto",
     data_dir: str | Path | None = None,
     overwrite: bool = False,

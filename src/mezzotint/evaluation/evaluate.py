@@ -16,7 +16,7 @@ from mezzotint.metrics.measured import compare as compare_metric
 from mezzotint.metrics.measured import measure
 from mezzotint.metrics.registry import GROUPS
 from mezzotint.runs.find import path_of
-from mezzotint.runs.run import CheckpointRef, Run, needs_guide_model
+from mezzotint.runs.run import CheckpointName, CheckpointRef, Run, Weights, needs_guide_model
 from mezzotint.runtime.hardware import hardware
 from mezzotint.runtime.log import log
 from mezzotint.sampling.request import SamplingOptions
@@ -70,8 +70,8 @@ def evaluate(
     guidance: float | None = None,
     autoguidance: float | None = None,
     interval: tuple[float, float] | None = None,
-    weights: str = "ema",
-    checkpoint: str = "last",
+    weights: Weights = "ema",
+    checkpoint: CheckpointName = "last",
     out: str | Path | None = None,
     compare: Run | str | Path | None = None,
     device: str = "auto",

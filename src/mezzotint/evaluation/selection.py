@@ -29,7 +29,7 @@ from mezzotint.metrics.kernel import kernel_distance
 from mezzotint.metrics.metric import Read
 from mezzotint.metrics.reference import Reference
 from mezzotint.runs.find import path_of
-from mezzotint.runs.run import CheckpointRef, Run
+from mezzotint.runs.run import CheckpointName, CheckpointRef, Run, Weights
 from mezzotint.runtime.log import log
 from mezzotint.runtime.outputs import check_output
 from mezzotint.runtime.progress_bar import progress as progress_of
@@ -319,8 +319,8 @@ def select(
     sampler: str | Mapping[str, object] | None = None,
     evaluations: int | None = None,
     guidance: float | None = None,
-    weights: str = "ema",
-    checkpoint: str = "last",
+    weights: Weights = "ema",
+    checkpoint: CheckpointName = "last",
     device: str = "auto",
     data_dir: str | Path | None = None,
     progress: bool | None = None,

@@ -35,7 +35,7 @@ from mezzotint.metrics.reference import Reference, chosen
 from mezzotint.metrics.registry import GROUPS, sign
 from mezzotint.reporting import figures
 from mezzotint.runs.find import path_of
-from mezzotint.runs.run import CheckpointRef, Run
+from mezzotint.runs.run import CheckpointName, CheckpointRef, Run, Weights
 from mezzotint.runtime import checksum
 from mezzotint.runtime.atomic import write_bytes
 from mezzotint.runtime.distributed import current_ranks
@@ -234,8 +234,8 @@ def sweep(
     sampler: str | Mapping[str, object] | None = None,
     evaluations: int | None = None,
     seed: int = 0,
-    weights: str = "ema",
-    checkpoint: str = "last",
+    weights: Weights = "ema",
+    checkpoint: CheckpointName = "last",
     out: str | Path | None = None,
     device: str = "auto",
     data_dir: str | Path | None = None,

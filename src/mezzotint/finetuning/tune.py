@@ -29,7 +29,13 @@ from mezzotint.metrics.clip.scorers import clip_for
 from mezzotint.reporting import figures
 from mezzotint.runs.find import path_of
 from mezzotint.runs.online_metrics import OnlineMetrics
-from mezzotint.runs.run import CheckpointRef, Run, disk_errors_in_one_line, read_checkpoint
+from mezzotint.runs.run import (
+    CheckpointRef,
+    Run,
+    Weights,
+    disk_errors_in_one_line,
+    read_checkpoint,
+)
 from mezzotint.runtime.atomic import write_bytes
 from mezzotint.runtime.log import log
 from mezzotint.runtime.outputs import check_output
@@ -243,7 +249,7 @@ def tune(
     evaluations: int | None = None,
     guidance: float | None = None,
     seed: int = 0,
-    weights: str = "ema",
+    weights: Weights = "ema",
     device: str = "auto",
     data_dir: str | Path | None = None,
     progress: bool | None = None,

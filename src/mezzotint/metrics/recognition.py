@@ -4,16 +4,16 @@ A *reader* is any callable from uint8 images (N, C, H, W) to class probabilities
 own classifier, CLIP's zero-shot softmax. It *reads* the most probable class where that has at
 least `threshold` (0.5) of the probability, and nothing otherwise.
 
-    process   view   what is read at a level                          its share
-    reverse   x0     the estimate D(x; sigma, label) made at it       evaluations spent / all
-    reverse   x      the state, shown as x / sqrt(1 + sigma^2)        the same
-    reverse   free   the estimate of that state without its label     the same
-    forward   x      x0 + sigma eps of a real image, shown likewise   u, position in the schedule
-    forward   free   the estimate of it without its label             the same
+    process   view            what is read at a level                          its share
+    reverse   x0              the estimate D(x; sigma, label) made at it       evaluations / all
+    reverse   x               the state, shown as x / sqrt(1 + sigma^2)        the same
+    reverse   unconditional   the estimate of that state without its label     the same
+    forward   x               x0 + sigma eps of a real image, shown likewise   u of the schedule
+    forward   unconditional   the estimate of it without its label             the same
 
 The three differ much. A conditional model's first x0 is the average image of the class asked
 for, and is read as that class. A reader of clean pictures loses x in noise long before a person
-does. `free` says from which level on the state itself holds the class, whoever looks.
+does. `unconditional` says from which level on the state itself holds the class, whoever looks.
 
 Levels run from noise to picture in both processes. An image is *recognised* at a level where its
 intended class is read. `first` is the noisiest level where that is so; `final` the noisiest from
@@ -98,7 +98,7 @@ class Readings:
     """reverse or forward."""
 
     view: str
-    """x0, x or free."""
+    """x0, x or unconditional."""
 
     threshold: float
     levels: tuple[Level, ...]
@@ -226,8 +226,8 @@ def recognise_reverse(
         Each is dropped when read, so memory does not grow with the number of steps.
     readers: by name.
     labels: int64 (N,), what the images are meant to become.
-    denoise: the unconditional model, (x, sigma) -> x0, for the view free, at the price of one
-        more evaluation a level; None: without that view.
+    denoise: the unconditional model, (x, sigma) -> x0, for the view `unconditional`, at the price
+        of one more evaluation a level; None: without that view.
     evaluations: of the network spent by each step, ascending from 0; None: one a step.
     threshold: least probability of a class that is read, above 0 and at most 1.
 
@@ -252,7 +252,7 @@ def recognise_reverse(
     made = [sigmas[0], *sigmas[:-1]]  # the estimate that led to a level was made at the one before
     levels = {
         view: tuple(_level(n / spent[-1], s, n) for s, n in zip(each, spent, strict=True))
-        for view, each in (("x0", made), ("x", sigmas), ("free", sigmas))
+        for view, each in (("x0", made), ("x", sigmas), ("unconditional", sigmas))
     }
     return [
         Readings(name, "reverse", view, threshold, levels[view], labels, read)
@@ -399,7 +399,7 @@ def _views(x: Tensor, sigma: float, denoise: Denoise | None) -> dict[str, Tensor
     if denoise is not None:
         with torch.no_grad():
             estimate = denoise(x, torch.tensor(sigma).to(x)) if sigma > 0 else x
-        views["free"] = to_uint8(estimate.float().cpu())
+        views["unconditional"] = to_uint8(estimate.float().cpu())
     return views
 
 
@@ -429,7 +429,7 @@ def _arrival(index: Tensor, levels: Sequence[Level]) -> Arrival:
 VIEWS = {
     "x0": "in the x0 estimate",
     "x": "in x itself",
-    "free": "in the estimate without label",
+    "unconditional": "in the estimate without label",
 }
 
 

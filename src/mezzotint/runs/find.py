@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from mezzotint.config.legacy import renamed_keywords
-from mezzotint.runs.run import CheckpointRef, Run
+from mezzotint.runs.run import CheckpointName, CheckpointRef, Run, Weights
 from mezzotint.runtime.log import log
 from mezzotint.sampling.model import Model
 
@@ -31,8 +31,8 @@ def path_of(run: Run | str | Path) -> Path:
 def load(
     run: Run | str | Path,
     *,
-    weights: str = "ema",
-    checkpoint: str = "last",
+    weights: Weights = "ema",
+    checkpoint: CheckpointName = "last",
     device: str = "auto",
     guide_model: bool | None = None,
     data_dir: str | Path | None = None,

@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import tomli_w
 from torch import Tensor
@@ -37,9 +38,11 @@ from mezzotint.training import Plan, TrainState
 from mezzotint.training import checkpoint as checkpoints
 
 __all__ = [
+    "CheckpointName",
     "CheckpointRef",
     "Run",
     "RunConfig",
+    "Weights",
     "fresh_state",
     "is_leftover",
     "needs_guide_model",
@@ -53,8 +56,13 @@ LAST = Path("checkpoints") / "last.safetensors"
 BEST = Path("checkpoints") / "best.safetensors"
 SNAPSHOT = Path("checkpoints") / "early.safetensors"  # as earlier versions called it
 FILES = {"last": LAST, "best": BEST, "snapshot": SNAPSHOT}
-WEIGHTS = {"ema": "ema", "raw": "network"}
-"""Which weights -> their section of a checkpoint."""
+Weights = Literal["ema", "raw"]
+"""Averaged weights, or those of the last step."""
+
+CheckpointName = Literal["last", "best", "snapshot"]
+
+WEIGHTS: Mapping[str, str] = {"ema": "ema", "raw": "network"}
+"""Which weights -> their section of a checkpoint, which keeps the name that older runs have."""
 
 LEFTOVERS = {".lock", ".config.toml.new"}
 """Names that a run killed at its beginning may hold; the second is an earlier version's draft."""
@@ -71,10 +79,10 @@ CHECKPOINTS = tuple(
 class CheckpointRef:
     """Which of a run's weights to draw with, and where."""
 
-    weights: str = "ema"
+    weights: Weights = "ema"
     """ema (averaged) or raw (those of the last step)."""
 
-    checkpoint: str = "last"
+    checkpoint: CheckpointName = "last"
     """last, best or snapshot (the early one of training.snapshot)."""
 
     device: str = "auto"
@@ -193,6 +201,7 @@ class Run:
 
     def checkpoint(self, which: str = "last") -> Path:
         """The file of the last, the best or the snapshot checkpoint, there or not."""
+        which = legacy.current_choice("checkpoint", which)
         if which not in FILES:
             raise InputError(f"the checkpoint is last, best or snapshot, got '{which}'")
         return self.path / FILES[which]

@@ -14,7 +14,7 @@ from mezzotint.config.tables import to_table
 from mezzotint.diffusion import Schedule
 from mezzotint.errors import InputError
 from mezzotint.runs.find import find, load_model
-from mezzotint.runs.run import CheckpointRef, Run, needs_guide_model
+from mezzotint.runs.run import CheckpointName, CheckpointRef, Run, Weights, needs_guide_model
 from mezzotint.runtime.distributed import current_ranks
 from mezzotint.runtime.log import log
 from mezzotint.runtime.outputs import check_output
@@ -161,8 +161,8 @@ def sample(
     start: Start | None = None,
     noise: Noise | None = None,
     prompt: str | Prompt | None = None,
-    weights: str = "ema",
-    checkpoint: str = "last",
+    weights: Weights = "ema",
+    checkpoint: CheckpointName = "last",
     device: str = "auto",
     data_dir: str | Path | None = None,
     progress: bool | None = None,

@@ -53,14 +53,14 @@ def analyse(context: EvaluationContext) -> Json | None:
     if context.clip is not None:
         readers[CLIP_READER] = _zero_shot(context.clip, classes)
     drawing = SampleBatch.of(torch.arange(len(classes)).repeat_interleave(WALKED), stream.seed)
-    free = build_unconditional_denoise(model) if "label" in model.droppable else None
+    unconditional = build_unconditional_denoise(model) if "label" in model.droppable else None
     spent = evaluations_spent(model)
 
     def chunks() -> Iterator[list[Readings]]:
         for start in range(0, len(drawing), model.chunk()):
             part = drawing[start : start + model.chunk()]
             yield recognise_reverse(
-                model.iterate(part), readers, part.labels, denoise=free, evaluations=spent
+                model.iterate(part), readers, part.labels, denoise=unconditional, evaluations=spent
             )
 
     reverse = [summarise(readings, classes) for readings in merged(chunks())]
@@ -71,7 +71,7 @@ def analyse(context: EvaluationContext) -> Json | None:
         summarise(readings, classes)
         for readings in recognise_forward(
             context.data.images[rows], context.data.labels[rows], model.schedule, readers,
-            generator("forward", context.request.seed), denoise=free,
+            generator("forward", context.request.seed), denoise=unconditional,
         )
     ]  # fmt: skip
     for which, rank in (("earliest", 0), ("latest", -1)):
@@ -104,4 +104,4 @@ def _headline(found: Sequence[Recognition]) -> Recognition:
     clean images fails on x long before a person does.
     """
     views = {each.view: each for each in found if each.reader != CLIP_READER}
-    return views.get("free") or views["x"]
+    return views.get("unconditional") or views["x"]

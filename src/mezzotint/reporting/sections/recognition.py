@@ -18,7 +18,7 @@ __all__ = ["recognition"]
 VIEWS = {
     "x0": "in the estimate of the clean image",
     "x": "in the noisy image itself",
-    "free": "in the estimate made without the label",
+    "unconditional": "in the estimate made without the label",
 }
 
 

@@ -22,8 +22,8 @@ CARDS = ("fd", "accuracy", "coverage", "cas")  # how the keys of the key figures
 
 def summary(reading: Reading) -> tuple[Block, ...]:
     """The summary and the key figures."""
-    unjudged = ("Not evaluated yet: no number says how good these images are.",)
-    return Text(reading.summary or unjudged, lead=True), Cards(tuple(_cards(reading)))
+    not_evaluated = ("Not evaluated yet: no number says how good these images are.",)
+    return Text(reading.summary or not_evaluated, lead=True), Cards(tuple(_cards(reading)))
 
 
 def _cards(reading: Reading) -> Iterable[tuple[str, str, str]]:
