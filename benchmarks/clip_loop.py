@@ -5,7 +5,7 @@
 Every row draws n images, classes in equal shares; "best 1 of 3" are by the prompt. `--runs` were
 tuned, or trained on what was filtered. All but plain guidance draw with guidance --base. Columns:
 
-    wish      mean chance that the prompt is true, by the CLIP that guides (so it is biased)
+    likelihood   mean chance that the prompt is true, by the CLIP that guides (so it is biased)
     quality   mean of the score that `select` uses, by the same CLIP
     accuracy  share that the set's own classifier reads as asked for; it guides nothing
     coverage, spread   against as many real test images, by the classifier's features
@@ -95,7 +95,7 @@ def main() -> None:
         (found,) = effect(reference.read(images, labels), quality, reference.real, [1], 1, draws)
         with torch.no_grad():
             true = float(log_likelihood(to_float(images), labels).exp().mean())
-        row: dict[str, object] = {"how": name, "n": len(images), "wish": true}
+        row: dict[str, object] = {"how": name, "n": len(images), "likelihood": true}
         row |= {"quality": found.score, "accuracy": found.accuracy}
         row |= {"coverage": found.coverage, "spread": found.spread}
         if asked.style:

@@ -1,10 +1,11 @@
 """How good after so many minutes, ours beside the recipe that a diffusers user follows.
 
-    python benchmarks/time_to_quality.py judge DIR/32000/ddim-ema.npz     # a peer, once
+    python benchmarks/time_to_quality.py evaluate DIR/32000/ddim-ema.npz     # a peer, once
     python benchmarks/time_to_quality.py compare fashion-mnist --minutes 2 5 10 --peer-speed 41 52
     python benchmarks/time_to_quality.py compare cifar10 --preset cifar10-large --minutes 20 --cas
 
-`judge` measures samples of peers/diffusers_recipe.py and keeps the result in peers/results.json.
+`evaluate` measures samples of peers/diffusers_recipe.py and keeps the result in
+peers/results.json.
 `compare` trains our preset for each of the minutes, draws as many samples and measures them with
 the same metrics. The peer's speed, as it comes and at its best, in images a second, is what
 `peers/diffusers_recipe.py speed` prints on this machine; times the minutes it says how many images
@@ -102,7 +103,7 @@ def compare(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verb = verbs.add_parser("judge")
+    verb = verbs.add_parser("evaluate")
     verb.add_argument("files", type=Path, nargs="+")
     verb = verbs.add_parser("compare")
     verb.add_argument("source")
@@ -113,7 +114,7 @@ def main() -> None:
     verb.add_argument("--n", type=int, default=2000)
     verb.add_argument("--out", type=Path, default=Path("runs/time-to-quality"))
     arguments = parser.parse_args()
-    if arguments.verb == "judge":
+    if arguments.verb == "evaluate":
         for file in arguments.files:
             print(check(file))
     else:

@@ -7,7 +7,7 @@ Training     smalldiffusion.training_loop: AdamW, 1e-3, sigma uniform over DDPM'
 Sampling     smalldiffusion.samples, 20 steps, gam 1.6, as in the example.
 
     python benchmarks/peers/smalldiffusion_recipe.py mnist --seconds 600 --out FILE.npz
-    python benchmarks/time_to_quality.py judge FILE.npz
+    python benchmarks/time_to_quality.py evaluate FILE.npz
 
 Trains for so many seconds, or to so many images (what a run learns does not depend on how fast it
 goes), and draws. float32, all else as it comes.
