@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -68,6 +69,13 @@ def code_of(notebook):
 
 def test_tutorial_is_kept_without_outputs(notebook):
     assert not any(cell.outputs or cell.execution_count for cell in code_of(notebook))
+
+
+def test_links_of_the_tutorial_lead_somewhere(notebook):
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    links = re.findall(r"\]\(([^)#]+)", text)
+    assert links
+    assert not [link for link in links if not (NOTEBOOK.parent / link).exists()]
 
 
 def test_tutorial_calls_every_verb(notebook):
