@@ -390,9 +390,10 @@ def test_keywords_of_before_keep_their_meaning(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [({"weights": "network"}, {"weights": "raw"}), ({"checkpoint": "early"}, None)],
+    [(("weights", "network"), {"weights": "raw"}), (("checkpoint", "early"), None)],
 )
 def test_values_of_before_keep_their_meaning(run, old, new):
+    old = dict([old])
     if new is None:
         with (
             pytest.warns(DeprecationWarning, match="snapshot"),
