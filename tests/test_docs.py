@@ -15,7 +15,8 @@ from typing import NamedTuple
 import pytest
 import typer.main
 
-from mezzotint.cli.main import build_app
+import mezzotint
+from mezzotint.cli.main import VERBS, build_app
 from mezzotint.config.presets import load_preset, preset_names
 from mezzotint.config.registry import sampler_table
 from mezzotint.config.schema import Config
@@ -182,6 +183,35 @@ def test_links_to_files_lead_somewhere(file):
     assert [t for t in local if not (file.parent / t).exists()] == []
 
 
+def long_lines(text):
+    """Numbers, from 1, of the lines above 100 characters that are no code and no table."""
+    code = {
+        number
+        for block in blocks(text)
+        for number in range(block.line, block.line + block.text.count("\n"))
+    }
+    return [
+        number + 1
+        for number, line in enumerate(text.splitlines())
+        if len(line) > 100 and number not in code and not line.lstrip().startswith("|")
+    ]
+
+
+@pytest.mark.parametrize("name", ["CHANGELOG.md", "CONTRIBUTING.md", *map(str, FILES)])
+def test_lines_of_prose_have_at_most_100_characters(name):
+    assert long_lines((ROOT / name).read_text()) == []
+
+
+def test_the_page_of_the_library_lists_every_function():
+    rows = re.findall(r"^\| (`.*) \|$", (ROOT / "docs/library.md").read_text(), re.MULTILINE)
+    table = [[cell.strip("` ") for cell in row.split("|")] for row in rows if row.count("|") == 4]
+    listed = {name for row in table for cell in row[:4] for name in re.findall(r"^\w+", cell)}
+    functions = {name for name in mezzotint.__all__ if name.islower() and name.isalpha()}
+    objects = {name for name in mezzotint.__all__ if name.endswith(("Request", "Result"))}
+    assert functions | objects <= listed
+    assert {row[1] for row in table} - {"–"} == VERBS.keys() - {"demo"}
+
+
 def test_the_readme_is_among_what_is_run():
     assert "README.md" in PYTHON
     assert "README.md" in SHELL
@@ -236,6 +266,11 @@ def test_a_right_command_is_not_run(empty):
     check_mezzotint("mezzotint --install-completion".split())
     check_make("make demo PYTHON=python3".split())
     assert os.listdir(empty) == []
+
+
+def test_a_long_line_would_be_seen():
+    long = "a " * 51
+    assert long_lines(f"{long}\nb\n| {long} |\n```sh\n{long}\n```\n- {long}\n") == [1, 7]
 
 
 def test_wrong_python_is_seen_with_its_line():
