@@ -147,7 +147,7 @@ def _prompt(
     """Read the prompt's options; InputError for those that need a prompt and have none."""
     from mezzotint.sampling.request import Prompt
 
-    settings = {
+    settings: dict[str, Any] = {
         "prompt_scale": scale,
         "prompt_interval": interval,
         "prompt_gradient": gradient,
@@ -155,7 +155,7 @@ def _prompt(
     }
     settings = {name: value for name, value in settings.items() if value is not None}
     if prompt is not None:
-        return Prompt(prompt, **settings)  # type: ignore[arg-type]
+        return Prompt(prompt, **settings)
     for name in settings:
         option = f"--{name.replace('_', '-')}"
         raise InputError(f"{option} is of a prompt: give --prompt 'WORDS' too")

@@ -1,4 +1,4 @@
-"""What the command line writes on standard error: the library's log, and complaints."""
+"""Write the library's log and error messages on standard error."""
 
 import contextlib
 import logging

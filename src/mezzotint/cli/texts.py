@@ -1,4 +1,4 @@
-"""What the texts of options mean: choices, NAME=VALUE pairs, the command as it was typed.
+"""Read the texts of options: choices, NAME=VALUE pairs, the command as it was typed.
 
 Nothing here imports torch: `--help` lists every choice at once.
 """
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class Device(StrEnum):
-    """Where to compute."""
+    """Device to compute on."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -34,14 +34,14 @@ class Device(StrEnum):
 
 
 class Weights(StrEnum):
-    """Which weights of a checkpoint."""
+    """Weights of a checkpoint: averaged, or of the last step."""
 
     EMA = "ema"
     RAW = "raw"
 
 
 class Checkpoint(StrEnum):
-    """Which checkpoint of a run."""
+    """Checkpoint of a run: the last, the best, or the early snapshot."""
 
     LAST = "last"
     BEST = "best"
