@@ -28,6 +28,7 @@ from mezzotint.data.readers.folder import SUFFIXES
 from mezzotint.errors import DataError, InputError
 from mezzotint.imaging import describe_shape
 from mezzotint.metrics.extractors.weights_io import weights_digest
+from mezzotint.runs.find import find, load_model
 from mezzotint.runs.run import CheckpointRef, Run
 from mezzotint.runtime.log import log
 from mezzotint.runtime.progress_bar import progress as progress_of
@@ -168,7 +169,7 @@ def _equal(kept: Tensor, wanted: Tensor) -> bool:
 
 
 def run_samples(
-    path: Path,
+    run: Run | str | Path,
     data: ImageSet | None = None,
     *,
     checkpoint: CheckpointRef = CheckpointRef(),
@@ -178,13 +179,11 @@ def run_samples(
     progress: bool | None = None,
 ) -> RunSamples:
     """Return a run's model and its data, drawn with other sampling settings where given."""
-    run = Run.at(path)
-    origin, own = run.config.origin, data is None
+    run = find(run)
+    path, origin, own = run.path, run.config.origin, data is None
     if data is None:
         data = run.images(data_dir, origin.styles)
-    model, notices = run.model(checkpoint)
-    for notice in notices:
-        log.info(notice)
+    model = load_model(run, checkpoint, data_dir)
     if tuple(data.images.shape[1:]) != model.shape or data.classes != model.classes:
         raise InputError(
             f"{path} draws {len(model.classes)} classes of {describe_shape(model.shape)}, and "
