@@ -219,7 +219,7 @@ class BenchmarkResult:
 
 @dataclass(frozen=True)
 class BenchmarkRequest:
-    """What to measure, and for how long."""
+    """The preset to measure, and the seconds to measure for."""
 
     preset: str = "fashion-mnist"
     _: KW_ONLY

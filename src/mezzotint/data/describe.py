@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mezzotint import imaging
 from mezzotint.data import ImageSet, load, spread
-from mezzotint.runtime.outputs import check_output
+from mezzotint.runtime.outputs import check_output, optional_path
 
 __all__ = ["DescribeRequest", "DescribeResult", "describe", "execute"]
 
@@ -109,11 +109,11 @@ def describe(
     return execute(
         DescribeRequest(
             str(source),
-            out=Path(out) if out is not None else None,
+            out=optional_path(out),
             styles=tuple(styles) if styles is not None else None,
             size=size,
             limit=limit,
-            data_dir=Path(data_dir) if data_dir is not None else None,
+            data_dir=optional_path(data_dir),
             overwrite=overwrite,
         )
     )

@@ -17,7 +17,7 @@ from mezzotint.runs.find import find, load_model
 from mezzotint.runs.run import CheckpointName, CheckpointRef, Run, Weights
 from mezzotint.runtime.atomic import flush_together, write_bytes
 from mezzotint.runtime.log import log
-from mezzotint.runtime.outputs import check_output
+from mezzotint.runtime.outputs import check_output, optional_path
 from mezzotint.runtime.progress_bar import progress as progress_of
 from mezzotint.sampling.model import Model
 from mezzotint.sampling.request import SamplingOptions
@@ -159,7 +159,7 @@ def compose(
             out=Path(out),
             text=text,
             random=random,
-            strings=Path(strings) if strings is not None else None,
+            strings=optional_path(strings),
             n=n,
             seed=seed,
             spacing=spacing,
@@ -167,7 +167,7 @@ def compose(
             read=read,
             options=SamplingOptions(sampler=sampler, evaluations=evaluations, guidance=guidance),
             checkpoint=CheckpointRef(weights, checkpoint, device),
-            data_dir=Path(data_dir) if data_dir is not None else None,
+            data_dir=optional_path(data_dir),
             overwrite=overwrite,
             progress=progress,
         )

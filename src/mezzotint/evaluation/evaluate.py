@@ -19,6 +19,7 @@ from mezzotint.runs.find import path_of
 from mezzotint.runs.run import CheckpointName, CheckpointRef, Run, Weights, needs_guide_model
 from mezzotint.runtime.hardware import hardware
 from mezzotint.runtime.log import log
+from mezzotint.runtime.outputs import optional_path
 from mezzotint.sampling.request import SamplingOptions
 
 __all__ = ["EvaluateRequest", "EvaluateResult", "evaluate", "execute"]
@@ -130,9 +131,9 @@ def evaluate(
                 interval=interval,
             ),
             checkpoint=CheckpointRef(weights, checkpoint, device, needs_guide_model(autoguidance)),
-            out=Path(out) if out is not None else None,
+            out=optional_path(out),
             compare=path_of(compare) if compare is not None else None,
-            data_dir=Path(data_dir) if data_dir is not None else None,
+            data_dir=optional_path(data_dir),
             progress=progress,
         )
     )

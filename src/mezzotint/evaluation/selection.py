@@ -31,7 +31,7 @@ from mezzotint.metrics.reference import Reference
 from mezzotint.runs.find import path_of
 from mezzotint.runs.run import CheckpointName, CheckpointRef, Run, Weights
 from mezzotint.runtime.log import log
-from mezzotint.runtime.outputs import check_output
+from mezzotint.runtime.outputs import check_output, optional_path
 from mezzotint.runtime.progress_bar import progress as progress_of
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Model, SampleBatch
@@ -370,7 +370,7 @@ def select(
             seed=seed,
             options=SamplingOptions(sampler=sampler, evaluations=evaluations, guidance=guidance),
             checkpoint=CheckpointRef(weights, checkpoint, device),
-            data_dir=Path(data_dir) if data_dir is not None else None,
+            data_dir=optional_path(data_dir),
             progress=progress,
         )
     )

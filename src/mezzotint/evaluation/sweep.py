@@ -34,13 +34,14 @@ from mezzotint.metrics.metric import Read
 from mezzotint.metrics.reference import Reference, chosen
 from mezzotint.metrics.registry import GROUPS, sign
 from mezzotint.reporting import figures
-from mezzotint.runs.find import path_of
+from mezzotint.runs.find import find, path_of
 from mezzotint.runs.run import CheckpointName, CheckpointRef, Run, Weights
 from mezzotint.runtime import checksum
 from mezzotint.runtime.atomic import write_bytes
 from mezzotint.runtime.distributed import current_ranks
 from mezzotint.runtime.hardware import hardware
 from mezzotint.runtime.log import log
+from mezzotint.runtime.outputs import optional_path
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.request import SamplingOptions
 
@@ -279,8 +280,8 @@ def sweep(
             options=SamplingOptions(sampler=sampler, evaluations=evaluations),
             seed=seed,
             checkpoint=CheckpointRef(weights, checkpoint, device),
-            out=Path(out) if out is not None else None,
-            data_dir=Path(data_dir) if data_dir is not None else None,
+            out=optional_path(out),
+            data_dir=optional_path(data_dir),
             progress=progress,
         )
     )
@@ -296,9 +297,10 @@ def execute(request: SweepRequest) -> SweepResult:
     started, folder = time.monotonic(), request.out or request.run
     if (folder / FILE).exists():
         log.info(f"{folder / FILE} is there already and will be replaced: --out keeps both")
-    snapshot = Run.at(request.run).has("snapshot")
+    run = find(request.run)
+    snapshot = run.has("snapshot")
     stream = run_samples(
-        request.run,
+        run,
         checkpoint=dataclasses.replace(request.checkpoint, guide_model=snapshot),
         options=request.options,
         seed=request.seed,

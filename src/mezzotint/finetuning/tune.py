@@ -38,7 +38,7 @@ from mezzotint.runs.run import (
 )
 from mezzotint.runtime.atomic import write_bytes
 from mezzotint.runtime.log import log
-from mezzotint.runtime.outputs import check_output
+from mezzotint.runtime.outputs import check_output, optional_path
 from mezzotint.runtime.progress_bar import progress as progress_of
 from mezzotint.runtime.rng import generator
 from mezzotint.sampling.model import Model, SampleBatch
@@ -307,7 +307,7 @@ def tune(
             seed=seed,
             options=SamplingOptions(sampler=sampler, evaluations=evaluations, guidance=guidance),
             checkpoint=CheckpointRef(weights, "last", device),
-            data_dir=Path(data_dir) if data_dir is not None else None,
+            data_dir=optional_path(data_dir),
             progress=progress,
         )
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from mezzotint.config.legacy import renamed_keywords
 from mezzotint.runs.run import CheckpointName, CheckpointRef, Run, Weights
 from mezzotint.runtime.log import log
+from mezzotint.runtime.outputs import optional_path
 from mezzotint.sampling.model import Model
 
 __all__ = ["find", "load", "load_model", "path_of"]
@@ -59,7 +60,7 @@ def load(
         InputError: There is no run, or an argument is unknown.
 
     """
-    where = Path(data_dir) if data_dir is not None else None
+    where = optional_path(data_dir)
     return load_model(find(run), CheckpointRef(weights, checkpoint, device, guide_model), where)
 
 

@@ -27,7 +27,7 @@ from mezzotint.runs.facts import Machine
 from mezzotint.runs.find import find, path_of
 from mezzotint.runs.run import Run
 from mezzotint.runs.setup import warnings
-from mezzotint.runtime.outputs import check_output
+from mezzotint.runtime.outputs import check_output, optional_path
 from mezzotint.sampling import trajectories
 
 __all__ = ["PICTURES", "InspectRequest", "InspectResult", "execute", "inspect"]
@@ -144,8 +144,8 @@ def inspect(
         InspectRequest(
             path_of(preset_or_run),
             settings=tuple(settings),
-            out=Path(out) if out is not None else None,
-            data_dir=Path(data_dir) if data_dir is not None else None,
+            out=optional_path(out),
+            data_dir=optional_path(data_dir),
             overwrite=overwrite,
         )
     )

@@ -10,7 +10,7 @@ from mezzotint.errors import InputError
 from mezzotint.reporting.page import write_report
 from mezzotint.runs.find import find
 from mezzotint.runs.run import Run
-from mezzotint.runtime.outputs import check_output
+from mezzotint.runtime.outputs import check_output, optional_path
 
 __all__ = ["ReportRequest", "ReportResult", "execute", "report"]
 
@@ -58,9 +58,7 @@ def report(
         InputError: There is no such run, or `out` cannot be written.
 
     """
-    request = ReportRequest(
-        runs=runs, out=Path(out) if out is not None else None, overwrite=overwrite
-    )
+    request = ReportRequest(runs=runs, out=optional_path(out), overwrite=overwrite)
     return execute(request)
 
 

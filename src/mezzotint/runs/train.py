@@ -15,6 +15,7 @@ from mezzotint.runs.trainer import CheckpointInterval, Trainer
 from mezzotint.runtime.distributed import current_ranks
 from mezzotint.runtime.hardware import peak_memory
 from mezzotint.runtime.log import log
+from mezzotint.runtime.outputs import optional_path
 
 __all__ = ["TrainRequest", "TrainResult", "execute", "train"]
 
@@ -120,10 +121,10 @@ def train(
         size=size,
         styles=tuple(styles),
         settings=tuple(settings),
-        init_from=Path(init_from) if init_from is not None else None,
+        init_from=optional_path(init_from),
         checkpoint_every=checkpoint_every,
         device=device,
-        data_dir=Path(data_dir) if data_dir is not None else None,
+        data_dir=optional_path(data_dir),
         progress=progress,
     )
     return execute(request).run

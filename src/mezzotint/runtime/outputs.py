@@ -6,7 +6,12 @@ from pathlib import Path
 
 from mezzotint.errors import InputError
 
-__all__ = ["check_output", "check_writable"]
+__all__ = ["check_output", "check_writable", "optional_path"]
+
+
+def optional_path(path: str | Path | None) -> Path | None:
+    """Return what a call names as a path; None stays None."""
+    return None if path is None else Path(path)
 
 
 def check_output(option: str, path: Path, kinds: Sequence[str], *, overwrite: bool) -> None:
