@@ -34,6 +34,7 @@ __all__ = [
     "current_table",
     "current_tensors",
     "renamed_keywords",
+    "warn",
 ]
 
 KEYS: Mapping[str, str] = {
@@ -255,12 +256,12 @@ def current_choice(name: str, value: str) -> str:
     """Return the value of an argument as it is called now; warn about an earlier name."""
     if (new := CHOICES[name].get(value)) is None:
         return value
-    _warn(f'{name}="{value}" is called "{new}" now')
+    warn(f'{name}="{value}" is called "{new}" now')
     return new
 
 
-def _warn(message: str) -> None:
-    """Warn of an earlier name, at the line outside of this package that used it."""
+def warn(message: str) -> None:
+    """Warn of an earlier name or argument, at the line outside of this package that used it."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals["__name__"].startswith("mezzotint."):
         level, frame = level + 1, frame.f_back
@@ -294,11 +295,7 @@ def renamed_keywords(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             for old in names.keys() & kwargs.keys():
-                warnings.warn(
-                    f"{function.__name__}({old}=) is called {names[old]}= now",
-                    DeprecationWarning,
-                    stacklevel=2,
-                )
+                warn(f"{function.__name__}({old}=) is called {names[old]}= now")
             current = {names.get(name, name): value for name, value in kwargs.items()}
             kwargs.clear()
             kwargs.update(current)

@@ -17,7 +17,7 @@ from mezzotint.runs.find import find, load_model
 from mezzotint.runs.run import CheckpointName, CheckpointRef, Run, Weights, needs_guide_model
 from mezzotint.runtime.distributed import current_ranks
 from mezzotint.runtime.log import log
-from mezzotint.runtime.outputs import check_output
+from mezzotint.runtime.outputs import check_output, optional_path
 from mezzotint.runtime.progress_bar import progress as progress_of
 from mezzotint.sampling import trajectories
 from mezzotint.sampling.model import Model
@@ -236,10 +236,13 @@ def sample(
             run=run,
             images=images,
             outputs=Outputs(
-                out=_path(out), strip=_path(strip), animate=_path(animate), overwrite=overwrite
+                out=optional_path(out),
+                strip=optional_path(strip),
+                animate=optional_path(animate),
+                overwrite=overwrite,
             ),
             checkpoint=CheckpointRef(weights, checkpoint, device, needs_guide_model(autoguidance)),
-            data_dir=_path(data_dir),
+            data_dir=optional_path(data_dir),
             progress=progress,
         )
     )
@@ -250,14 +253,14 @@ def execute(request: SampleFilesRequest) -> SampleResult:
     request.outputs.check()
     run = find(request.run)
     model = load_model(run, request.checkpoint, request.data_dir)
-    settings = model.with_options(request.images.options)
-    batch = request.images.batch(settings)
-    for warning in settings.style_warnings(request.images.styles):
+    model = model.with_options(request.images.options)
+    batch = request.images.batch(model)
+    for warning in model.style_warnings(request.images.styles):
         log.info(warning)
     result = SampleResult(
         run=run.path,
         checkpoint=request.checkpoint,
-        sampling=to_table(settings.sampling),
+        sampling=to_table(model.sampling),
         styles=request.images.styles,
         along=request.images.along,
         seed=request.images.seed,
@@ -268,7 +271,7 @@ def execute(request: SampleFilesRequest) -> SampleResult:
     )
     if request.dry_run:
         return result
-    model = model.prepared(request.images)
+    model = model.guided_by(request.images.prompt)
     images = None
     if request.outputs.out is not None:
         with progress_of("drawing", len(batch), request.progress) as update:
@@ -340,7 +343,3 @@ def _requested_styles(
         named = zip(model.styles, values, strict=True)
         asked = {style.name: value for style, value in named if not math.isnan(value)}
         yield (seed, i), {"styles": asked} if asked else {}
-
-
-def _path(path: str | Path | None) -> Path | None:
-    return Path(path) if path is not None else None

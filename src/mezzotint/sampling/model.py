@@ -7,7 +7,6 @@ and in any batch, to within one grey level (the same chunk size gives the same b
 """
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -156,8 +155,7 @@ class Model:
 
         """
         if watch is not None:
-            deprecated = "Model.sample(watch=) goes away: progress= shows a bar"
-            warnings.warn(deprecated, DeprecationWarning, stacklevel=3)
+            legacy.warn("Model.sample(watch=) goes away: progress= shows a bar")
         options = SamplingOptions(
             sampler=sampler,
             evaluations=evaluations,
@@ -173,18 +171,19 @@ class Model:
         request = SampleRequest(
             label=label, n=n, seed=seed, styles=styles, options=options, prompt=as_prompt(prompt)
         )
-        model = self.prepared(request)
+        model = self.with_options(options)
+        batch = request.batch(model)  # refuses what cannot be drawn, before a CLIP is trained
+        model = model.guided_by(request.prompt)
         with progress_of("drawing", n, progress) as update:
-            return model.sample_batch(request.batch(model), watch or update)
+            return model.sample_batch(batch, watch or update)
 
-    def prepared(self, request: SampleRequest) -> "Model":
-        """Return the same model with the sampling settings and the prompt of a request."""
-        model = self.with_options(request.options)
-        if request.prompt is None:
-            return model
+    def guided_by(self, prompt: Prompt | None) -> "Model":
+        """Return the same model, guided by a prompt; None: by none."""
+        if prompt is None:
+            return self
         from mezzotint.sampling.prompt import with_prompt  # imports the whole of CLIP
 
-        return with_prompt(model, request.prompt)
+        return with_prompt(self, prompt)
 
     def with_options(self, options: SamplingOptions) -> "Model":
         """Return the same model with other sampling settings; InputError for a bad value."""
